@@ -1,0 +1,56 @@
+# Builds taskshed with PGXS, PostgreSQL's own build system for extensions.
+#
+#   make, make install, make installcheck   against the server of PG_CONFIG
+#   make demo, make test                    need nothing but this folder: they bring a throw-away
+#                                           server, and what is missing on a bare Debian (as root)
+#
+# WERROR=1 turns warnings into errors.  "make installcheck" starts its own temporary server too,
+# because taskshed has to be preloaded; it needs "make install" first, and an ordinary user.
+
+# PGXS brings a rule for "all", but there may be no PGXS when "make test" is called.
+all:
+
+PG_CONFIG ?= pg_config
+
+MODULE_big = taskshed
+EXTENSION  = taskshed
+DATA       = sql/taskshed--1.0.sql
+OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+PGFILEDESC = "taskshed - runs functions at their time"
+
+# -Wextra, less what PostgreSQL's own headers and conventions can't keep to.  The server's flags
+# are gcc's; clang is told not to mind the ones it doesn't know.
+PG_CPPFLAGS = -I$(srcdir)/src
+PG_CFLAGS   = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+PG_CFLAGS  += $(if $(findstring clang,$(CC)),-Wno-unknown-warning-option \
+                 -Wno-ignored-optimization-argument -Wno-ignored-attributes)
+PG_CFLAGS  += $(if $(WERROR),-Werror)
+
+# Both regression suites start a server of their own.  An empty list (hence the :=) leaves its
+# suite out.
+TEST_OPTS      = --temp-config=test/taskshed.conf --inputdir=test --load-extension=taskshed
+REGRESS       := $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS   = $(TEST_OPTS) --temp-instance=tmp_check
+ISOLATION     := $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = $(TEST_OPTS) --temp-instance=tmp_check_iso --outputdir=.
+TAP_TESTS     := $(if $(wildcard test/t/*.pl),1)
+PROVE_TESTS   ?= test/t/*.pl
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifneq ($(and $(wildcard $(PGXS)),$(wildcard $(shell $(PG_CONFIG) --includedir-server)/postgres.h)),)
+include $(PGXS)
+else
+all install uninstall installcheck clean:
+	@echo "$(PG_CONFIG) leads to no PostgreSQL to build for: install the server's development" >&2
+	@echo "files (Debian: postgresql-server-dev-15), or say PG_CONFIG=/path/to/pg_config" >&2
+	@false
+endif
+
+$(OBJS): $(wildcard src/*.h)
+
+# A folder is called "test", hence .PHONY.
+.PHONY: all demo test
+demo:
+	@scripts/demo
+test:
+	@scripts/test
