@@ -1,0 +1,497 @@
+/* taskshed 1.0: schema, tables, functions, views and their comments */
+
+\echo Use "CREATE EXTENSION taskshed" to load this file. \quit
+
+COMMENT ON SCHEMA taskshed IS
+'taskshed: calls SQL functions at the times they are scheduled for. GRANT USAGE on this schema to the roles that may schedule.';
+
+-- The functions below fail here, with advice, unless the server preloads the library.
+CREATE FUNCTION taskshed._check_preload() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_check_preload';
+COMMENT ON FUNCTION taskshed._check_preload() IS
+'Internal. Raises 55000 unless the server was started with taskshed in shared_preload_libraries.';
+
+SELECT taskshed._check_preload();
+
+
+/*
+ * Tables.  What a task is (task) and when it runs next (alarm) are kept apart,
+ * so that the keys of a task that recurs are not indexed again at each run.
+ * All writing goes through the functions; nobody but superusers has rights here.
+ */
+
+CREATE SEQUENCE taskshed.task_seq AS bigint CACHE 1;
+COMMENT ON SEQUENCE taskshed.task_seq IS 'Internal keys of tasks.';
+
+CREATE TABLE taskshed.task (
+	id bigint NOT NULL,
+	owner oid NOT NULL,
+	created_at timestamptz NOT NULL,
+	owner_name name COLLATE "C" NOT NULL,
+	task_id text COLLATE "C" NOT NULL,
+	group_id text COLLATE "C",
+	callback text COLLATE "C" NOT NULL,
+	kwargs jsonb NOT NULL,
+	run_type text COLLATE "C" NOT NULL,
+	every interval,
+	schedule text,
+	timezone text NOT NULL,
+	until timestamptz,
+	max_runs integer,
+	catch_up text COLLATE "C" NOT NULL,
+	start_within interval,
+	timeout interval,
+	max_attempts integer,
+	retry_delay interval,
+	retry_backoff double precision,
+	retry_max_delay interval,
+	history text COLLATE "C",
+	CONSTRAINT task_pkey PRIMARY KEY (id),
+	CONSTRAINT task_key UNIQUE (owner, task_id),
+	CONSTRAINT task_id_length CHECK (length(task_id) BETWEEN 1 AND 255),
+	CONSTRAINT group_id_length CHECK (length(group_id) BETWEEN 1 AND 255),
+	CONSTRAINT kwargs_object CHECK (jsonb_typeof(kwargs) = 'object'),
+	CONSTRAINT run_type_values CHECK (run_type IN ('once', 'recurring')),
+	CONSTRAINT catch_up_values CHECK (catch_up IN ('coalesce', 'all', 'skip')),
+	CONSTRAINT history_values CHECK (history IN ('all', 'errors', 'none'))
+) USING heap;
+CREATE INDEX task_group ON taskshed.task (owner, group_id, task_id) WHERE group_id IS NOT NULL;
+
+COMMENT ON TABLE taskshed.task IS 'What each task is: one row a task, changed only when the task is replaced. Read it through the view tasks.';
+COMMENT ON COLUMN taskshed.task.id IS 'Internal key; new when a task is removed and added again, kept when it is replaced.';
+COMMENT ON COLUMN taskshed.task.owner IS 'OID of the role that the task runs as.';
+COMMENT ON COLUMN taskshed.task.created_at IS 'When the task was first added.';
+COMMENT ON COLUMN taskshed.task.owner_name IS 'Name that the owner had when the task was last written, for a restore into another server.';
+COMMENT ON COLUMN taskshed.task.task_id IS 'The task''s name, unique for its owner, 1 to 255 characters.';
+COMMENT ON COLUMN taskshed.task.group_id IS 'Group that the task belongs to, 1 to 255 characters, or NULL.';
+COMMENT ON COLUMN taskshed.task.callback IS 'Schema-qualified name of the function that is called.';
+COMMENT ON COLUMN taskshed.task.kwargs IS 'Named arguments of the callback, a JSON object.';
+COMMENT ON COLUMN taskshed.task.run_type IS 'once or recurring.';
+COMMENT ON COLUMN taskshed.task.every IS 'Interval between the times of a recurring task.';
+COMMENT ON COLUMN taskshed.task.schedule IS 'Cron expression. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.timezone IS 'Time zone in which the days and months of every are counted.';
+COMMENT ON COLUMN taskshed.task.until IS 'No run after this time. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.max_runs IS 'No more runs than this. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
+COMMENT ON COLUMN taskshed.task.start_within IS 'Longest delay of a start. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.timeout IS 'Longest duration of a run. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.max_attempts IS 'How often a run is tried. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.retry_delay IS 'Delay before the second attempt. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.retry_backoff IS 'Factor by which the delay grows. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.retry_max_delay IS 'Longest delay between attempts. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.history IS 'Which runs are recorded. Reserved: always NULL in this version.';
+COMMENT ON INDEX taskshed.task_pkey IS 'Finds a task by its internal key.';
+COMMENT ON INDEX taskshed.task_key IS 'Finds a task by its owner and task_id.';
+COMMENT ON INDEX taskshed.task_group IS 'Finds the tasks of a group.';
+
+CREATE TABLE taskshed.alarm (
+	id bigint NOT NULL,
+	run_at timestamptz NOT NULL,
+	anchor timestamptz NOT NULL,
+	revision bigint NOT NULL,
+	run_count bigint NOT NULL,
+	owner oid NOT NULL,
+	attempt integer NOT NULL,
+	failures_in_row integer NOT NULL,
+	failed boolean NOT NULL,
+	paused_at timestamptz,
+	last_run_at timestamptz,
+	last_status text COLLATE "C",
+	last_sqlstate text COLLATE "C",
+	last_error text
+) USING heap;
+CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id) WHERE paused_at IS NULL AND NOT failed;
+CREATE INDEX alarm_task ON taskshed.alarm (id, run_at);
+CREATE INDEX alarm_failed ON taskshed.alarm (owner, id) WHERE failed;
+
+COMMENT ON TABLE taskshed.alarm IS 'When each task runs next and how its last run went: one row a task, changed by each run. Read it through the view tasks.';
+COMMENT ON COLUMN taskshed.alarm.id IS 'Internal key of the task.';
+COMMENT ON COLUMN taskshed.alarm.run_at IS 'Time of the next run, or of the one that failed.';
+COMMENT ON COLUMN taskshed.alarm.anchor IS 'Time from which the grid of a recurring task is counted.';
+COMMENT ON COLUMN taskshed.alarm.revision IS 'Raised when the task is replaced or re-timed; a run writes its outcome only to the revision it started from.';
+COMMENT ON COLUMN taskshed.alarm.run_count IS 'Runs that have ended, failed ones included.';
+COMMENT ON COLUMN taskshed.alarm.owner IS 'OID of the role that the task runs as.';
+COMMENT ON COLUMN taskshed.alarm.attempt IS 'Attempts made for run_at so far.';
+COMMENT ON COLUMN taskshed.alarm.failures_in_row IS 'Failed runs since the last one that succeeded.';
+COMMENT ON COLUMN taskshed.alarm.failed IS 'True for a task that has failed for good and will not run again by itself.';
+COMMENT ON COLUMN taskshed.alarm.paused_at IS 'When the task was paused; NULL when it is not.';
+COMMENT ON COLUMN taskshed.alarm.last_run_at IS 'When the last run started.';
+COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed or missed.';
+COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
+COMMENT ON COLUMN taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
+COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
+COMMENT ON INDEX taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
+COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed.';
+
+-- Rows that arrive by a restore or by hand reach the scheduler through this.
+CREATE FUNCTION taskshed._alarm_changed() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_alarm_changed';
+COMMENT ON FUNCTION taskshed._alarm_changed() IS
+'Internal. Tells the scheduler of rows that were written without the functions of the extension.';
+
+CREATE TRIGGER alarm_changed AFTER INSERT OR UPDATE ON taskshed.alarm
+FOR EACH ROW EXECUTE FUNCTION taskshed._alarm_changed();
+ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed;
+COMMENT ON TRIGGER alarm_changed ON taskshed.alarm IS
+'Tells the scheduler of rows that were written without the functions of the extension.';
+
+SELECT pg_catalog.pg_extension_config_dump('taskshed.task_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('taskshed.task', '');
+SELECT pg_catalog.pg_extension_config_dump('taskshed.alarm', '');
+
+
+/* Scheduling */
+
+CREATE FUNCTION taskshed.add_task(
+	callback text,
+	run_at timestamptz DEFAULT NULL,
+	kwargs jsonb DEFAULT NULL,
+	run_type text DEFAULT NULL,
+	every interval DEFAULT NULL,
+	task_id text DEFAULT NULL,
+	group_id text DEFAULT NULL,
+	paused boolean DEFAULT NULL,
+	catch_up text DEFAULT NULL,
+	replace_existing boolean DEFAULT NULL,
+	schedule text DEFAULT NULL,
+	timezone text DEFAULT NULL,
+	until timestamptz DEFAULT NULL,
+	max_runs integer DEFAULT NULL,
+	start_within interval DEFAULT NULL,
+	timeout interval DEFAULT NULL,
+	max_attempts integer DEFAULT NULL,
+	retry_delay interval DEFAULT NULL,
+	retry_backoff double precision DEFAULT NULL,
+	retry_max_delay interval DEFAULT NULL,
+	history text DEFAULT NULL,
+	owner name DEFAULT NULL,
+	validate boolean DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_task';
+COMMENT ON FUNCTION taskshed.add_task(text, timestamptz, jsonb, text, interval, text, text, boolean, text, boolean, text, text, timestamptz, integer, interval, interval, integer, interval, double precision, interval, text, name, boolean) IS
+'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at. A task of the same task_id and owner is replaced unless replace_existing is false. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id too long, 42501 not allowed.';
+
+CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT NULL)
+RETURNS text[]
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_tasks';
+COMMENT ON FUNCTION taskshed.add_tasks(jsonb, boolean) IS
+'Schedules many tasks, all or none: an array of objects whose keys are the parameters of add_task. replace_existing is the default of the elements that do not say. Returns the task_ids in order. Errors as add_task, naming the element.';
+
+CREATE FUNCTION taskshed.pause_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_pause_tasks';
+COMMENT ON FUNCTION taskshed.pause_tasks(text[], text, name) IS
+'Suspends tasks, named by task_ids or by group_id, until they are resumed; a run in progress goes on. Returns how many were not paused before.';
+
+CREATE FUNCTION taskshed.resume_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_resume_tasks';
+COMMENT ON FUNCTION taskshed.resume_tasks(text[], text, name) IS
+'Ends the pause of tasks, named by task_ids or by group_id; their run_at stays, so overdue ones run at once, by their catch_up. Returns how many were paused.';
+
+CREATE FUNCTION taskshed.remove_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_remove_tasks';
+COMMENT ON FUNCTION taskshed.remove_tasks(text[], text, name) IS
+'Removes tasks, named by task_ids or by group_id; a run in progress goes on. Returns how many there were.';
+
+CREATE FUNCTION taskshed.remove_all_tasks(owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_remove_all_tasks';
+COMMENT ON FUNCTION taskshed.remove_all_tasks(name) IS
+'Removes all tasks of owner (default: the current user). Returns how many there were.';
+
+CREATE FUNCTION taskshed.pause_task(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_pause_task';
+COMMENT ON FUNCTION taskshed.pause_task(text, name) IS
+'Suspends a task until it is resumed; a run in progress goes on. Returns whether it was there and not paused before.';
+
+CREATE FUNCTION taskshed.resume_task(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_resume_task';
+COMMENT ON FUNCTION taskshed.resume_task(text, name) IS
+'Ends the pause of a task. Returns whether it was paused.';
+
+CREATE FUNCTION taskshed.remove_task(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_remove_task';
+COMMENT ON FUNCTION taskshed.remove_task(text, name) IS
+'Removes a task; a run in progress goes on. Returns whether it was there.';
+
+CREATE TYPE taskshed.task_execution_time AS (task_id text, run_at timestamptz);
+COMMENT ON TYPE taskshed.task_execution_time IS 'A task_id and the time at which that task is to run next.';
+COMMENT ON COLUMN taskshed.task_execution_time.task_id IS 'The task.';
+COMMENT ON COLUMN taskshed.task_execution_time.run_at IS 'When it is to run next.';
+
+CREATE FUNCTION taskshed.update_execution_times(tasks taskshed.task_execution_time[], owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_times';
+COMMENT ON FUNCTION taskshed.update_execution_times(taskshed.task_execution_time[], name) IS
+'Moves tasks to new times, which become the anchors of their grids; a failed task is scheduled again, a paused one stays paused. Returns how many there were.';
+
+CREATE FUNCTION taskshed.update_execution_time(task_id text, run_at timestamptz, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_time';
+COMMENT ON FUNCTION taskshed.update_execution_time(text, timestamptz, name) IS
+'Moves a task to a new time, which becomes the anchor of its grid; a failed task is scheduled again, a paused one stays paused. Returns whether it was there.';
+
+CREATE FUNCTION taskshed.try_task(task_id text)
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_try_task';
+COMMENT ON FUNCTION taskshed.try_task(text) IS
+'Calls the callback of one of the current user''s own tasks now, in this session and transaction, and returns its result as text. The schedule does not change.';
+
+CREATE FUNCTION taskshed.next_wakeup()
+RETURNS timestamptz
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_next_wakeup';
+COMMENT ON FUNCTION taskshed.next_wakeup() IS
+'Earliest run_at of the tasks that the current user may see and that are neither paused nor failed; NULL when there is none.';
+
+
+/* Part of the interface, not built yet: each raises 0A000. */
+
+CREATE FUNCTION taskshed.cancel_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.cancel_tasks(text[], text, name) IS 'Stops runs in progress. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.retry_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.retry_tasks(text[], text, name) IS 'Schedules failed tasks again. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.run_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.run_tasks(text[], text, name) IS 'Runs tasks once more in the background. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.cancel_task(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.cancel_task(text, name) IS 'Stops a run in progress. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.retry_task(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.retry_task(text, name) IS 'Schedules a failed task again. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.set_owner(new_owner name, task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.set_owner(name, text[], text, name) IS 'Gives tasks to another role. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.current_task(
+	OUT task_id text, OUT group_id text, OUT run_at timestamptz, OUT attempt integer,
+	OUT lag interval, OUT previous_run_at timestamptz)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.current_task() IS 'The task whose callback is running. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.add_callback(name text, callback text DEFAULT NULL, replace_existing boolean DEFAULT NULL)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.add_callback(text, text, boolean) IS 'Registers an alias for a callback. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.remove_callback(name text)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.remove_callback(text) IS 'Removes an alias. Not supported yet: raises 0A000.';
+
+CREATE PROCEDURE taskshed.execute(command text)
+LANGUAGE c AS 'MODULE_PATHNAME', 'ts_not_supported';
+REVOKE ALL ON PROCEDURE taskshed.execute(text) FROM PUBLIC;
+COMMENT ON PROCEDURE taskshed.execute(text) IS 'A callback that executes one SQL command. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.next_runs(
+	schedule text DEFAULT NULL, timezone text DEFAULT NULL, after timestamptz DEFAULT NULL, n integer DEFAULT NULL,
+	every interval DEFAULT NULL, run_at timestamptz DEFAULT NULL, task_id text DEFAULT NULL)
+RETURNS SETOF timestamptz
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text) IS 'The next times of a schedule, an interval or a task. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.describe(schedule text, timezone text DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.describe(text, text) IS 'A schedule in plain English. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.activate()
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.activate() IS 'Lets tasks that came with a copied database run here. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.import_pg_cron(deactivate boolean DEFAULT NULL, OUT jobid bigint, OUT task_id text, OUT result text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.import_pg_cron(boolean) IS 'Brings the jobs of pg_cron as paused tasks. Not supported yet: raises 0A000.';
+
+CREATE FUNCTION taskshed.export_pg_cron()
+RETURNS SETOF text
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
+COMMENT ON FUNCTION taskshed.export_pg_cron() IS 'A psql script that schedules the jobs of pg_cron here. Not supported yet: raises 0A000.';
+
+
+/* Views */
+
+CREATE FUNCTION taskshed._running(OUT id bigint, OUT running_since timestamptz, OUT worker_pid integer)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'ts_running';
+COMMENT ON FUNCTION taskshed._running() IS
+'Internal. The runs in progress in this database that the current user may see.';
+
+CREATE FUNCTION taskshed._status(
+	OUT database oid, OUT state text, OUT scheduler_pid integer, OUT workers integer, OUT running integer,
+	OUT due bigint, OUT oldest_due timestamptz, OUT failed bigint, OUT next_wakeup timestamptz,
+	OUT runs_ok bigint, OUT runs_failed bigint, OUT last_failure_at timestamptz, OUT message text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'ts_status';
+COMMENT ON FUNCTION taskshed._status() IS
+'Internal. A row for each database that the current user may see, from shared memory.';
+
+/*
+ * What the reader may see of all tasks: those of roles whose privileges it has,
+ * and for pg_read_all_stats everybody's without arguments and error texts.  The
+ * quals that fetch_task and fetch_tasks add are leakproof, so they reach the
+ * indexes in spite of the barrier.
+ */
+CREATE VIEW taskshed.task_details WITH (security_barrier) AS
+SELECT t.id,
+	t.owner AS owner_oid,
+	coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner_name) AS owner,
+	t.task_id,
+	t.group_id,
+	t.callback,
+	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.kwargs END AS kwargs,
+	t.run_type,
+	a.run_at,
+	t.every,
+	t.schedule,
+	t.timezone,
+	t.until,
+	t.max_runs,
+	t.catch_up,
+	t.start_within,
+	t.timeout,
+	t.max_attempts,
+	t.retry_delay,
+	t.retry_backoff,
+	t.retry_max_delay,
+	t.history,
+	CASE WHEN x.id IS NOT NULL THEN 'running'
+		WHEN a.failed THEN 'failed'
+		WHEN a.paused_at IS NOT NULL THEN 'paused'
+		WHEN a.run_at <= pg_catalog.clock_timestamp() THEN 'due'
+		ELSE 'scheduled' END AS state,
+	a.paused_at,
+	a.attempt,
+	x.running_since,
+	x.worker_pid,
+	a.last_run_at,
+	a.last_status,
+	a.last_sqlstate,
+	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN a.last_error END AS last_error,
+	a.run_count,
+	a.failures_in_row,
+	t.created_at
+FROM taskshed.task t
+	JOIN taskshed.alarm a ON a.id = t.id
+	LEFT JOIN taskshed._running() x ON x.id = t.id
+WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
+	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
+COMMENT ON VIEW taskshed.task_details IS 'Internal. The view tasks with the internal keys.';
+
+CREATE VIEW taskshed.tasks AS
+SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
+	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
+	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
+	last_sqlstate, last_error, run_count, failures_in_row, created_at
+FROM taskshed.task_details;
+COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
+COMMENT ON COLUMN taskshed.tasks.owner IS 'Role that the task runs as.';
+COMMENT ON COLUMN taskshed.tasks.task_id IS 'The task''s name, unique for its owner.';
+COMMENT ON COLUMN taskshed.tasks.group_id IS 'Group that the task belongs to, or NULL.';
+COMMENT ON COLUMN taskshed.tasks.callback IS 'Schema-qualified name of the function that is called.';
+COMMENT ON COLUMN taskshed.tasks.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
+COMMENT ON COLUMN taskshed.tasks.run_type IS 'once or recurring.';
+COMMENT ON COLUMN taskshed.tasks.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
+COMMENT ON COLUMN taskshed.tasks.every IS 'Interval between the times of a recurring task.';
+COMMENT ON COLUMN taskshed.tasks.schedule IS 'Cron expression. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.timezone IS 'Time zone in which the days and months of every are counted.';
+COMMENT ON COLUMN taskshed.tasks.until IS 'No run after this time. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.max_runs IS 'No more runs than this. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
+COMMENT ON COLUMN taskshed.tasks.start_within IS 'Longest delay of a start. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.timeout IS 'Longest duration of a run. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.max_attempts IS 'How often a run is tried. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.retry_delay IS 'Delay before the second attempt. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.retry_backoff IS 'Factor by which the delay grows. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.retry_max_delay IS 'Longest delay between attempts. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.history IS 'Which runs are recorded. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.state IS 'running, failed, paused, due or scheduled: the first that fits.';
+COMMENT ON COLUMN taskshed.tasks.paused_at IS 'When the task was paused; NULL when it is not.';
+COMMENT ON COLUMN taskshed.tasks.attempt IS 'Attempts made for run_at so far.';
+COMMENT ON COLUMN taskshed.tasks.running_since IS 'Start of the run in progress.';
+COMMENT ON COLUMN taskshed.tasks.worker_pid IS 'Process of the run in progress.';
+COMMENT ON COLUMN taskshed.tasks.last_run_at IS 'When the last run started.';
+COMMENT ON COLUMN taskshed.tasks.last_status IS 'How the last run ended: succeeded, failed or missed.';
+COMMENT ON COLUMN taskshed.tasks.last_sqlstate IS 'SQLSTATE of the last run''s error.';
+COMMENT ON COLUMN taskshed.tasks.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
+COMMENT ON COLUMN taskshed.tasks.run_count IS 'Runs that have ended, failed ones included.';
+COMMENT ON COLUMN taskshed.tasks.failures_in_row IS 'Failed runs since the last one that succeeded.';
+COMMENT ON COLUMN taskshed.tasks.created_at IS 'When the task was first added.';
+
+CREATE VIEW taskshed.status AS
+SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.due, s.oldest_due,
+	CASE WHEN d.datname = pg_catalog.current_database()
+		THEN (SELECT count(*) FROM taskshed.alarm a WHERE a.failed) ELSE s.failed END AS failed,
+	s.next_wakeup, s.runs_ok, s.runs_failed, s.last_failure_at, s.message
+FROM taskshed._status() s JOIN pg_catalog.pg_database d ON d.oid = s.database;
+COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. Counts start again when the server does.';
+COMMENT ON COLUMN taskshed.status.database IS 'The database.';
+COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; starting: the scheduler is about to; disabled: taskshed.enabled is off.';
+COMMENT ON COLUMN taskshed.status.scheduler_pid IS 'Process of the scheduler.';
+COMMENT ON COLUMN taskshed.status.workers IS 'Worker processes.';
+COMMENT ON COLUMN taskshed.status.running IS 'Runs in progress.';
+COMMENT ON COLUMN taskshed.status.due IS 'Tasks whose time has come and that have not started, as far as the scheduler has read ahead.';
+COMMENT ON COLUMN taskshed.status.oldest_due IS 'Earliest run_at among them.';
+COMMENT ON COLUMN taskshed.status.failed IS 'Tasks in state failed.';
+COMMENT ON COLUMN taskshed.status.next_wakeup IS 'When the scheduler will wake by itself for a task.';
+COMMENT ON COLUMN taskshed.status.runs_ok IS 'Runs that succeeded since the server started.';
+COMMENT ON COLUMN taskshed.status.runs_failed IS 'Runs that failed since the server started.';
+COMMENT ON COLUMN taskshed.status.last_failure_at IS 'When the last run failed.';
+COMMENT ON COLUMN taskshed.status.message IS 'What keeps tasks from running, if anything does.';
+
+CREATE VIEW taskshed.runs AS
+SELECT NULL::bigint AS run_id, NULL::name AS owner, NULL::text AS task_id, NULL::text AS group_id,
+	NULL::text AS callback, NULL::timestamptz AS scheduled_at, NULL::timestamptz AS started_at,
+	NULL::timestamptz AS finished_at, NULL::text AS status, NULL::integer AS attempt, NULL::text AS result,
+	NULL::text AS sqlstate, NULL::text AS message, NULL::text AS detail, NULL::text AS hint,
+	NULL::text AS context, NULL::integer AS worker_pid
+WHERE false;
+COMMENT ON VIEW taskshed.runs IS 'History of runs. Not recorded yet: always empty.';
+
+CREATE VIEW taskshed.callbacks AS
+SELECT NULL::name AS owner, NULL::text AS name, NULL::text AS callback WHERE false;
+COMMENT ON VIEW taskshed.callbacks IS 'Aliases of callbacks. Not supported yet: always empty.';
+
+CREATE FUNCTION taskshed.fetch_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS SETOF taskshed.tasks
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_tasks';
+COMMENT ON FUNCTION taskshed.fetch_tasks(text[], text, name) IS
+'The tasks named by task_ids or by group_id, or all of owner''s (default: the current user''s), by run_at and task_id.';
+
+CREATE FUNCTION taskshed.fetch_task(task_id text, owner name DEFAULT NULL)
+RETURNS taskshed.tasks
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
+COMMENT ON FUNCTION taskshed.fetch_task(text, name) IS 'The task, or NULL when there is none.';
+
+GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
+
+
+/* Asks for a scheduler in this database when the transaction commits. */
+CREATE FUNCTION taskshed._start_scheduler() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_start_scheduler';
+COMMENT ON FUNCTION taskshed._start_scheduler() IS
+'Internal. Asks for a scheduler in this database when the transaction commits.';
+
+SELECT taskshed._start_scheduler();

@@ -1,0 +1,455 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_add.c
+ *		add_task and add_tasks.
+ *
+ * Everything about a task is checked before anything is written.  Tasks that
+ * the caller has named are then written in the order of their names, as all
+ * bulk calls do it, so that two of them cannot deadlock.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_type_d.h"
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "taskshed.h"
+
+/* A task on its way into the tables. */
+typedef struct NewTask
+{
+	TaskSpec	spec;
+	char	   *callback;		/* schema-qualified */
+	int			element;		/* its place in add_tasks' array */
+	Datum		task_id;		/* what is returned */
+} NewTask;
+
+/*
+ * A new task_id: 32 hex digits that begin with the time, so that new ids are
+ * neighbours in the index, and go on with 80 random bits.
+ */
+static text *
+add_generate_id(void)
+{
+	static const char hex[] = "0123456789abcdef";
+	uint64		high;
+	uint64		low = pg_prng_uint64(&pg_global_prng_state);
+	text	   *id = palloc(VARHDRSZ + 32);
+
+	high = ((uint64) GetCurrentTimestamp() / 1000) << 16;
+	high |= pg_prng_uint64(&pg_global_prng_state) & 0xffff;
+	SET_VARSIZE(id, VARHDRSZ + 32);
+	for (int i = 0; i < 16; i++)
+	{
+		VARDATA(id)[i] = hex[(high >> (60 - 4 * i)) & 0xf];
+		VARDATA(id)[16 + i] = hex[(low >> (60 - 4 * i)) & 0xf];
+	}
+	return id;
+}
+
+/* Finds out whether the callback can be called like this, and its name. */
+static void
+add_check_callback(NewTask *task)
+{
+	const TaskSpec *spec = &task->spec;
+
+	if (spec->validate)
+	{
+		Callback   *callback = callback_prepare(spec->callback, spec->kwargs);
+
+		callback_check_privilege(callback, spec->owner);
+		task->callback = pstrdup(callback_name(callback));
+		(void) callback_bind(callback, spec->kwargs);
+	}
+	else
+		task->callback = callback_qualify(spec->callback);
+}
+
+/* Fills in all that a call of add_task determines of a task's row. */
+static void
+add_fill_task(TaskRow *row, const NewTask *task)
+{
+	const TaskSpec *spec = &task->spec;
+
+	ROW_SET(ObjectId, row, task_owner, spec->owner);
+	ROW_SET(Name, row, task_owner_name, DatumGetName(
+			DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(spec->owner, false)))));
+	ROW_SET(Pointer, row, task_task_id, spec->task_id);
+	if (spec->group_id != NULL)
+		ROW_SET(Pointer, row, task_group_id, spec->group_id);
+	else
+		ROW_SET_NULL(row, task_group_id);
+	ROW_SET(Pointer, row, task_callback, cstring_to_text(task->callback));
+	ROW_SET(Pointer, row, task_kwargs, spec->kwargs);
+	ROW_SET(Pointer, row, task_run_type,
+			cstring_to_text(spec->recurring ? "recurring" : "once"));
+	if (spec->every != NULL)
+		ROW_SET(Pointer, row, task_every, spec->every);
+	else
+		ROW_SET_NULL(row, task_every);
+	ROW_SET(Pointer, row, task_timezone, cstring_to_text(spec->timezone));
+	ROW_SET(Pointer, row, task_catch_up, cstring_to_text(spec->catch_up));
+}
+
+/* Writes the alarm of a task that has none. */
+static void
+add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
+{
+	AlarmRow	row;
+	TimestampTz run_at = spec->has_run_at ? spec->run_at : now;
+
+	memset(row.nulls, true, sizeof(row.nulls));
+	memset(row.values, 0, sizeof(row.values));
+	ROW_SET(Int64, &row, alarm_id, id);
+	ROW_SET(TimestampTz, &row, alarm_run_at, run_at);
+	ROW_SET(TimestampTz, &row, alarm_anchor, run_at);
+	ROW_SET(Int64, &row, alarm_revision, 1);
+	ROW_SET(Int64, &row, alarm_run_count, 0);
+	ROW_SET(ObjectId, &row, alarm_owner, spec->owner);
+	ROW_SET(Int32, &row, alarm_attempt, 0);
+	ROW_SET(Int32, &row, alarm_failures_in_row, 0);
+	ROW_SET(Bool, &row, alarm_failed, false);
+	if (spec->paused)
+		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
+	store_insert_alarm(store, &row);
+	if (!spec->paused)
+		notes_add(run_at, id, spec->owner);
+}
+
+static bool
+rows_equal(const TaskRow *a, const TaskRow *b, int attnum, TupleDesc desc)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, attnum - 1);
+	int			i = attnum - 1;
+
+	if (a->nulls[i] || b->nulls[i])
+		return a->nulls[i] && b->nulls[i];
+	return datum_image_eq(a->values[i], b->values[i], att->attbyval, att->attlen);
+}
+
+/*
+ * Replaces a task.  Its alarm is locked.  What the caller has left out is
+ * kept where the documentation says so; a call that changes nothing of a
+ * recurring task writes nothing.
+ */
+static void
+add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
+			TimestampTz now)
+{
+	const TaskSpec *spec = &task->spec;
+	TupleDesc	desc = RelationGetDescr(store->task);
+	int64		id = ROW_GET(Int64, old, task_id);
+	TaskRow		new = *old;
+	bool		failed = ROW_GET(Bool, alarm, alarm_failed);
+	bool		was_paused = !ROW_ISNULL(alarm, alarm_paused_at);
+	bool		paused = spec->has_paused ? spec->paused : was_paused;
+	bool		same_times;
+	bool		same = true;
+
+	add_fill_task(&new, task);
+	for (int attnum = 1; same && attnum <= Natts_task; attnum++)
+		same = rows_equal(&new, old, attnum, desc);
+	same_times = rows_equal(&new, old, Anum_task_every, desc) &&
+		rows_equal(&new, old, Anum_task_timezone, desc);
+
+	if (same && spec->recurring && !spec->has_run_at && !failed && paused == was_paused)
+		return;
+
+	if (!same)
+		store_update_task(store, &new);
+
+	if (spec->has_run_at || !same_times)
+	{
+		TimestampTz run_at = spec->has_run_at ? spec->run_at : now;
+
+		ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
+		ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
+	}
+	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
+	ROW_SET(Bool, alarm, alarm_failed, false);
+	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	if (!paused)
+		ROW_SET_NULL(alarm, alarm_paused_at);
+	else if (!was_paused)
+		ROW_SET(TimestampTz, alarm, alarm_paused_at, now);
+	store_update_alarm(store, alarm);
+	if (!paused)
+		notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, spec->owner);
+}
+
+/*
+ * With replace_existing => false an existing task stays as it is, unless it
+ * has failed.  But what the caller wants done must be done after its commit:
+ * a run in progress may have begun too early to see what the caller did, and
+ * so may one that begins before the commit.  The former gets the new
+ * definition; both are made to run again by raising the revision.
+ */
+static void
+add_keep(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm, TimestampTz now)
+{
+	int64		id = ROW_GET(Int64, old, task_id);
+
+	if (ROW_GET(Bool, alarm, alarm_failed) || read_is_running(id))
+	{
+		add_replace(store, task, old, alarm, now);
+		return;
+	}
+	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
+	store_update_alarm(store, alarm);
+	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, task->spec.owner);
+}
+
+/* Is a task neither failed nor paused nor due, so that add_keep has nothing to do? */
+static bool
+add_leaves_alone(Store *store, int64 id, TimestampTz now)
+{
+	AlarmRow	alarm;
+
+	return store_get_alarm(store, id, &alarm) &&
+		!ROW_GET(Bool, &alarm, alarm_failed) &&
+		(!ROW_ISNULL(&alarm, alarm_paused_at) ||
+		 ROW_GET(TimestampTz, &alarm, alarm_run_at) > now) &&
+		!read_is_running(id);
+}
+
+/* Writes one task. */
+static void
+add_write(Store *store, NewTask *task)
+{
+	TaskSpec   *spec = &task->spec;
+	bool		named = (spec->task_id != NULL);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!named)
+		spec->task_id = add_generate_id();
+	task->task_id = PointerGetDatum(spec->task_id);
+
+	for (;;)
+	{
+		TaskRow		row;
+		AlarmRow	alarm;
+		int64		id;
+
+		CHECK_FOR_INTERRUPTS();
+		if (named && store_find_task(store, spec->owner, task->task_id, &row))
+		{
+			id = ROW_GET(Int64, &row, task_id);
+			if (!spec->replace_existing && add_leaves_alone(store, id, now))
+				return;
+			if (store_lock_alarm(store, id, &alarm))
+			{
+				/* who has waited for the lock finds another row */
+				if (!store_get_task(store, id, &row))
+					elog(ERROR, "task " INT64_FORMAT " has an alarm but no row", id);
+				if (spec->replace_existing)
+					add_replace(store, task, &row, &alarm, now);
+				else
+					add_keep(store, task, &row, &alarm, now);
+				return;
+			}
+			if (!store_get_task(store, id, &row))
+				continue;		/* it has been removed meanwhile */
+
+			/* somebody has deleted the alarm by hand */
+			add_fill_task(&row, task);
+			store_update_task(store, &row);
+			add_insert_alarm(store, spec, id, now);
+			return;
+		}
+
+		memset(row.nulls, true, sizeof(row.nulls));
+		memset(row.values, 0, sizeof(row.values));
+		id = store_new_id();
+		ROW_SET(Int64, &row, task_id, id);
+		ROW_SET(TimestampTz, &row, task_created_at, now);
+		add_fill_task(&row, task);
+		if (!named)
+			store_insert_task(store, &row);
+		else if (!store_try_insert_task(store, &row))
+			continue;			/* somebody else has added it meanwhile */
+		add_insert_alarm(store, spec, id, now);
+		return;
+	}
+}
+
+PG_FUNCTION_INFO_V1(ts_add_task);
+Datum
+ts_add_task(PG_FUNCTION_ARGS)
+{
+	Datum		values[ADD_NPARAMS];
+	bool		nulls[ADD_NPARAMS];
+	NewTask		task = {0};
+	Store	   *store;
+
+	spec_require_writable("taskshed.add_task()");
+	Assert(PG_NARGS() == ADD_NPARAMS);
+	for (int i = 0; i < ADD_NPARAMS; i++)
+	{
+		values[i] = fcinfo->args[i].value;
+		nulls[i] = fcinfo->args[i].isnull;
+	}
+	spec_build(&task.spec, values, nulls);
+	add_check_callback(&task);
+
+	store = store_open(RowExclusiveLock);
+	add_write(store, &task);
+	store_close(store, NoLock);
+	PG_RETURN_DATUM(task.task_id);
+}
+
+/* Says which element of add_tasks' array an error is about. */
+static void
+add_element_context(void *arg)
+{
+	errcontext("element %d of tasks", *(int *) arg);
+}
+
+/* Turns one element of add_tasks' array into a task. */
+static void
+add_parse_element(NewTask *task, Jsonb *object, FmgrInfo *to_record, TupleDesc desc,
+				  bool replace_existing)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	ReturnSetInfo rsinfo = {.type = T_ReturnSetInfo,.expectedDesc = desc};
+	HeapTupleData tuple;
+	Datum		values[ADD_NPARAMS];
+	bool		nulls[ADD_NPARAMS];
+
+	if (!JB_ROOT_IS_OBJECT(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("each element of tasks must be a JSON object")));
+	spec_check_keys(object);
+
+	InitFunctionCallInfoData(*fcinfo, to_record, 1, InvalidOid, NULL, (Node *) &rsinfo);
+	fcinfo->args[0].value = JsonbPGetDatum(object);
+	fcinfo->args[0].isnull = false;
+	tuple.t_data = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	heap_deform_tuple(&tuple, desc, values, nulls);
+
+	if (nulls[ADD_REPLACE_EXISTING])
+	{
+		values[ADD_REPLACE_EXISTING] = BoolGetDatum(replace_existing);
+		nulls[ADD_REPLACE_EXISTING] = false;
+	}
+	spec_build(&task->spec, values, nulls);
+	add_check_callback(task);
+}
+
+/* The order in which tasks are written: by owner and name, unnamed ones last. */
+static int
+new_task_cmp(const void *a, const void *b)
+{
+	const NewTask *x = a;
+	const NewTask *y = b;
+	text	   *xid = x->spec.task_id;
+	text	   *yid = y->spec.task_id;
+
+	if (xid == NULL || yid == NULL)
+	{
+		if (xid == NULL && yid == NULL)
+			return (x->element > y->element) - (x->element < y->element);
+		return xid == NULL ? 1 : -1;
+	}
+	if (x->spec.owner != y->spec.owner)
+		return x->spec.owner < y->spec.owner ? -1 : 1;
+	return varstr_cmp(VARDATA_ANY(xid), VARSIZE_ANY_EXHDR(xid),
+					  VARDATA_ANY(yid), VARSIZE_ANY_EXHDR(yid), C_COLLATION_OID);
+}
+
+PG_FUNCTION_INFO_V1(ts_add_tasks);
+Datum
+ts_add_tasks(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *array;
+	bool		replace_existing = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
+	JsonbIterator *it;
+	JsonbValue	value;
+	JsonbIteratorToken token;
+	NewTask    *tasks;
+	Datum	   *ids;
+	TupleDesc	desc;
+	FmgrInfo	to_record;
+	ErrorContextCallback context;
+	int			n = 0;
+	int			element;
+	Store	   *store;
+
+	spec_require_writable("taskshed.add_tasks()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tasks must not be null"),
+				 errhint("Give a JSON array of objects.")));
+	array = PG_GETARG_JSONB_P(0);
+	if (!JB_ROOT_IS_ARRAY(array) || JB_ROOT_IS_SCALAR(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tasks must be a JSON array of objects")));
+
+	tasks = MemoryContextAllocHuge(CurrentMemoryContext,
+								   (JB_ROOT_COUNT(array) + 1) * sizeof(NewTask));
+	desc = spec_tupdesc();
+	fmgr_info(F_JSONB_TO_RECORD, &to_record);
+
+	context.callback = add_element_context;
+	context.arg = &element;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+
+	it = JsonbIteratorInit(&array->root);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		element = n + 1;
+		memset(&tasks[n], 0, sizeof(NewTask));
+		tasks[n].element = element;
+		add_parse_element(&tasks[n], JsonbValueToJsonb(&value), &to_record, desc,
+						  replace_existing);
+		n++;
+	}
+
+	qsort(tasks, n, sizeof(NewTask), new_task_cmp);
+	for (int i = 1; i < n; i++)
+	{
+		element = Max(tasks[i - 1].element, tasks[i].element);
+		if (tasks[i].spec.task_id != NULL && new_task_cmp(&tasks[i - 1], &tasks[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("task_id \"%s\" is given twice",
+							text_to_cstring(tasks[i].spec.task_id))));
+	}
+
+	ids = palloc((n + 1) * sizeof(Datum));
+	store = store_open(RowExclusiveLock);
+	for (int i = 0; i < n; i++)
+	{
+		element = tasks[i].element;
+		add_write(store, &tasks[i]);
+		ids[element - 1] = tasks[i].task_id;
+	}
+	store_close(store, NoLock);
+	error_context_stack = context.previous;
+
+	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT));
+}

@@ -1,0 +1,382 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_change.c
+ *		Pausing, resuming, removing and re-timing tasks.
+ *
+ * None of these waits for a callback that is running: a run locks its task's
+ * alarm only at its end.  Changes of what a run would write, its time and its
+ * end, raise the alarm's revision or remove it, and the run leaves it alone.
+ *
+ * Bulk calls take the alarms' locks in the order of the task_ids.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_type_d.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+#include "utils/varlena.h"
+
+#include "taskshed.h"
+
+/*
+ * A change of one task, whose alarm is locked.  Returns whether there was
+ * anything to change.
+ */
+typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, TimestampTz arg);
+
+static bool
+change_pause(Store *store, AlarmRow *alarm, TimestampTz now)
+{
+	if (!ROW_ISNULL(alarm, alarm_paused_at))
+		return false;
+	ROW_SET(TimestampTz, alarm, alarm_paused_at, now);
+	store_update_alarm(store, alarm);
+	return true;
+}
+
+static bool
+change_resume(Store *store, AlarmRow *alarm, TimestampTz now)
+{
+	if (ROW_ISNULL(alarm, alarm_paused_at))
+		return false;
+	ROW_SET_NULL(alarm, alarm_paused_at);
+	store_update_alarm(store, alarm);
+	if (!ROW_GET(Bool, alarm, alarm_failed))
+		notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at),
+				  ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	return true;
+}
+
+static bool
+change_remove(Store *store, AlarmRow *alarm, TimestampTz now)
+{
+	TaskRow		task;
+
+	store_delete_alarm(store, alarm);
+	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task))
+		store_delete_task(store, &task);
+	return true;
+}
+
+static bool
+change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
+{
+	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
+	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
+	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
+	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET(Bool, alarm, alarm_failed, false);
+	store_update_alarm(store, alarm);
+	if (ROW_ISNULL(alarm, alarm_paused_at))
+		notes_add(run_at, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	return true;
+}
+
+static bool
+change_by_id(Store *store, int64 id, TaskChange change, TimestampTz arg)
+{
+	AlarmRow	alarm;
+
+	CHECK_FOR_INTERRUPTS();
+	return store_lock_alarm(store, id, &alarm) && change(store, &alarm, arg);
+}
+
+static bool
+change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, TimestampTz arg)
+{
+	TaskRow		task;
+
+	return store_find_task(store, owner, task_id, &task) &&
+		change_by_id(store, ROW_GET(Int64, &task, task_id), change, arg);
+}
+
+static int
+text_datum_cmp(const void *a, const void *b)
+{
+	text	   *x = DatumGetTextPP(*(const Datum *) a);
+	text	   *y = DatumGetTextPP(*(const Datum *) b);
+
+	return varstr_cmp(VARDATA_ANY(x), VARSIZE_ANY_EXHDR(x),
+					  VARDATA_ANY(y), VARSIZE_ANY_EXHDR(y), C_COLLATION_OID);
+}
+
+/* The elements of a text array, in order, each once and without NULLs. */
+static int
+change_sorted_ids(ArrayType *array, Datum **ids)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	int			kept = 0;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	*ids = palloc((n + 1) * sizeof(Datum));
+	for (int i = 0; i < n; i++)
+	{
+		if (!nulls[i])
+			(*ids)[kept++] = PointerGetDatum(DatumGetTextPP(elements[i]));
+	}
+	qsort(*ids, kept, sizeof(Datum), text_datum_cmp);
+
+	n = kept;
+	kept = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (kept == 0 || text_datum_cmp(&(*ids)[kept - 1], &(*ids)[i]) != 0)
+			(*ids)[kept++] = (*ids)[i];
+	}
+	return kept;
+}
+
+/*
+ * The bulk calls: task_ids text[], group_id text, owner name.  Exactly one of
+ * the first two selects the tasks.
+ */
+static Datum
+change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Oid			owner;
+	Store	   *store;
+	int			changed = 0;
+
+	spec_require_writable(function);
+	spec_check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
+	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
+
+	store = store_open(RowExclusiveLock);
+	if (!PG_ARGISNULL(0))
+	{
+		Datum	   *ids;
+		int			n = change_sorted_ids(PG_GETARG_ARRAYTYPE_P(0), &ids);
+
+		for (int i = 0; i < n; i++)
+			changed += change_by_name(store, owner, ids[i], change, now);
+	}
+	else
+	{
+		int			n;
+		int64	   *ids = store_find_group(store, owner, PointerGetDatum(PG_GETARG_TEXT_PP(1)), &n);
+
+		for (int i = 0; i < n; i++)
+			changed += change_by_id(store, ids[i], change, now);
+	}
+	store_close(store, NoLock);
+	PG_RETURN_INT32(changed);
+}
+
+/* The calls for one task: task_id text, owner name. */
+static Datum
+change_one(FunctionCallInfo fcinfo, const char *function, TaskChange change)
+{
+	Oid			owner;
+	Store	   *store;
+	bool		changed;
+
+	spec_require_writable(function);
+	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+
+	store = store_open(RowExclusiveLock);
+	changed = change_by_name(store, owner, PointerGetDatum(PG_GETARG_TEXT_PP(0)), change,
+							 GetCurrentTimestamp());
+	store_close(store, NoLock);
+	PG_RETURN_BOOL(changed);
+}
+
+PG_FUNCTION_INFO_V1(ts_pause_tasks);
+Datum
+ts_pause_tasks(PG_FUNCTION_ARGS)
+{
+	return change_selected(fcinfo, "taskshed.pause_tasks()", change_pause);
+}
+
+PG_FUNCTION_INFO_V1(ts_resume_tasks);
+Datum
+ts_resume_tasks(PG_FUNCTION_ARGS)
+{
+	return change_selected(fcinfo, "taskshed.resume_tasks()", change_resume);
+}
+
+PG_FUNCTION_INFO_V1(ts_remove_tasks);
+Datum
+ts_remove_tasks(PG_FUNCTION_ARGS)
+{
+	return change_selected(fcinfo, "taskshed.remove_tasks()", change_remove);
+}
+
+PG_FUNCTION_INFO_V1(ts_pause_task);
+Datum
+ts_pause_task(PG_FUNCTION_ARGS)
+{
+	return change_one(fcinfo, "taskshed.pause_task()", change_pause);
+}
+
+PG_FUNCTION_INFO_V1(ts_resume_task);
+Datum
+ts_resume_task(PG_FUNCTION_ARGS)
+{
+	return change_one(fcinfo, "taskshed.resume_task()", change_resume);
+}
+
+PG_FUNCTION_INFO_V1(ts_remove_task);
+Datum
+ts_remove_task(PG_FUNCTION_ARGS)
+{
+	return change_one(fcinfo, "taskshed.remove_task()", change_remove);
+}
+
+PG_FUNCTION_INFO_V1(ts_remove_all_tasks);
+Datum
+ts_remove_all_tasks(PG_FUNCTION_ARGS)
+{
+	Oid			owner;
+	Store	   *store;
+	int64	   *ids;
+	int			n;
+	int			removed = 0;
+
+	spec_require_writable("taskshed.remove_all_tasks()");
+	owner = spec_owner(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)));
+
+	store = store_open(RowExclusiveLock);
+	ids = store_find_owned(store, owner, &n);
+	for (int i = 0; i < n; i++)
+		removed += change_by_id(store, ids[i], change_remove, 0);
+	store_close(store, NoLock);
+	PG_RETURN_INT32(removed);
+}
+
+PG_FUNCTION_INFO_V1(ts_update_execution_time);
+Datum
+ts_update_execution_time(PG_FUNCTION_ARGS)
+{
+	Oid			owner;
+	Store	   *store;
+	bool		changed;
+
+	spec_require_writable("taskshed.update_execution_time()");
+	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("run_at must not be null")));
+	spec_check_run_at(PG_GETARG_TIMESTAMPTZ(1));
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+
+	store = store_open(RowExclusiveLock);
+	changed = change_by_name(store, owner, PointerGetDatum(PG_GETARG_TEXT_PP(0)),
+							 change_run_at, PG_GETARG_TIMESTAMPTZ(1));
+	store_close(store, NoLock);
+	PG_RETURN_BOOL(changed);
+}
+
+typedef struct NewTime
+{
+	Datum		task_id;
+	TimestampTz run_at;
+} NewTime;
+
+static int
+new_time_cmp(const void *a, const void *b)
+{
+	return text_datum_cmp(&((const NewTime *) a)->task_id, &((const NewTime *) b)->task_id);
+}
+
+/* The pairs of an array of task_execution_time, in the order of task_ids. */
+static int
+change_sorted_times(ArrayType *array, NewTime **times)
+{
+	Oid			type = ARR_ELEMTYPE(array);
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+	Datum	   *elements;
+	bool	   *element_nulls;
+	int			n;
+	int			kept = 0;
+
+	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
+	deconstruct_array(array, type, typlen, typbyval, typalign, &elements, &element_nulls, &n);
+	*times = palloc((n + 1) * sizeof(NewTime));
+	for (int i = 0; i < n; i++)
+	{
+		HeapTupleHeader record;
+		HeapTupleData tuple;
+		Datum		values[2];
+		bool		nulls[2];
+
+		if (element_nulls[i])
+			continue;
+		record = DatumGetHeapTupleHeader(elements[i]);
+		tuple.t_len = HeapTupleHeaderGetDatumLength(record);
+		ItemPointerSetInvalid(&tuple.t_self);
+		tuple.t_tableOid = InvalidOid;
+		tuple.t_data = record;
+		heap_deform_tuple(&tuple, desc, values, nulls);
+		if (nulls[0])
+			continue;
+		if (nulls[1])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("run_at of task \"%s\" must not be null",
+							TextDatumGetCString(values[0]))));
+		(*times)[kept].task_id = PointerGetDatum(DatumGetTextPP(values[0]));
+		(*times)[kept].run_at = DatumGetTimestampTz(values[1]);
+		spec_check_run_at((*times)[kept].run_at);
+		kept++;
+	}
+	ReleaseTupleDesc(desc);
+
+	qsort(*times, kept, sizeof(NewTime), new_time_cmp);
+	for (int i = 1; i < kept; i++)
+	{
+		if (new_time_cmp(&(*times)[i - 1], &(*times)[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("task_id \"%s\" is given twice",
+							TextDatumGetCString((*times)[i].task_id))));
+	}
+	return kept;
+}
+
+PG_FUNCTION_INFO_V1(ts_update_execution_times);
+Datum
+ts_update_execution_times(PG_FUNCTION_ARGS)
+{
+	Oid			owner;
+	NewTime    *times;
+	int			n;
+	Store	   *store;
+	int			changed = 0;
+
+	spec_require_writable("taskshed.update_execution_times()");
+	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tasks must not be null"),
+				 errhint("Give an array of (task_id, run_at) pairs of type taskshed.task_execution_time.")));
+	n = change_sorted_times(PG_GETARG_ARRAYTYPE_P(0), &times);
+
+	store = store_open(RowExclusiveLock);
+	for (int i = 0; i < n; i++)
+		changed += change_by_name(store, owner, times[i].task_id, change_run_at, times[i].run_at);
+	store_close(store, NoLock);
+	PG_RETURN_INT32(changed);
+}

@@ -1,0 +1,354 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_read.c
+ *		Looking at tasks: fetch, try_task, next_wakeup and the functions under
+ *		the views.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "taskshed.h"
+
+/* The columns of the view tasks, which fetch_task and fetch_tasks return. */
+#define TASK_COLUMNS \
+	"owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, " \
+	"timezone, until, max_runs, catch_up, start_within, timeout, max_attempts, " \
+	"retry_delay, retry_backoff, retry_max_delay, history, state, paused_at, attempt, " \
+	"running_since, worker_pid, last_run_at, last_status, last_sqlstate, last_error, " \
+	"run_count, failures_in_row, created_at"
+
+#define FETCH_QUERY(condition) \
+	"SELECT " TASK_COLUMNS " FROM taskshed.task_details " \
+	"WHERE owner_oid OPERATOR(pg_catalog.=) $1 " condition \
+	" ORDER BY run_at, task_id COLLATE pg_catalog.\"C\""
+
+typedef enum FetchQuery
+{
+	FETCH_BY_IDS,
+	FETCH_BY_GROUP,
+	FETCH_ALL_OWNED,
+	FETCH_NQUERIES
+} FetchQuery;
+
+static const char *const fetch_queries[FETCH_NQUERIES] = {
+	[FETCH_BY_IDS] = FETCH_QUERY("AND task_id OPERATOR(pg_catalog.=) ANY ($2)"),
+	[FETCH_BY_GROUP] = FETCH_QUERY("AND group_id OPERATOR(pg_catalog.=) $2"),
+	[FETCH_ALL_OWNED] = FETCH_QUERY("")
+};
+
+/*
+ * Runs one of the queries as the caller, who sees what the view lets it see.
+ * The result is in SPI_tuptable; the caller is connected to SPI.
+ */
+static void
+fetch_execute(FetchQuery which, Oid owner, Datum selector)
+{
+	static SPIPlanPtr plans[FETCH_NQUERIES];
+	Datum		values[2] = {ObjectIdGetDatum(owner), selector};
+
+	if (plans[which] == NULL)
+	{
+		Oid			types[2] = {OIDOID, which == FETCH_BY_IDS ? TEXTARRAYOID : TEXTOID};
+		SPIPlanPtr	plan = SPI_prepare(fetch_queries[which],
+									   which == FETCH_ALL_OWNED ? 1 : 2, types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare a query: %s", SPI_result_code_string(SPI_result));
+		plans[which] = plan;
+	}
+	if (SPI_execute_plan(plans[which], values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute a query: %s", SPI_result_code_string(SPI_result));
+}
+
+PG_FUNCTION_INFO_V1(ts_fetch_tasks);
+Datum
+ts_fetch_tasks(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			owner;
+
+	ts_require_preload();
+	if (!PG_ARGISNULL(0) || !PG_ARGISNULL(1))
+		spec_check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
+	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	if (!PG_ARGISNULL(0))
+		fetch_execute(FETCH_BY_IDS, owner, PG_GETARG_DATUM(0));
+	else if (!PG_ARGISNULL(1))
+		fetch_execute(FETCH_BY_GROUP, owner, PG_GETARG_DATUM(1));
+	else
+		fetch_execute(FETCH_ALL_OWNED, owner, (Datum) 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
+	SPI_finish();
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(ts_fetch_task);
+Datum
+ts_fetch_task(PG_FUNCTION_ARGS)
+{
+	Oid			owner;
+	ArrayType  *ids;
+	TupleDesc	desc;
+	Datum		result = (Datum) 0;
+	bool		found;
+
+	ts_require_preload();
+	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	ids = construct_array(&PG_GETARG_DATUM(0), 1, TEXTOID, -1, false, TYPALIGN_INT);
+
+	SPI_connect();
+	fetch_execute(FETCH_BY_IDS, owner, PointerGetDatum(ids));
+	found = SPI_processed > 0;
+	if (found)
+		result = PointerGetDatum(SPI_returntuple(SPI_tuptable->vals[0], desc));
+	SPI_finish();
+	if (!found)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(result);
+}
+
+PG_FUNCTION_INFO_V1(ts_try_task);
+Datum
+ts_try_task(PG_FUNCTION_ARGS)
+{
+	Store	   *store;
+	TaskRow		task;
+	bool		found;
+	Callback   *callback;
+	Jsonb	   *kwargs;
+	char	   *result;
+
+	ts_require_preload();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+
+	store = store_open(AccessShareLock);
+	found = store_find_task(store, GetUserId(), PointerGetDatum(PG_GETARG_TEXT_PP(0)), &task);
+	store_close(store, AccessShareLock);
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" has no task \"%s\"", GetUserNameFromId(GetUserId(), false),
+						text_to_cstring(PG_GETARG_TEXT_PP(0))),
+				 errhint("A task can be tried by its owner only; SET ROLE to it first.")));
+
+	kwargs = DatumGetJsonbP(ROW_GET(Pointer, &task, task_kwargs));
+	callback = callback_prepare(TextDatumGetCString(ROW_GET(Pointer, &task, task_callback)), kwargs);
+	result = callback_execute_here(callback, callback_bind(callback, kwargs));
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(result));
+}
+
+PG_FUNCTION_INFO_V1(ts_next_wakeup);
+Datum
+ts_next_wakeup(PG_FUNCTION_ARGS)
+{
+	Snapshot	snapshot = GetActiveSnapshot();
+	Store	   *store;
+	Oid			owner = InvalidOid;
+	TimestampTz earliest = DT_NOEND;
+
+	ts_require_preload();
+	store = store_open(AccessShareLock);
+	while (OidIsValid(owner = queue_next_owner(store, snapshot, owner)))
+	{
+		QueueKey	start = {DT_NOBEGIN, PG_INT64_MIN};
+		QueueKey	first;
+
+		if (!has_privs_of_role(GetUserId(), owner) &&
+			!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
+			continue;
+		if (queue_read(store, snapshot, owner, &start, &first, 1) > 0)
+			earliest = Min(earliest, first.run_at);
+	}
+	store_close(store, AccessShareLock);
+	if (earliest == DT_NOEND)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(earliest);
+}
+
+/* Is a run of this task in progress, as far as can be told at this moment? */
+bool
+read_is_running(int64 id)
+{
+	bool		running = false;
+
+	for (int i = 0; !running && i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		running = (worker->state == TS_WORKER_READY &&
+				   worker->database == MyDatabaseId && worker->running_id == id);
+		SpinLockRelease(&worker->mutex);
+	}
+	return running;
+}
+
+static bool
+read_may_see(Oid role)
+{
+	return has_privs_of_role(GetUserId(), role) ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+}
+
+PG_FUNCTION_INFO_V1(ts_running);
+Datum
+ts_running(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (ts_shared == NULL)
+		return (Datum) 0;
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+		bool		running;
+		Oid			role;
+		Datum		values[3];
+		bool		nulls[3] = {false, false, false};
+
+		SpinLockAcquire(&worker->mutex);
+		running = (worker->state == TS_WORKER_READY &&
+				   worker->database == MyDatabaseId && worker->running_id != 0);
+		role = worker->role;
+		values[0] = Int64GetDatum(worker->running_id);
+		values[1] = TimestampTzGetDatum(worker->running_since);
+		values[2] = Int32GetDatum(worker->pid);
+		SpinLockRelease(&worker->mutex);
+
+		if (running && read_may_see(role))
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* How many workers a database has and how many of them are running a task. */
+static void
+read_count_workers(Oid database, int *workers, int *running)
+{
+	*workers = *running = 0;
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->state == TS_WORKER_READY && worker->database == database)
+		{
+			(*workers)++;
+			if (worker->running_id != 0)
+				(*running)++;
+		}
+		SpinLockRelease(&worker->mutex);
+	}
+}
+
+#define STATUS_COLUMNS	13
+
+PG_FUNCTION_INFO_V1(ts_status);
+Datum
+ts_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (ts_shared == NULL)
+		return (Datum) 0;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		TsDatabaseState state;
+		Oid			oid;
+		int			scheduler_pid;
+		bool		disabled;
+		int			due;
+		TimestampTz oldest_due;
+		TimestampTz next_wakeup;
+		int64		failed;
+		TsCounts	counts;
+		char		message[sizeof(db->message)];
+		int			workers;
+		int			running;
+		Datum		values[STATUS_COLUMNS];
+		bool		nulls[STATUS_COLUMNS];
+
+		SpinLockAcquire(&db->mutex);
+		state = db->state;
+		oid = db->oid;
+		scheduler_pid = db->scheduler_pid;
+		disabled = db->disabled;
+		due = db->due;
+		oldest_due = db->oldest_due;
+		next_wakeup = db->next_wakeup;
+		failed = db->failed;
+		counts = db->counts;
+		memcpy(message, db->message, sizeof(message));
+		SpinLockRelease(&db->mutex);
+
+		if (state == TS_DB_FREE || state == TS_DB_IDLE ||
+			(oid != MyDatabaseId &&
+			 !has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS)))
+			continue;
+
+		read_count_workers(oid, &workers, &running);
+		memset(nulls, false, sizeof(nulls));
+		values[0] = ObjectIdGetDatum(oid);
+		values[1] = CStringGetTextDatum(state != TS_DB_RUNNING ? "starting" :
+										disabled ? "disabled" : "active");
+		values[2] = Int32GetDatum(scheduler_pid);
+		nulls[2] = (scheduler_pid == 0);
+		values[3] = Int32GetDatum(workers);
+		values[4] = Int32GetDatum(running);
+		values[5] = Int64GetDatum(due);
+		values[6] = TimestampTzGetDatum(oldest_due);
+		nulls[6] = (due == 0);
+		values[7] = Int64GetDatum(failed);
+		values[8] = TimestampTzGetDatum(next_wakeup);
+		nulls[8] = (next_wakeup == DT_NOEND);
+		values[9] = Int64GetDatum(counts.runs_ok);
+		values[10] = Int64GetDatum(counts.runs_failed);
+		values[11] = TimestampTzGetDatum(counts.last_failure_at);
+		nulls[11] = (counts.last_failure_at == 0);
+		values[12] = CStringGetTextDatum(message);
+		nulls[12] = (message[0] == '\0');
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(ts_not_supported);
+Datum
+ts_not_supported(PG_FUNCTION_ARGS)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("taskshed.%s() is not supported yet", get_func_name(fcinfo->flinfo->fn_oid))));
+}

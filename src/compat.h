@@ -1,0 +1,189 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		What differs between PostgreSQL 15, 16, 17 and 18.
+ *
+ * Each difference is an inline function with the meaning of the newest
+ * release; no other file looks at PG_VERSION_NUM.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TASKSHED_COMPAT_H
+#define TASKSHED_COMPAT_H
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "postmaster/bgworker.h"
+#include "tcop/pquery.h"
+#include "utils/acl.h"
+#include "utils/snapmgr.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "taskshed needs PostgreSQL 15 or later"
+#endif
+
+/* Begins an index scan; 18 added a place for EXPLAIN's counters. */
+static inline IndexScanDesc
+compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
+					   int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/*
+ * Inserts the index entries of a new tuple; 16 added summarizing indexes.
+ * With spec_conflict the insertion is speculative.
+ */
+static inline void
+compat_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
+						   EState *estate, bool *spec_conflict, List *arbiters)
+{
+	bool		speculative = (spec_conflict != NULL);
+
+#if PG_VERSION_NUM >= 160000
+	ExecInsertIndexTuples(rri, slot, estate, false, speculative,
+						  spec_conflict, arbiters, false);
+#else
+	ExecInsertIndexTuples(rri, slot, estate, false, speculative,
+						  spec_conflict, arbiters);
+#endif
+}
+
+/*
+ * Is the tuple in slot free of conflicts in the arbiter indexes?  Waits for
+ * transactions that are at work on one.  18 added the tuple itself, for updates.
+ */
+static inline bool
+compat_check_index_constraints(ResultRelInfo *rri, TupleTableSlot *slot,
+							   EState *estate, List *arbiters)
+{
+	ItemPointerData conflict;
+#if PG_VERSION_NUM >= 180000
+	ItemPointerData none;
+
+	ItemPointerSetInvalid(&none);
+	return ExecCheckIndexConstraints(rri, slot, estate, &conflict, &none, arbiters);
+#else
+
+	return ExecCheckIndexConstraints(rri, slot, estate, &conflict, arbiters);
+#endif
+}
+
+/*
+ * Updates a tuple that the caller has locked, and its index entries unless
+ * the update was HOT.
+ */
+static inline void
+compat_update_tuple(ResultRelInfo *rri, ItemPointer tid, TupleTableSlot *slot,
+					EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update_indexes;
+
+	simple_table_tuple_update(rri->ri_RelationDesc, tid, slot, SnapshotAny,
+							  &update_indexes);
+	if (update_indexes != TU_None)
+		ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
+							  update_indexes == TU_Summarizing);
+#else
+	bool		update_indexes;
+
+	simple_table_tuple_update(rri->ri_RelationDesc, tid, slot, SnapshotAny,
+							  &update_indexes);
+	if (update_indexes)
+		ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL);
+#endif
+}
+
+/* Runs a portal to its end; 18 dropped run_once. */
+static inline bool
+compat_portal_run(Portal portal, DestReceiver *dest, QueryCompletion *qc)
+{
+#if PG_VERSION_NUM >= 180000
+	return PortalRun(portal, FETCH_ALL, true, dest, dest, qc);
+#else
+	return PortalRun(portal, FETCH_ALL, true, true, dest, dest, qc);
+#endif
+}
+
+/* May role execute the function? */
+static inline bool
+compat_may_execute(Oid funcid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, funcid, role,
+						   ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(funcid, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+/* May role look into the schema? */
+static inline bool
+compat_may_use_schema(Oid schema, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, schema, role,
+						   ACL_USAGE) == ACLCHECK_OK;
+#else
+	return pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+/* May member SET ROLE to role? */
+static inline bool
+compat_may_set_role(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
+}
+
+/* Can a background worker connect as a role that is NOLOGIN? */
+static inline bool
+compat_connects_nologin(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* Connects a background worker as role, NOLOGIN or not where that can be. */
+static inline void
+compat_connect_as(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 170000
+	BackgroundWorkerInitializeConnectionByOid(database, role,
+											  BGWORKER_BYPASS_ROLELOGINCHECK);
+#else
+	BackgroundWorkerInitializeConnectionByOid(database, role, 0);
+#endif
+}
+
+/* A wait event of our own, where extensions can have them. */
+static inline uint32
+compat_wait_event(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	(void) name;
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+#endif							/* TASKSHED_COMPAT_H */

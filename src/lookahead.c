@@ -1,0 +1,398 @@
+/*-------------------------------------------------------------------------
+ *
+ * lookahead.c
+ *		The scheduler's memory of what is due next.
+ *
+ * For each role the scheduler keeps the beginning of its queue in memory: all
+ * tasks up to a frontier, read from the table in batches as they are used up.
+ * Once the last batch came back short, everything has been read and all that
+ * is added later is known from the notes that commits leave.  A note of a
+ * task behind the frontier is dropped: reading will come to it.
+ *
+ * A task is known here at most once.  It waits in its role's heap or has been
+ * handed to a worker; while it is handed out, whatever is read or noted of it
+ * only marks it as changed.  When its worker reports, it goes back to waiting
+ * for its next time, is looked up in the table again, or is forgotten.
+ *
+ * Nothing here is a promise that a task will run: the worker reads the row
+ * and decides.  It is enough that every task that is due is known here, and
+ * that none is handed out twice.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/pairingheap.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/*
+ * A role's queue is read in batches of this many, again when this few are
+ * left, and cut back when notes have made it this long.
+ */
+#define BATCH_SIZE	1024
+#define LOW_WATER	256
+#define HIGH_WATER	8192
+
+/* A task whose worker was lost is tried again after 1, 2, 4 ... 64 seconds. */
+#define MAX_INTERRUPTION_SHIFT	6
+
+static HTAB *tasks = NULL;
+static HTAB *roles = NULL;
+
+/* Ids to be looked up in the table, and not before when. */
+typedef struct Look
+{
+	int64		id;
+	TimestampTz not_before;
+	int			interruptions;
+} Look;
+
+static Look *looks = NULL;
+static int	nlooks = 0;
+static int	max_looks = 0;
+
+static int
+lookahead_cmp(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	const LookaheadTask *x = pairingheap_const_container(LookaheadTask, node, a);
+	const LookaheadTask *y = pairingheap_const_container(LookaheadTask, node, b);
+
+	/* a pairing heap has its greatest element first */
+	return -queue_key_cmp(&x->key, &y->key);
+}
+
+/* Once a scheduler.  All that follows lives as long as the process. */
+void
+lookahead_start(void)
+{
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(LookaheadTask)};
+	HASHCTL		role_ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(RoleQueue)};
+
+	tasks = hash_create("taskshed tasks", BATCH_SIZE, &ctl, HASH_ELEM | HASH_BLOBS);
+	roles = hash_create("taskshed roles", 16, &role_ctl, HASH_ELEM | HASH_BLOBS);
+}
+
+/* A role's queue; a new one has nothing read. */
+RoleQueue *
+lookahead_role(Oid role)
+{
+	bool		found;
+	RoleQueue  *queue = hash_search(roles, &role, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		memset((char *) queue + sizeof(Oid), 0, sizeof(RoleQueue) - sizeof(Oid));
+		queue->waiting = pairingheap_allocate(lookahead_cmp, NULL);
+		queue->frontier.run_at = DT_NOBEGIN;
+		queue->frontier.id = PG_INT64_MIN;
+		MemoryContextSwitchTo(old);
+	}
+	return queue;
+}
+
+/*
+ * The roles one after the other, NULL at the end.  No role may be added while
+ * they are gone through; the loop must be run to its end.
+ */
+RoleQueue *
+lookahead_next_role(bool restart)
+{
+	static HASH_SEQ_STATUS scan;
+
+	if (restart)
+		hash_seq_init(&scan, roles);
+	return hash_seq_search(&scan);
+}
+
+/* Has a role's queue been read as far as key? */
+static bool
+lookahead_covers(const RoleQueue *queue, const QueueKey *key)
+{
+	return queue->read_all || queue_key_cmp(key, &queue->frontier) <= 0;
+}
+
+static void
+lookahead_forget(LookaheadTask *task)
+{
+	if (task->slot < 0)
+	{
+		pairingheap_remove(task->queue->waiting, &task->node);
+		task->queue->nwaiting--;
+	}
+	hash_search(tasks, &task->id, HASH_REMOVE, NULL);
+}
+
+/* Forgets all that is waiting; it will be read again. */
+static void
+lookahead_cut_back(RoleQueue *queue)
+{
+	QueueKey	first = lookahead_first(queue)->key;
+
+	while (queue->nwaiting > 0)
+		lookahead_forget(lookahead_first(queue));
+	queue->frontier = first;
+	queue->frontier.id--;
+	queue->read_all = false;
+}
+
+/* Has a task wait for its time. */
+static LookaheadTask *
+lookahead_add(RoleQueue *queue, const QueueKey *key)
+{
+	bool		found;
+	LookaheadTask *task = hash_search(tasks, &key->id, HASH_ENTER, &found);
+
+	Assert(!found);
+	task->key = *key;
+	task->queue = queue;
+	task->slot = -1;
+	task->changed = false;
+	task->interruptions = 0;
+	pairingheap_add(queue->waiting, &task->node);
+	queue->nwaiting++;
+	return task;
+}
+
+/*
+ * Goes back to an earlier place in all queues, those of roles that are new
+ * here included.
+ */
+void
+lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
+{
+	QueueKey	place = {from, PG_INT64_MIN};
+	Oid			role = InvalidOid;
+	RoleQueue  *queue;
+
+	while (OidIsValid(role = queue_next_owner(store, snapshot, role)))
+		(void) lookahead_role(role);
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	{
+		if (lookahead_covers(queue, &place))
+		{
+			queue->frontier = place;
+			queue->read_all = false;
+		}
+	}
+}
+
+/* Looks a task up and has it wait for its time, if it has one. */
+static void
+lookahead_look(Store *store, int64 id, TimestampTz not_before, int interruptions)
+{
+	LookaheadTask *task = lookahead_find(id);
+	AlarmRow	alarm;
+	QueueKey	key = {.id = id};
+	RoleQueue  *queue;
+
+	Assert(task == NULL || task->slot < 0);
+	if (task != NULL)
+		lookahead_forget(task);
+	if (!store_get_alarm(store, id, &alarm) ||
+		!ROW_ISNULL(&alarm, alarm_paused_at) || ROW_GET(Bool, &alarm, alarm_failed))
+		return;
+
+	queue = lookahead_role(ROW_GET(ObjectId, &alarm, alarm_owner));
+	key.run_at = ROW_GET(TimestampTz, &alarm, alarm_run_at);
+	if (lookahead_covers(queue, &key))
+	{
+		key.run_at = Max(key.run_at, not_before);
+		task = lookahead_add(queue, &key);
+		task->interruptions = interruptions;
+		if (queue->nwaiting > HIGH_WATER)
+			lookahead_cut_back(queue);
+	}
+}
+
+/* Takes notice of a task that somebody has scheduled or changed. */
+void
+lookahead_note(Store *store, const TsNote *note)
+{
+	LookaheadTask *task = lookahead_find(note->id);
+	QueueKey	key = {note->run_at, note->id};
+
+	if (task != NULL && task->slot >= 0)
+		task->changed = true;
+	else if (task != NULL || lookahead_covers(lookahead_role(note->owner), &key))
+		lookahead_look(store, note->id, DT_NOBEGIN, 0);
+}
+
+/* Is there anything to be read from the tables? */
+bool
+lookahead_wants_reading(void)
+{
+	RoleQueue  *queue;
+	bool		wants = (nlooks > 0);
+
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	{
+		if (!queue->read_all && queue->nwaiting < LOW_WATER)
+			wants = true;
+	}
+	return wants;
+}
+
+/* Reads the next batch of a role's queue. */
+static void
+lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
+{
+	QueueKey   *keys = palloc(BATCH_SIZE * sizeof(QueueKey));
+	int			n = queue_read(store, snapshot, queue->role, &queue->frontier,
+							   keys, BATCH_SIZE);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (lookahead_find(keys[i].id) == NULL)
+			(void) lookahead_add(queue, &keys[i]);
+	}
+	if (n > 0)
+		queue->frontier = keys[n - 1];
+	if (n < BATCH_SIZE)
+		queue->read_all = true;
+	pfree(keys);
+}
+
+/* Reads what lookahead_wants_reading has asked for. */
+void
+lookahead_read(Store *store, Snapshot snapshot)
+{
+	RoleQueue  *queue;
+
+	for (int i = 0; i < nlooks; i++)
+	{
+		LookaheadTask *task = lookahead_find(looks[i].id);
+
+		if (task == NULL || task->slot < 0)
+			lookahead_look(store, looks[i].id, looks[i].not_before, looks[i].interruptions);
+	}
+	nlooks = 0;
+
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	{
+		while (!queue->read_all && queue->nwaiting < LOW_WATER)
+			lookahead_refill(store, snapshot, queue);
+	}
+}
+
+/* The next task of a role, or NULL. */
+LookaheadTask *
+lookahead_first(RoleQueue *queue)
+{
+	if (queue->nwaiting == 0)
+		return NULL;
+	return pairingheap_container(LookaheadTask, node, pairingheap_first(queue->waiting));
+}
+
+LookaheadTask *
+lookahead_find(int64 id)
+{
+	return hash_search(tasks, &id, HASH_FIND, NULL);
+}
+
+/* A waiting task goes to the worker in that slot. */
+void
+lookahead_hand_out(LookaheadTask *task, int slot)
+{
+	Assert(task->slot < 0 && slot >= 0);
+	pairingheap_remove(task->queue->waiting, &task->node);
+	task->queue->nwaiting--;
+	task->slot = slot;
+	task->changed = false;
+}
+
+static void
+lookahead_look_later(int64 id, TimestampTz not_before, int interruptions)
+{
+	if (nlooks == max_looks)
+	{
+		max_looks = Max(64, 2 * max_looks);
+		looks = looks == NULL ? MemoryContextAlloc(TopMemoryContext, max_looks * sizeof(Look)) :
+			repalloc(looks, max_looks * sizeof(Look));
+	}
+	looks[nlooks++] = (Look)
+	{
+		.id = id, .not_before = not_before, .interruptions = interruptions
+	};
+}
+
+/* A task that was handed out has not been started and waits again. */
+void
+lookahead_take_back(LookaheadTask *task)
+{
+	Assert(task->slot >= 0);
+	task->slot = -1;
+	pairingheap_add(task->queue->waiting, &task->node);
+	task->queue->nwaiting++;
+	if (task->changed)
+		lookahead_look_later(task->id, DT_NOBEGIN, 0);
+}
+
+/* A task that an earlier scheduler has handed out. */
+void
+lookahead_adopt(int64 id, Oid role, int slot)
+{
+	QueueKey	key = {DT_NOBEGIN, id};
+	LookaheadTask *task = lookahead_find(id);
+
+	if (task == NULL)
+		task = lookahead_add(lookahead_role(role), &key);
+	if (task->slot < 0)
+		lookahead_hand_out(task, slot);
+}
+
+/* A worker has said what became of a task. */
+void
+lookahead_report(const TsReport *report)
+{
+	LookaheadTask *task = lookahead_find(report->id);
+	RoleQueue  *queue;
+	QueueKey	key = {report->next_run_at, report->id};
+
+	if (task == NULL)
+		return;
+	queue = task->queue;
+	if (task->changed || report->fate == TS_FATE_LOOK)
+		lookahead_look_later(task->id, DT_NOBEGIN, 0);
+	lookahead_forget(task);
+	if (report->fate == TS_FATE_NEXT && lookahead_covers(queue, &key))
+		(void) lookahead_add(queue, &key);
+}
+
+/*
+ * A worker is gone.  Whatever it had not reported is looked up again: it may
+ * have been done or not.  The task that it was running waits longer each time
+ * this happens to it.
+ */
+void
+lookahead_lost_worker(int slot, int64 running_id)
+{
+	HASH_SEQ_STATUS scan;
+	LookaheadTask *task;
+	TimestampTz now = GetCurrentTimestamp();
+
+	hash_seq_init(&scan, tasks);
+	while ((task = hash_seq_search(&scan)) != NULL)
+	{
+		if (task->slot != slot)
+			continue;
+		if (task->id == running_id)
+		{
+			int			shift = Min(task->interruptions, MAX_INTERRUPTION_SHIFT);
+
+			lookahead_look_later(task->id, now + (USECS_PER_SEC << shift),
+								 task->interruptions + 1);
+		}
+		else
+			lookahead_look_later(task->id, DT_NOBEGIN, task->interruptions);
+		/* removing the entry just returned is allowed during a scan */
+		lookahead_forget(task);
+	}
+}

@@ -1,0 +1,150 @@
+/*-------------------------------------------------------------------------
+ *
+ * notes.c
+ *		What a transaction scheduled, told to the scheduler at its commit.
+ *
+ * Whoever writes an alarm notes it here.  Nothing leaves this process before
+ * the transaction commits.  At PRE_COMMIT, when an error still is only an
+ * error, the database's entry in shared memory is made sure of; at COMMIT,
+ * when the rows are visible to all, the notes go into its ring and the
+ * scheduler's latch is set, if one of them is earlier than its alarm.
+ *
+ * Notes of a subtransaction that rolled back are delivered too: the scheduler
+ * looks the rows up and finds nothing.  A transaction that writes more than a
+ * few alarms, or a ring that is full, leaves only "read again from this time
+ * on".
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+
+#include "taskshed.h"
+
+/* More alarms of one transaction than this are not told one by one. */
+#define NOTES_KEPT	64
+
+static struct
+{
+	int			n;
+	TsNote		notes[NOTES_KEPT];
+	TimestampTz reread_from;	/* DT_NOEND unless there were more */
+	bool		pending;		/* anything at all to be told */
+	TsDatabase *db;				/* reserved at PRE_COMMIT */
+} mine =
+
+{
+	.reread_from = DT_NOEND
+};
+
+static void
+notes_forget(void)
+{
+	mine.n = 0;
+	mine.reread_from = DT_NOEND;
+	mine.pending = false;
+	mine.db = NULL;
+}
+
+/*
+ * Puts the notes into the ring.  Runs when the transaction is over already,
+ * so nothing here can fail.
+ */
+static void
+notes_deliver(TsDatabase *db)
+{
+	TimestampTz earliest = mine.reread_from;
+	PGPROC	   *wake = NULL;
+
+	SpinLockAcquire(&db->mutex);
+	db->reread_from = Min(db->reread_from, mine.reread_from);
+	for (int i = 0; i < mine.n; i++)
+	{
+		const TsNote *note = &mine.notes[i];
+
+		if (db->notes_tail - db->notes_head < TS_NOTES)
+			db->notes[db->notes_tail++ % TS_NOTES] = *note;
+		else
+		{
+			/* no room: have the scheduler come and read */
+			db->reread_from = Min(db->reread_from, note->run_at);
+			wake = db->scheduler;
+		}
+		earliest = Min(earliest, note->run_at);
+	}
+	if (earliest < db->alarm)
+		wake = db->scheduler;
+	SpinLockRelease(&db->mutex);
+
+	if (wake != NULL)
+		SetLatch(&wake->procLatch);
+	shared_want_scheduler(db);
+}
+
+static void
+notes_xact_callback(XactEvent event, void *arg)
+{
+	if (!mine.pending)
+		return;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			mine.db = shared_reserve_database(MyDatabaseId);
+			break;
+
+		case XACT_EVENT_COMMIT:
+			notes_deliver(mine.db);
+			shared_release_database(mine.db);
+			notes_forget();
+			break;
+
+		case XACT_EVENT_ABORT:
+			if (mine.db != NULL)
+				shared_release_database(mine.db);
+			notes_forget();
+			break;
+
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has scheduled, changed or removed tasks")));
+			break;
+
+		default:
+			break;
+	}
+}
+
+/* Once a process, and only with shared memory. */
+void
+notes_init(void)
+{
+	RegisterXactCallback(notes_xact_callback, NULL);
+}
+
+/* An alarm was written that is to go off at run_at. */
+void
+notes_add(TimestampTz run_at, int64 id, Oid owner)
+{
+	mine.pending = true;
+	if (mine.n < NOTES_KEPT)
+		mine.notes[mine.n++] = (TsNote)
+	{
+		.run_at = run_at, .id = id, .owner = owner
+	};
+	else
+		mine.reread_from = Min(mine.reread_from, run_at);
+}
+
+/* The database is to have a scheduler, whatever is in its queue. */
+void
+notes_want_scheduler(void)
+{
+	mine.pending = true;
+}

@@ -1,0 +1,478 @@
+/*-------------------------------------------------------------------------
+ *
+ * pool.c
+ *		The scheduler's workers: who gets which task, and how many there are.
+ *
+ * Each role with tasks that are due has workers of its own, up to
+ * taskshed.max_workers in the database together.  A due task goes to an idle
+ * worker of its role.  If there is none, it goes behind the run of a busy one,
+ * as long as that run has not been going on for long; and a new worker is
+ * asked for.  Tasks behind a run that turns out to be long are taken back.
+ *
+ * When all places are taken, a role that has none gets the place of an idle
+ * worker of another role, or else of one of the role that has most, or else
+ * of the worker that has been there longest, after it has had its turn.  A
+ * worker that must go finishes its run first.
+ *
+ * A role whose worker fails to start, since the role may not log in, say, is
+ * left alone for a while, longer each time; other roles are not affected.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/* A run longer than this (us) holds up the tasks behind it. */
+#define LONG_RUN			2000
+
+/* How soon (us) to look whether a run with tasks behind it has become long. */
+#define LONG_RUN_CHECK		5000
+
+/* A worker is started this long (us) before its role's next task is due. */
+#define START_AHEAD			250000
+
+/* With more roles than places, a worker stays at least this long (us). */
+#define TURN				1000000
+
+/* A role whose workers do not start is left alone for at most 2^6 s. */
+#define MAX_START_SHIFT		6
+
+/* One slot, as last seen. */
+typedef struct PoolWorker
+{
+	bool		known;			/* it is one of ours */
+	uint32		generation;
+	TsWorkerState state;
+	RoleQueue  *queue;
+	TimestampTz asked_at;
+	int			outstanding;	/* handed out and not reported */
+	int			unstarted;		/* of these, not taken by the worker yet */
+	bool		retire;
+	int64		running_id;		/* 0 between runs */
+	TimestampTz running_since;
+} PoolWorker;
+
+static PoolWorker *pool = NULL;
+
+/* Totals over the pool, kept by pool_collect. */
+static int	nworkers;
+static int	nretiring;
+
+/* Writes into the view status why a role's tasks do not run; NULL: they do. */
+static void
+pool_message(Oid database, const char *message)
+{
+	TsDatabase *db = shared_find_database(database);
+
+	if (db == NULL)
+		return;
+	SpinLockAcquire(&db->mutex);
+	strlcpy(db->message, message != NULL ? message : "", sizeof(db->message));
+	SpinLockRelease(&db->mutex);
+}
+
+/* A worker of ours has gone, or never come. */
+static void
+pool_lost(Oid database, int slot, int64 running_id)
+{
+	PoolWorker *mine = &pool[slot];
+	RoleQueue  *queue = mine->queue;
+
+	if (mine->state != TS_WORKER_READY)
+	{
+		char		message[128];
+		int			shift = Min(queue->failed_starts, MAX_START_SHIFT);
+
+		queue->failed_starts++;
+		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
+		snprintf(message, sizeof(message),
+				 "workers of the role with OID %u do not start; see the server log", queue->role);
+		pool_message(database, message);
+	}
+	lookahead_lost_worker(slot, running_id);
+	mine->known = false;
+}
+
+/* Takes over a worker that an earlier scheduler of this database has left. */
+static void
+pool_adopt(int slot, TsWorker *worker)
+{
+	int64		running_id;
+	Oid			role;
+
+	/* what it has not started will be read from the table */
+	SpinLockAcquire(&worker->mutex);
+	worker->handed_head = worker->handed_tail;
+	running_id = worker->running_id;
+	role = worker->role;
+	SpinLockRelease(&worker->mutex);
+
+	if (running_id != 0)
+		lookahead_adopt(running_id, role, slot);
+}
+
+/*
+ * Looks at all slots: which workers have come and gone, what they have
+ * reported, how far they are.
+ */
+void
+pool_collect(Oid database)
+{
+	RoleQueue  *queue;
+
+	if (pool == NULL)
+		pool = MemoryContextAllocZero(TopMemoryContext,
+									  ts_shared->nworkers * sizeof(PoolWorker));
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		PoolWorker *mine = &pool[i];
+		TsWorker   *worker = &ts_shared->workers[i];
+		TsReport	reports[TS_REPORTS];
+		int			nreports = 0;
+		bool		ours;
+		bool		adopt;
+		int64		running_id;
+		Oid			role;
+		TsWorkerState state;
+
+		SpinLockAcquire(&worker->mutex);
+		ours = (worker->state != TS_WORKER_FREE && worker->database == database);
+		running_id = worker->running_id;
+		if (mine->known && (!ours || worker->generation != mine->generation))
+		{
+			bool		same = (worker->generation == mine->generation);
+
+			SpinLockRelease(&worker->mutex);
+			pool_lost(database, i, same ? running_id : 0);
+			SpinLockAcquire(&worker->mutex);
+			ours = (worker->state != TS_WORKER_FREE && worker->database == database);
+		}
+		if (!ours)
+		{
+			SpinLockRelease(&worker->mutex);
+			continue;
+		}
+		adopt = !mine->known;
+		SpinLockRelease(&worker->mutex);
+		if (adopt)
+			pool_adopt(i, worker);
+
+		SpinLockAcquire(&worker->mutex);
+		while (worker->reports_head != worker->reports_tail)
+			reports[nreports++] = worker->reports[worker->reports_head++ % TS_REPORTS];
+		state = worker->state;
+		role = worker->role;
+		mine->generation = worker->generation;
+		mine->retire = worker->retire;
+		mine->running_id = worker->running_id;
+		mine->running_since = worker->running_since;
+		mine->unstarted = worker->handed_tail - worker->handed_head;
+		SpinLockRelease(&worker->mutex);
+
+		if (adopt)
+		{
+			mine->known = true;
+			mine->queue = lookahead_role(role);
+			mine->asked_at = GetCurrentTimestamp();
+		}
+		mine->outstanding = mine->unstarted + (mine->running_id != 0 ? 1 : 0);
+		if (state == TS_WORKER_READY && mine->state != TS_WORKER_READY)
+		{
+			if (mine->queue->failed_starts > 0)
+				pool_message(database, NULL);
+			mine->queue->failed_starts = 0;
+		}
+		mine->state = state;
+		for (int j = 0; j < nreports; j++)
+			lookahead_report(&reports[j]);
+	}
+
+	nworkers = nretiring = 0;
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+		queue->nworkers = queue->nstarting = 0;
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (!pool[i].known)
+			continue;
+		nworkers++;
+		if (pool[i].retire)
+			nretiring++;
+		else
+			pool[i].queue->nworkers++;
+		if (pool[i].state != TS_WORKER_READY)
+			pool[i].queue->nstarting++;
+	}
+}
+
+/* Has a worker been at its run for long? */
+static bool
+pool_is_slow(const PoolWorker *mine, TimestampTz now)
+{
+	return mine->running_id != 0 && now - mine->running_since > LONG_RUN;
+}
+
+/* Takes back what a worker has not started. */
+static void
+pool_take_back(int slot)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	int64		handed[TS_HANDED];
+	int			n = 0;
+
+	SpinLockAcquire(&worker->mutex);
+	if (worker->generation == pool[slot].generation)
+	{
+		while (worker->handed_head != worker->handed_tail)
+			handed[n++] = worker->handed[worker->handed_head++ % TS_HANDED];
+	}
+	SpinLockRelease(&worker->mutex);
+
+	for (int i = 0; i < n; i++)
+	{
+		LookaheadTask *task = lookahead_find(handed[i]);
+
+		if (task != NULL && task->slot == slot)
+			lookahead_take_back(task);
+	}
+	pool[slot].unstarted = 0;
+	pool[slot].outstanding = pool[slot].running_id != 0 ? 1 : 0;
+}
+
+/* Has a worker leave as soon as its run is over. */
+static void
+pool_retire(int slot)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	PGPROC	   *proc = NULL;
+
+	pool_take_back(slot);
+	SpinLockAcquire(&worker->mutex);
+	if (worker->generation == pool[slot].generation)
+	{
+		worker->retire = true;
+		proc = worker->proc;
+	}
+	SpinLockRelease(&worker->mutex);
+	if (proc != NULL)
+		SetLatch(&proc->procLatch);
+	pool[slot].retire = true;
+	pool[slot].queue->nworkers--;
+	nretiring++;
+}
+
+/* The worker of a role that a task is best handed to, or -1. */
+static int
+pool_choose(RoleQueue *queue, TimestampTz now)
+{
+	int			best = -1;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		PoolWorker *mine = &pool[i];
+
+		if (!mine->known || mine->queue != queue || mine->retire ||
+			mine->state != TS_WORKER_READY || mine->outstanding >= TS_HANDED ||
+			pool_is_slow(mine, now))
+			continue;
+		if (best < 0 || mine->outstanding < pool[best].outstanding)
+			best = i;
+	}
+	return best;
+}
+
+/* Hands a task to a worker.  Returns false if it has just decided to leave. */
+static bool
+pool_hand_out(LookaheadTask *task, int slot)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	PGPROC	   *proc = NULL;
+	bool		done;
+
+	SpinLockAcquire(&worker->mutex);
+	done = (worker->generation == pool[slot].generation &&
+			worker->state == TS_WORKER_READY && !worker->retire &&
+			worker->handed_tail - worker->handed_head < TS_HANDED);
+	if (done)
+	{
+		worker->handed[worker->handed_tail++ % TS_HANDED] = task->id;
+		if (worker->running_id == 0)
+			proc = worker->proc;
+	}
+	SpinLockRelease(&worker->mutex);
+
+	if (done)
+	{
+		lookahead_hand_out(task, slot);
+		pool[slot].outstanding++;
+		pool[slot].unstarted++;
+		if (proc != NULL)
+			SetLatch(&proc->procLatch);
+	}
+	else
+		pool[slot].retire = true;
+	return done;
+}
+
+/* The place that a role without workers may have, or -1. */
+static int
+pool_choose_victim(RoleQueue *wanting, TimestampTz now)
+{
+	int			victim = -1;
+
+	/* an idle one, of a role that has nothing to do */
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		PoolWorker *mine = &pool[i];
+
+		if (mine->known && !mine->retire && mine->queue != wanting &&
+			mine->state == TS_WORKER_READY && mine->outstanding == 0)
+			return i;
+	}
+	if (wanting->nworkers > 0)
+		return -1;
+
+	/* one of the role that has most, if that is more than one */
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		PoolWorker *mine = &pool[i];
+
+		if (mine->known && !mine->retire && mine->state == TS_WORKER_READY &&
+			mine->queue->nworkers > 1 &&
+			(victim < 0 || mine->queue->nworkers > pool[victim].queue->nworkers))
+			victim = i;
+	}
+	if (victim >= 0)
+		return victim;
+
+	/* the one that has been there longest, if it has had its turn */
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		PoolWorker *mine = &pool[i];
+
+		if (mine->known && !mine->retire && mine->state == TS_WORKER_READY &&
+			now - mine->asked_at >= TURN &&
+			(victim < 0 || mine->asked_at < pool[victim].asked_at))
+			victim = i;
+	}
+	return victim;
+}
+
+/*
+ * Gets a worker for a role that needs one, if that can be.  Returns when to
+ * try again if nothing else happens before.
+ */
+static TimestampTz
+pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
+{
+	TsWorker   *worker;
+	PoolWorker *mine;
+
+	if (queue->nstarting > 0)
+		return DT_NOEND;
+	if (now < queue->start_after)
+		return queue->start_after;
+
+	if (nworkers >= ts_max_workers)
+	{
+		int			victim;
+
+		if (nretiring > 0)
+			return DT_NOEND;	/* a place is about to be free */
+		victim = pool_choose_victim(queue, now);
+		if (victim >= 0)
+			pool_retire(victim);
+		else if (queue->nworkers == 0)
+			return now + TURN;
+		return DT_NOEND;
+	}
+
+	worker = shared_ask_worker(database, queue->role);
+	if (worker == NULL)
+		return now + TURN;
+	mine = &pool[worker - ts_shared->workers];
+	memset(mine, 0, sizeof(*mine));
+	mine->known = true;
+	SpinLockAcquire(&worker->mutex);
+	mine->generation = worker->generation;
+	mine->state = worker->state;
+	SpinLockRelease(&worker->mutex);
+	mine->queue = queue;
+	mine->asked_at = now;
+	nworkers++;
+	queue->nworkers++;
+	queue->nstarting++;
+	return DT_NOEND;
+}
+
+/*
+ * Hands out what is due and sees to it that there are workers.  Returns when
+ * there will be something to do again if nothing happens before.
+ */
+TimestampTz
+pool_dispatch(Oid database, TimestampTz now, PoolDue *due)
+{
+	TimestampTz wake = DT_NOEND;
+	RoleQueue  *queue;
+
+	due->count = 0;
+	due->oldest = DT_NOEND;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (pool[i].known && pool[i].unstarted > 0 && pool_is_slow(&pool[i], now))
+			pool_take_back(i);
+	}
+	for (int i = 0; nworkers - nretiring > ts_max_workers && i < ts_shared->nworkers; i++)
+	{
+		if (pool[i].known && !pool[i].retire)
+			pool_retire(i);
+	}
+
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	{
+		LookaheadTask *task;
+
+		while ((task = lookahead_first(queue)) != NULL && task->key.run_at <= now)
+		{
+			int			slot = pool_choose(queue, now);
+
+			if (slot < 0)
+				break;
+			(void) pool_hand_out(task, slot);
+		}
+		if (task == NULL)
+			continue;
+
+		if (task->key.run_at <= now)
+		{
+			/* at least these; those behind the frontier are not counted */
+			due->count += queue->nwaiting;
+			due->oldest = Min(due->oldest, task->key.run_at);
+			wake = Min(wake, pool_ask(database, queue, now));
+		}
+		else if (queue->nworkers == 0 && task->key.run_at - START_AHEAD <= now)
+		{
+			wake = Min(wake, pool_ask(database, queue, now));
+			wake = Min(wake, task->key.run_at);
+		}
+		else if (queue->nworkers == 0)
+			wake = Min(wake, task->key.run_at - START_AHEAD);
+		else
+			wake = Min(wake, task->key.run_at);
+	}
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (pool[i].known && pool[i].unstarted > 0 && pool[i].outstanding > 1)
+			wake = Min(wake, now + LONG_RUN_CHECK);
+	}
+	return wake;
+}

@@ -1,0 +1,185 @@
+/*-------------------------------------------------------------------------
+ *
+ * recurrence.c
+ *		The grid of times of a recurring task.
+ *
+ * The n-th time is anchor + n * every, in the task's time zone: first n times
+ * the months, clipped to the month's last day, then the days, then the exact
+ * time.  That is not n steps of the interval: from January 31 a step of one
+ * month leads to February 28 and on to March 31.
+ *
+ * Everything here is arithmetic on its arguments: no tables, no shared
+ * memory, no session settings.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "common/int.h"
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/* Average length of a month, in microseconds: 146,097 days in 400 years. */
+#define USECS_PER_MONTH		(INT64CONST(146097) * USECS_PER_DAY / 4800)
+
+/*
+ * The n-th time of a grid.  Returns false if it lies beyond what a timestamp
+ * can hold.
+ */
+static bool
+recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
+			   TimestampTz *result)
+{
+	int64		months;
+	int64		days;
+	int64		usecs;
+	TimestampTz t = anchor;
+
+	if (pg_mul_s64_overflow(n, every->month, &months) ||
+		pg_mul_s64_overflow(n, every->day, &days) ||
+		pg_mul_s64_overflow(n, every->time, &usecs))
+		return false;
+
+	if (months != 0 || days != 0)
+	{
+		struct pg_tm tm;
+		fsec_t		fsec;
+		int			tz;
+		int64		month;
+		int64		year;
+		int64		julian;
+
+		if (timestamp2tm(t, &tz, &tm, &fsec, NULL, zone) != 0)
+			return false;
+
+		month = (int64) tm.tm_mon - 1 + months;
+		year = tm.tm_year + month / MONTHS_PER_YEAR;
+		month %= MONTHS_PER_YEAR;
+		if (month < 0)
+		{
+			month += MONTHS_PER_YEAR;
+			year--;
+		}
+		if (year < -4713 || year > 294277)
+			return false;
+		tm.tm_year = (int) year;
+		tm.tm_mon = (int) month + 1;
+		tm.tm_mday = Min(tm.tm_mday, day_tab[isleap(tm.tm_year)][tm.tm_mon - 1]);
+
+		julian = (int64) date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) + days;
+		if (julian < 0 || julian >= TIMESTAMP_END_JULIAN)
+			return false;
+		j2date((int) julian, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
+
+		tz = DetermineTimeZoneOffset(&tm, zone);
+		if (tm2timestamp(&tm, fsec, &tz, &t) != 0)
+			return false;
+	}
+
+	if (pg_add_s64_overflow(t, usecs, &t) || !IS_VALID_TIMESTAMP(t))
+		return false;
+	*result = t;
+	return true;
+}
+
+/*
+ * Refuses an interval that does not move time forward, whatever the anchor
+ * and zone: 22023.  A month counts as 28 days here, the shortest there is.
+ */
+void
+recurrence_check_interval(const Interval *every)
+{
+	int64		shortest;
+	bool		forward;
+	bool		mixed = (every->month < 0 || every->day < 0 || every->time < 0);
+
+	if (every->month == PG_INT32_MAX || every->month == PG_INT32_MIN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("interval of a recurring task must be finite")));
+
+	/* ±2^31 months or days are 2^63 µs at most together; check all the same */
+	if (pg_mul_s64_overflow((int64) every->month * 28 + every->day, USECS_PER_DAY, &shortest) ||
+		pg_add_s64_overflow(shortest, every->time, &shortest))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("interval of a recurring task is out of range")));
+
+	forward = shortest > 0;
+	if (!forward)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("interval of a recurring task must move time forward"),
+				 mixed && every->month > 0 ?
+				 errdetail("A month may be as short as 28 days.") : 0));
+}
+
+/*
+ * Finds the first time of a grid after a given time; the grid begins with the
+ * anchor itself.  Returns false if there is none that a timestamp can hold.
+ *
+ * The number of the time is estimated from the interval's average length,
+ * bracketed by steps that double, and found by bisection: far-behind tasks
+ * cost no more than others.
+ */
+bool
+recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
+				TimestampTz after, TimestampTz *next)
+{
+	int64		low;			/* its time is <= after */
+	int64		high;			/* its time is > after, or out of range */
+	int64		step = 1;
+	TimestampTz t;
+	double		length;
+
+	if (anchor > after)
+	{
+		*next = anchor;
+		return true;
+	}
+
+	/* A grid of exact time needs no search. */
+	if (every->month == 0 && every->day == 0)
+	{
+		int64		n = (int64) (((uint64) after - (uint64) anchor) / (uint64) every->time) + 1;
+
+		return recurrence_nth(anchor, every, zone, n, next);
+	}
+
+	length = (double) every->month * USECS_PER_MONTH +
+		(double) every->day * USECS_PER_DAY + (double) every->time;
+	low = (int64) (((double) after - (double) anchor) / length);
+
+	while (low > 0 &&
+		   (!recurrence_nth(anchor, every, zone, low, &t) || t > after))
+	{
+		low = Max(low - step, 0);
+		step *= 2;
+	}
+
+	step = 1;
+	high = low + step;
+	while (recurrence_nth(anchor, every, zone, high, &t) && t <= after)
+	{
+		low = high;
+		step *= 2;
+		high = low + step;
+	}
+
+	while (high - low > 1)
+	{
+		int64		middle = low + (high - low) / 2;
+
+		if (recurrence_nth(anchor, every, zone, middle, &t) && t <= after)
+			low = middle;
+		else
+			high = middle;
+	}
+	return recurrence_nth(anchor, every, zone, high, next);
+}

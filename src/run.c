@@ -1,0 +1,348 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.c
+ *		One run of a task, in one transaction.
+ *
+ * The transaction reads the task afresh, calls the callback at its top level,
+ * finishes all user code that it still holds, writes the outcome and commits:
+ * the callback's effects and the task's own rows become one commit record.
+ * No lock on our tables or rows is held while user code runs.
+ *
+ * Whatever the role has set for its sessions applies around the callback and
+ * nowhere else: the outcome is written in a transaction that may write, with
+ * no lock_timeout, by code that looks at no setting.
+ *
+ * If anything fails, at commit too, the transaction is rolled back and a
+ * second one records the failure, if the task still is what it was.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/*
+ * How often a run that lost a deadlock or a serialization conflict is tried
+ * again at once, before that counts as its failure.
+ */
+#define CONFLICT_RETRIES	5
+
+/*
+ * A deadlock between the end of a run and somebody who changes its task is
+ * found this soon after the run starts to wait, in ms, so that the run is the
+ * one to give way.
+ */
+#define RUN_DEADLOCK_TIMEOUT	10
+
+/* What is known of the task that is being run. */
+typedef struct Run
+{
+	int64		id;
+	RunStart	start;
+	bool		started;		/* start is filled in */
+	TsReport   *report;
+	MemoryContext context;		/* outlives the transactions; holds the rest */
+	char	   *task_id;
+	char	   *callback;
+	Jsonb	   *kwargs;
+} Run;
+
+/* What the callback could have changed of the process, before it runs. */
+typedef struct Surroundings
+{
+	int			synchronous_commit;
+	int			lock_timeout;
+	int			deadlock_timeout;
+} Surroundings;
+
+static void
+surroundings_save(Surroundings *saved)
+{
+	saved->synchronous_commit = synchronous_commit;
+	saved->lock_timeout = LockTimeout;
+	saved->deadlock_timeout = DeadlockTimeout;
+}
+
+static void
+surroundings_restore(const Surroundings *saved)
+{
+	synchronous_commit = saved->synchronous_commit;
+	LockTimeout = saved->lock_timeout;
+	DeadlockTimeout = saved->deadlock_timeout;
+}
+
+/* From here to the end of the transaction only our own code runs. */
+static void
+run_enter_bookkeeping(void)
+{
+	HOLD_CANCEL_INTERRUPTS();
+	XactReadOnly = false;
+	LockTimeout = 0;
+	DeadlockTimeout = Min(DeadlockTimeout, RUN_DEADLOCK_TIMEOUT);
+}
+
+/*
+ * Starts a transaction whose own reads and writes no default of the role
+ * binds.  The snapshot is pushed.
+ */
+static void
+run_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	XactReadOnly = false;
+	XactDeferrable = false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Reads the task's rows.  Returns false if it is not to run now, with the
+ * report filled in.
+ */
+static bool
+run_read(Run *run)
+{
+	Store	   *store = store_open(AccessShareLock);
+	AlarmRow	alarm;
+	TaskRow		task;
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext old;
+	bool		there;
+
+	run->report->id = run->id;
+	run->report->fate = TS_FATE_GONE;
+	there = store_get_alarm(store, run->id, &alarm) && store_get_task(store, run->id, &task);
+	store_close(store, AccessShareLock);
+	if (!there || !ROW_ISNULL(&alarm, alarm_paused_at) || ROW_GET(Bool, &alarm, alarm_failed))
+		return false;
+	if (ROW_GET(TimestampTz, &alarm, alarm_run_at) > now ||
+		ROW_GET(ObjectId, &alarm, alarm_owner) != GetSessionUserId())
+	{
+		run->report->fate = TS_FATE_LOOK;
+		return false;
+	}
+
+	outcome_start(&run->start, &task, &alarm, now);
+	run->started = true;
+	old = MemoryContextSwitchTo(run->context);
+	run->task_id = TextDatumGetCString(ROW_GET(Pointer, &task, task_task_id));
+	run->callback = TextDatumGetCString(ROW_GET(Pointer, &task, task_callback));
+	run->kwargs = DatumGetJsonbPCopy(ROW_GET(Pointer, &task, task_kwargs));
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/* Calls the callback and finishes all user code that is left behind it. */
+static void
+run_callback(Run *run)
+{
+	int			guc_level = NewGUCNestLevel();
+	int			commit_mode;
+	Callback   *callback;
+
+	XactReadOnly = DefaultXactReadOnly;
+	callback = callback_prepare(run->callback, run->kwargs);
+	callback_execute(callback, callback_bind(callback, run->kwargs));
+	PopActiveSnapshot();
+
+	/* deferred triggers can open held cursors, and those fire triggers */
+	do
+		AfterTriggerFireDeferred();
+	while (PreCommit_Portals(false));
+
+	commit_mode = synchronous_commit;
+	AtEOXact_GUC(false, guc_level);
+	synchronous_commit = commit_mode;
+}
+
+/* Says in pg_stat_activity what is running, to those who may see queries. */
+static void
+run_show(Run *run)
+{
+	MemoryContext old = MemoryContextSwitchTo(run->context);
+	char	   *text = psprintf("%s -- task %s", run->callback, run->task_id);
+
+	MemoryContextSwitchTo(old);
+	debug_query_string = text;
+	pgstat_report_activity(STATE_RUNNING, text);
+}
+
+/* The run itself.  Any error leaves it to the caller to record. */
+static void
+run_attempt(Run *run)
+{
+	Store	   *store;
+
+	run_begin();
+	if (!run_read(run))
+	{
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		return;
+	}
+	run_show(run);
+
+	if (outcome_is_missed(&run->start))
+		PopActiveSnapshot();
+	else
+		run_callback(run);
+
+	run_enter_bookkeeping();
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	store = store_open(RowExclusiveLock);
+	if (outcome_is_missed(&run->start))
+		outcome_missed(store, &run->start, run->report);
+	else
+		outcome_succeeded(store, &run->start, run->report);
+	store_close(store, NoLock);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+}
+
+/* One line for a failed run, without its arguments. */
+static void
+run_log_failure(const Run *run, const ErrorData *error)
+{
+	char	   *owner = GetUserNameFromId(GetSessionUserId(), true);
+
+	if (ts_log_failures == 0)
+		return;
+	ereport(ts_log_failures,
+			(errcode(error->sqlerrcode),
+			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
+					run->task_id, owner != NULL ? owner : "?", run->callback,
+					unpack_sql_state(error->sqlerrcode), error->message),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Records a failure in a transaction of its own. */
+static void
+run_record_failure(Run *run, const ErrorData *error)
+{
+	Store	   *store;
+
+	run_begin();
+	run_enter_bookkeeping();
+	run_log_failure(run, error);
+	store = store_open(RowExclusiveLock);
+	outcome_failed(store, &run->start, error->sqlerrcode, error->message, run->report);
+	store_close(store, NoLock);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+}
+
+static void
+run_count(bool ok)
+{
+	TsDatabase *db = shared_find_database(MyDatabaseId);
+	TimestampTz now = ok ? 0 : GetCurrentTimestamp();
+
+	if (db == NULL)
+		return;
+	SpinLockAcquire(&db->mutex);
+	if (ok)
+		db->counts.runs_ok++;
+	else
+	{
+		db->counts.runs_failed++;
+		db->counts.last_failure_at = now;
+	}
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * Rolls back after an error and gives it back, copied into the current memory
+ * context.
+ */
+static ErrorData *
+run_abort(MemoryContext context)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	AbortCurrentTransaction();
+	PortalErrorCleanup();
+	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+	return error;
+}
+
+/*
+ * Runs a task, if it is due, and fills in what became of it.  The task is one
+ * of the role that this process is connected as.  The current memory context
+ * is the run's; the caller resets it.
+ */
+void
+run_task(int64 id, TsReport *report)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Surroundings saved;
+	Run			run = {.id = id,.report = report,.context = context};
+	ErrorData  *volatile error = NULL;
+	volatile int tries = 0;
+	bool		again;
+
+	surroundings_save(&saved);
+	QueryCancelPending = false;
+	do
+	{
+		again = false;
+		error = NULL;
+		PG_TRY();
+		{
+			run_attempt(&run);
+		}
+		PG_CATCH();
+		{
+			error = run_abort(context);
+		}
+		PG_END_TRY();
+		surroundings_restore(&saved);
+
+		if (error != NULL &&
+			(error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+			 error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE) &&
+			tries++ < CONFLICT_RETRIES)
+			again = true;
+		MemoryContextSwitchTo(context);
+	} while (again);
+
+	if (error != NULL)
+	{
+		/* not even read: whatever is wrong is not the task's fault */
+		if (!run.started)
+			ReThrowError(error);
+		run_record_failure(&run, error);
+		surroundings_restore(&saved);
+		MemoryContextSwitchTo(context);
+	}
+	if (run.started && !outcome_is_missed(&run.start))
+		run_count(error == NULL);
+
+	debug_query_string = NULL;
+	callback_prune();
+}

@@ -1,0 +1,284 @@
+/*-------------------------------------------------------------------------
+ *
+ * scheduler.c
+ *		The process that hands the due tasks of one database to workers.
+ *
+ * There is one for each database with the extension.  It reads the queue and
+ * runs no user code.  It sleeps until the next task is due, or until its
+ * latch is set: by a commit that brings an earlier task, or by a worker that
+ * has something to say.
+ *
+ * Each round goes in this order, which keeps wakeups from being lost:
+ *
+ *		reset the latch
+ *		collect the workers' reports, take the notes that commits have left
+ *		then take a snapshot and read what these ask for
+ *		hand out what is due
+ *		publish the time of the next round as the alarm, unless notes have
+ *		come in meanwhile, in one step with looking for them
+ *		sleep
+ *
+ * A commit leaves its notes after its rows have become visible, so whoever
+ * has taken a note finds the row; and a commit that finds the alarm at
+ * DT_NOBEGIN, where it is while the scheduler is awake, leaves its notes to
+ * be found before it sleeps.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* The longest sleep, in ms: a bound on what a jump of the clock can do. */
+#define MAX_SLEEP			60000
+
+/* A scheduler that has been up this long (us) was well started. */
+#define WELL_STARTED		(10 * USECS_PER_SEC)
+
+static TsDatabase *my_db = NULL;
+static TimestampTz started_at;
+static bool no_extension = false;
+static TimeoutId alarm_timeout;
+
+/* Leaves the database's entry as the launcher needs to find it. */
+static void
+scheduler_exit(int code, Datum arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&my_db->mutex);
+	my_db->scheduler = NULL;
+	my_db->scheduler_pid = 0;
+	my_db->alarm = DT_NOBEGIN;
+	my_db->due = 0;
+	my_db->next_wakeup = DT_NOEND;
+	if (no_extension)
+		my_db->state = TS_DB_IDLE;
+	else
+	{
+		if (now - started_at >= WELL_STARTED)
+			my_db->bad_starts = 0;
+		my_db->state = TS_DB_WANTED;
+		my_db->start_at = now;
+		if (my_db->bad_starts > 0)
+			my_db->start_at += USECS_PER_SEC << Min(my_db->bad_starts - 1, 6);
+		my_db->bad_starts++;
+	}
+	SpinLockRelease(&my_db->mutex);
+	shared_wake_launcher();
+}
+
+/* Becomes the scheduler of the database that the launcher has chosen. */
+static void
+scheduler_attach(Oid database)
+{
+	bool		mine = false;
+
+	my_db = shared_find_database(database);
+	if (my_db == NULL)
+		proc_exit(0);
+	SpinLockAcquire(&my_db->mutex);
+	if (my_db->oid == database && my_db->state == TS_DB_STARTING)
+	{
+		mine = true;
+		my_db->state = TS_DB_RUNNING;
+		my_db->scheduler = MyProc;
+		my_db->scheduler_pid = MyProcPid;
+		my_db->alarm = DT_NOBEGIN;
+	}
+	SpinLockRelease(&my_db->mutex);
+	if (!mine)
+		proc_exit(0);
+	started_at = GetCurrentTimestamp();
+	before_shmem_exit(scheduler_exit, (Datum) 0);
+}
+
+static void
+scheduler_alarm_handler(void)
+{
+	SetLatch(MyLatch);
+}
+
+/* Takes all notes; returns the place from which the queue must be read again. */
+static TimestampTz
+scheduler_take_notes(TsNote *notes, int *n)
+{
+	TimestampTz reread_from;
+
+	*n = 0;
+	SpinLockAcquire(&my_db->mutex);
+	my_db->alarm = DT_NOBEGIN;
+	while (my_db->notes_head != my_db->notes_tail)
+		notes[(*n)++] = my_db->notes[my_db->notes_head++ % TS_NOTES];
+	reread_from = my_db->reread_from;
+	my_db->reread_from = DT_NOEND;
+	SpinLockRelease(&my_db->mutex);
+	return reread_from;
+}
+
+/*
+ * Reads from the tables what notes and reports ask for.  Leaves the process
+ * if the extension is gone.
+ */
+static void
+scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_failed)
+{
+	int64		failed = -1;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+	no_extension = !store_exists();
+	if (!no_extension)
+	{
+		Store	   *store = store_open(AccessShareLock);
+		Snapshot	snapshot = GetActiveSnapshot();
+
+		if (reread_from != DT_NOEND)
+			lookahead_reread(store, snapshot, reread_from);
+		for (int i = 0; i < n; i++)
+			lookahead_note(store, &notes[i]);
+		lookahead_read(store, snapshot);
+		if (count_failed)
+			failed = queue_count_failed(store, snapshot);
+		store_close(store, AccessShareLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(true);
+	if (no_extension)
+		proc_exit(0);
+	if (failed >= 0)
+	{
+		SpinLockAcquire(&my_db->mutex);
+		my_db->failed = failed;
+		SpinLockRelease(&my_db->mutex);
+	}
+}
+
+/*
+ * Publishes the figures for the view status, and the time of the next round.
+ * Returns false if there are notes again, so that this is no time to sleep.
+ */
+static bool
+scheduler_publish(const PoolDue *due, TimestampTz wake)
+{
+	bool		sleep;
+
+	SpinLockAcquire(&my_db->mutex);
+	my_db->disabled = !ts_enabled;
+	my_db->due = due->count;
+	my_db->oldest_due = due->oldest;
+	my_db->next_wakeup = wake;
+	sleep = (my_db->notes_head == my_db->notes_tail && my_db->reread_from == DT_NOEND);
+	if (sleep)
+		my_db->alarm = wake;
+	SpinLockRelease(&my_db->mutex);
+	return sleep;
+}
+
+static void
+scheduler_sleep(TimestampTz wake)
+{
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = compat_wait_event("TaskshedSchedulerMain");
+	if (wake != DT_NOEND)
+		enable_timeout_at(alarm_timeout, wake);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 MAX_SLEEP, wait_event);
+	disable_timeout(alarm_timeout, false);
+}
+
+/*
+ * The database's and the superuser's settings for their sessions are not
+ * meant for us: a serializable scheduler would take part in conflicts.
+ */
+static void
+scheduler_override_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"application_name", "taskshed scheduler"},
+		{"search_path", "pg_catalog"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"}
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+ts_scheduler_main(Datum main_arg)
+{
+	Oid			database = DatumGetObjectId(main_arg);
+	TsNote	   *notes;
+	TimestampTz reread_from;
+	TimestampTz wake = DT_NOEND;
+	TimestampTz failed_counted_at = 0;
+	int			nnotes;
+
+	scheduler_attach(database);
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	scheduler_override_settings();
+	alarm_timeout = RegisterTimeout(USER_TIMEOUT, scheduler_alarm_handler);
+	lookahead_start();
+	notes = MemoryContextAlloc(TopMemoryContext, TS_NOTES * sizeof(TsNote));
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	/* begin with everything there is */
+	SpinLockAcquire(&my_db->mutex);
+	my_db->reread_from = DT_NOBEGIN;
+	SpinLockRelease(&my_db->mutex);
+
+	for (;;)
+	{
+		PoolDue		due = {0, DT_NOEND};
+		TimestampTz now;
+		bool		count_failed;
+
+		ResetLatch(MyLatch);
+		QueryCancelPending = false;
+		shared_process_interrupts();
+
+		reread_from = scheduler_take_notes(notes, &nnotes);
+		pool_collect(database);
+		now = GetCurrentTimestamp();
+		count_failed = now - failed_counted_at >= MAX_SLEEP / 2 * INT64CONST(1000);
+		if (count_failed)
+			failed_counted_at = now;
+		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
+			scheduler_read(notes, nnotes, reread_from, count_failed);
+
+		now = GetCurrentTimestamp();
+		wake = ts_enabled ? pool_dispatch(database, now, &due) : DT_NOEND;
+		if (!lookahead_wants_reading() && scheduler_publish(&due, wake))
+			scheduler_sleep(wake);
+	}
+}

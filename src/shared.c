@@ -1,0 +1,325 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.c
+ *		Shared memory: the databases that have schedulers, and the slots of
+ *		their workers.
+ *
+ * A TsDatabase is where the sessions of a database and its scheduler meet:
+ * sessions leave notes of what they committed and wake the scheduler, which
+ * leaves its figures for the view status.  Entries are allocated under
+ * ts_shared->lock and never freed while the server runs, unless the launcher
+ * finds that the database has no use for one.
+ *
+ * A TsWorker is where a scheduler and one of its workers meet: the scheduler
+ * hands tasks out, the worker reports what became of them.  A slot is used
+ * like this:
+ *
+ *		FREE -> ASKED		the scheduler wants a worker for a role
+ *		ASKED -> STARTING	the launcher has registered the process
+ *		STARTING -> READY	the worker has connected
+ *		any -> FREE			the worker has left (its exit callback, which is
+ *							registered before it connects and so runs after
+ *							its transaction is gone), or the launcher finds
+ *							that it never came up
+ *
+ * Each entry has a spinlock for its own fields; nobody holds two of them, and
+ * nothing is done under one but loads and stores.  ts_shared->lock is taken
+ * before a spinlock, never after it.
+ *
+ * After a crash of any process the postmaster builds all of this anew.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/shmem.h"
+#include "utils/guc.h"
+
+#include "taskshed.h"
+
+TsShared   *ts_shared = NULL;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static Size
+shared_size(void)
+{
+	return add_size(offsetof(TsShared, workers),
+					mul_size(max_worker_processes, sizeof(TsWorker)));
+}
+
+static void
+shared_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche("taskshed", 1);
+}
+
+static void
+shared_startup(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	ts_shared = ShmemInitStruct("taskshed", shared_size(), &found);
+	if (!found)
+	{
+		memset(ts_shared, 0, shared_size());
+		ts_shared->lock = &GetNamedLWLockTranche("taskshed")->lock;
+		ts_shared->nworkers = max_worker_processes;
+		SpinLockInit(&ts_shared->mutex);
+		for (int i = 0; i < TS_MAX_DATABASES; i++)
+			SpinLockInit(&ts_shared->databases[i].mutex);
+		for (int i = 0; i < ts_shared->nworkers; i++)
+			SpinLockInit(&ts_shared->workers[i].mutex);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Asks for the memory; only while shared_preload_libraries are loaded. */
+void
+shared_init(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shared_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shared_startup;
+}
+
+/*
+ * The entry of a database, or NULL.  It is looked up without the lock: an
+ * entry can only become this database's by way of ts_shared->lock, and a
+ * caller that must not miss it uses shared_get_database.
+ */
+TsDatabase *
+shared_find_database(Oid database)
+{
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		bool		match;
+
+		SpinLockAcquire(&db->mutex);
+		match = (db->state != TS_DB_FREE && db->oid == database);
+		SpinLockRelease(&db->mutex);
+		if (match)
+			return db;
+	}
+	return NULL;
+}
+
+/*
+ * The entry of a database, allocated if there is none yet, and kept from
+ * being freed until shared_release_database.
+ */
+TsDatabase *
+shared_reserve_database(Oid database)
+{
+	TsDatabase *db;
+
+	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+	db = shared_find_database(database);
+	for (int i = 0; db == NULL && i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *candidate = &ts_shared->databases[i];
+
+		SpinLockAcquire(&candidate->mutex);
+		if (candidate->state == TS_DB_FREE)
+		{
+			db = candidate;
+			db->state = TS_DB_IDLE;
+			db->oid = database;
+			db->reservations = 0;
+			db->start_at = 0;
+			db->bad_starts = 0;
+			db->scheduler = NULL;
+			db->scheduler_pid = 0;
+			db->alarm = DT_NOBEGIN;
+			db->notes_head = db->notes_tail = 0;
+			db->reread_from = DT_NOEND;
+			db->disabled = false;
+			db->due = 0;
+			db->oldest_due = 0;
+			db->next_wakeup = DT_NOEND;
+			db->failed = 0;
+			memset(&db->counts, 0, sizeof(db->counts));
+			db->message[0] = '\0';
+		}
+		SpinLockRelease(&candidate->mutex);
+	}
+	if (db != NULL)
+	{
+		SpinLockAcquire(&db->mutex);
+		db->reservations++;
+		SpinLockRelease(&db->mutex);
+	}
+	LWLockRelease(ts_shared->lock);
+
+	if (db == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("taskshed serves at most %d databases of a server",
+						TS_MAX_DATABASES)));
+	return db;
+}
+
+void
+shared_release_database(TsDatabase *db)
+{
+	SpinLockAcquire(&db->mutex);
+	Assert(db->reservations > 0);
+	db->reservations--;
+	SpinLockRelease(&db->mutex);
+}
+
+/* Frees the entries that nobody needs.  Only the launcher calls this. */
+void
+shared_free_idle_databases(void)
+{
+	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state == TS_DB_IDLE && db->reservations == 0)
+			db->state = TS_DB_FREE;
+		SpinLockRelease(&db->mutex);
+	}
+	LWLockRelease(ts_shared->lock);
+}
+
+/* Has the launcher start a scheduler unless the database has one. */
+void
+shared_want_scheduler(TsDatabase *db)
+{
+	bool		wake = false;
+
+	SpinLockAcquire(&db->mutex);
+	if (db->state == TS_DB_IDLE)
+	{
+		db->state = TS_DB_WANTED;
+		db->start_at = 0;
+		wake = true;
+	}
+	SpinLockRelease(&db->mutex);
+	if (wake)
+		shared_wake_launcher();
+}
+
+void
+shared_wake_launcher(void)
+{
+	PGPROC	   *launcher;
+
+	SpinLockAcquire(&ts_shared->mutex);
+	launcher = ts_shared->launcher;
+	SpinLockRelease(&ts_shared->mutex);
+	if (launcher != NULL)
+		SetLatch(&launcher->procLatch);
+}
+
+void
+shared_wake_scheduler(TsDatabase *db)
+{
+	PGPROC	   *scheduler;
+
+	SpinLockAcquire(&db->mutex);
+	scheduler = db->scheduler;
+	SpinLockRelease(&db->mutex);
+	if (scheduler != NULL)
+		SetLatch(&scheduler->procLatch);
+}
+
+/*
+ * Asks the launcher for a worker.  Returns its slot, or NULL when all are in
+ * use.  Only the database's scheduler calls this.
+ */
+TsWorker *
+shared_ask_worker(Oid database, Oid role)
+{
+	TsWorker   *found = NULL;
+
+	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; found == NULL && i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->state == TS_WORKER_FREE)
+		{
+			found = worker;
+			worker->state = TS_WORKER_ASKED;
+			worker->generation++;
+			worker->database = database;
+			worker->role = role;
+			worker->proc = NULL;
+			worker->pid = 0;
+			worker->retire = false;
+			worker->running_id = 0;
+			worker->running_since = 0;
+			worker->serial = 0;
+			worker->handed_head = worker->handed_tail = 0;
+			worker->reports_head = worker->reports_tail = 0;
+		}
+		SpinLockRelease(&worker->mutex);
+	}
+	LWLockRelease(ts_shared->lock);
+
+	if (found != NULL)
+		shared_wake_launcher();
+	return found;
+}
+
+/*
+ * Gives a slot back and tells the scheduler, which looks after whatever the
+ * worker has left undone.  running_id stays, to say what it was at.
+ */
+void
+shared_free_worker(TsWorker *worker)
+{
+	TsDatabase *db;
+	Oid			database;
+
+	SpinLockAcquire(&worker->mutex);
+	database = worker->database;
+	worker->state = TS_WORKER_FREE;
+	worker->proc = NULL;
+	worker->pid = 0;
+	SpinLockRelease(&worker->mutex);
+
+	db = shared_find_database(database);
+	if (db != NULL)
+		shared_wake_scheduler(db);
+}
+
+/*
+ * For the loops of our processes: serves interrupts and reloads settings.
+ * Asked to terminate it leaves without a word in the log, as core's own
+ * background processes do.
+ */
+void
+shared_process_interrupts(void)
+{
+	if (ProcDiePending)
+		proc_exit(1);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}

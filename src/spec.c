@@ -1,0 +1,358 @@
+/*-------------------------------------------------------------------------
+ *
+ * spec.c
+ *		The parameters of add_task, checked.
+ *
+ * add_task receives them as arguments, add_tasks as the keys of JSON objects;
+ * both end up here as the same row of values.  NULL means the default
+ * everywhere.  Whoever else takes an owner, an id or a time from a user has
+ * it checked here too.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type_d.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* Longest task_id, group_id or alias, in characters. */
+#define MAX_ID_LENGTH	255
+
+static const struct
+{
+	const char *name;
+	Oid			type;
+	bool		supported;
+}			spec_params[ADD_NPARAMS] =
+{
+	[ADD_CALLBACK] = {"callback", TEXTOID, true},
+	[ADD_RUN_AT] = {"run_at", TIMESTAMPTZOID, true},
+	[ADD_KWARGS] = {"kwargs", JSONBOID, true},
+	[ADD_RUN_TYPE] = {"run_type", TEXTOID, true},
+	[ADD_EVERY] = {"every", INTERVALOID, true},
+	[ADD_TASK_ID] = {"task_id", TEXTOID, true},
+	[ADD_GROUP_ID] = {"group_id", TEXTOID, true},
+	[ADD_PAUSED] = {"paused", BOOLOID, true},
+	[ADD_CATCH_UP] = {"catch_up", TEXTOID, true},
+	[ADD_REPLACE_EXISTING] = {"replace_existing", BOOLOID, true},
+	[ADD_SCHEDULE] = {"schedule", TEXTOID, false},
+	[ADD_TIMEZONE] = {"timezone", TEXTOID, true},
+	[ADD_UNTIL] = {"until", TIMESTAMPTZOID, false},
+	[ADD_MAX_RUNS] = {"max_runs", INT4OID, false},
+	[ADD_START_WITHIN] = {"start_within", INTERVALOID, false},
+	[ADD_TIMEOUT] = {"timeout", INTERVALOID, false},
+	[ADD_MAX_ATTEMPTS] = {"max_attempts", INT4OID, false},
+	[ADD_RETRY_DELAY] = {"retry_delay", INTERVALOID, false},
+	[ADD_RETRY_BACKOFF] = {"retry_backoff", FLOAT8OID, false},
+	[ADD_RETRY_MAX_DELAY] = {"retry_max_delay", INTERVALOID, false},
+	[ADD_HISTORY] = {"history", TEXTOID, false},
+	[ADD_OWNER] = {"owner", NAMEOID, true},
+	[ADD_VALIDATE] = {"validate", BOOLOID, true}
+};
+
+/*
+ * Starts any call that changes tasks: refuses where a change cannot be or
+ * must not be, and makes what this statement has written so far changeable.
+ *
+ * Errors: 55000 not preloaded, or on a standby; 42501 in a security-restricted
+ * operation, where code of another user than the one who asked for it runs;
+ * 25006 in a read-only transaction.
+ */
+void
+spec_require_writable(const char *function)
+{
+	ts_require_preload();
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", function),
+				 errdetail("Tasks are scheduled on the primary server.")));
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
+	if (InSecurityRestrictedOperation())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot execute %s within security-restricted operation", function)));
+	CommandCounterIncrement();
+}
+
+/*
+ * The role that a call acts for: the current user, or one that it may SET
+ * ROLE to.  Errors: 42704 no such role, 42501 not a member.
+ */
+Oid
+spec_owner(const char *name)
+{
+	Oid			owner;
+
+	if (name == NULL)
+		return GetUserId();
+	owner = get_role_oid(name, false);
+	if (owner != GetUserId() && !compat_may_set_role(GetUserId(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for tasks of role \"%s\"", name),
+				 errhint("Only a superuser or a role that may SET ROLE to it can act for it.")));
+	return owner;
+}
+
+/* A selector is either task_ids or group_id: 22023 unless exactly one is given. */
+void
+spec_check_selector(bool no_task_ids, bool no_group_id)
+{
+	if (no_task_ids && no_group_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("either task_ids or group_id must be given")));
+	if (!no_task_ids && !no_group_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("task_ids and group_id cannot both be given")));
+}
+
+/* Refuses to schedule for a role as which no worker can connect: 55000. */
+static void
+spec_check_login(Oid owner)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(owner));
+	bool		can_login;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", owner)));
+	can_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+
+	if (!can_login && !compat_connects_nologin())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tasks cannot run as role \"%s\", which is not permitted to log in",
+						GetUserNameFromId(owner, false)),
+				 errhint("ALTER ROLE %s LOGIN lets its tasks run (it needs no password), or schedule as another role with owner.",
+						 quote_identifier(GetUserNameFromId(owner, false)))));
+}
+
+/* Checks the length of a task_id or group_id: 22023 empty, 22001 too long. */
+void
+spec_check_id(const char *what, text *id)
+{
+	int			length = pg_mbstrlen_with_len(VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id));
+
+	if (length == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", what)));
+	if (length > MAX_ID_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s is too long", what),
+				 errdetail("It has %d characters; the limit is %d.", length, MAX_ID_LENGTH)));
+}
+
+/* Refuses times that never come: 22023. */
+void
+spec_check_run_at(TimestampTz run_at)
+{
+	if (TIMESTAMP_NOT_FINITE(run_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("run_at must be finite"),
+				 errhint("To keep a task from running, pause it.")));
+}
+
+/* The parameters as the columns of a row, for jsonb_to_record. */
+TupleDesc
+spec_tupdesc(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(ADD_NPARAMS);
+
+	for (int i = 0; i < ADD_NPARAMS; i++)
+		TupleDescInitEntry(desc, i + 1, spec_params[i].name, spec_params[i].type, -1, 0);
+	return desc;
+}
+
+/* Refuses keys of a JSON object that are no parameters: 22023. */
+void
+spec_check_keys(Jsonb *object)
+{
+	JsonbIterator *it = JsonbIteratorInit(&object->root);
+	JsonbValue	value;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		char	   *key;
+		bool		known = false;
+
+		if (token != WJB_KEY)
+			continue;
+		key = pnstrdup(value.val.string.val, value.val.string.len);
+		for (int i = 0; !known && i < ADD_NPARAMS; i++)
+			known = (strcmp(key, spec_params[i].name) == 0);
+		if (!known)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unknown key \"%s\"", key),
+					 strcmp(key, "interval") == 0 ? errhint("The key is named \"every\".") :
+					 strcmp(key, "coalesce") == 0 ? errhint("The key is named \"catch_up\".") :
+					 errhint("The keys are the parameters of taskshed.add_task.")));
+		pfree(key);
+	}
+}
+
+static char *
+spec_choice(const char *param, Datum value, const char *const *choices, const char *list)
+{
+	char	   *given = TextDatumGetCString(value);
+
+	for (; *choices != NULL; choices++)
+	{
+		if (strcmp(given, *choices) == 0)
+			return given;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid %s: \"%s\"", param, given),
+			 errhint("It can be %s.", list)));
+}
+
+static const char *
+spec_timezone(const Datum *values, const bool *nulls)
+{
+	char	   *name;
+	pg_tz	   *zone;
+
+	if (nulls[ADD_TIMEZONE])
+		return pg_get_timezone_name(session_timezone);
+	name = TextDatumGetCString(values[ADD_TIMEZONE]);
+	zone = pg_tzset(name);
+	if (zone == NULL || !pg_tz_acceptable(zone))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" not recognized", name),
+				 errhint("The view pg_timezone_names lists the names.")));
+	return pg_get_timezone_name(zone);
+}
+
+static Jsonb *
+spec_kwargs(const Datum *values, const bool *nulls)
+{
+	Jsonb	   *kwargs;
+
+	if (nulls[ADD_KWARGS])
+		return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	kwargs = DatumGetJsonbP(values[ADD_KWARGS]);
+	if (!JB_ROOT_IS_OBJECT(kwargs))
+	{
+		JsonbValue	scalar;
+		bool		is_string = JB_ROOT_IS_SCALAR(kwargs) &&
+			JsonbExtractScalar(&kwargs->root, &scalar) && scalar.type == jbvString;
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("kwargs must be a JSON object"),
+				 is_string ?
+				 errhint("It is a JSON string: it looks as if the object was encoded twice.") :
+				 errhint("Its keys are the names of the callback's arguments.")));
+	}
+	return kwargs;
+}
+
+/*
+ * Turns a row of parameters, in the order of ADD_CALLBACK and so on, into a
+ * TaskSpec in the current memory context.  The values must stay where they
+ * are.  Errors: 22023 and 22001 as documented for add_task, 0A000 for what is
+ * not there yet, 42501 and 42704 about the owner.
+ */
+void
+spec_build(TaskSpec *spec, const Datum *values, const bool *nulls)
+{
+	static const char *const run_types[] = {"once", "recurring", NULL};
+	static const char *const catch_ups[] = {"coalesce", "all", "skip", NULL};
+
+	memset(spec, 0, sizeof(*spec));
+	for (int i = 0; i < ADD_NPARAMS; i++)
+	{
+		if (!nulls[i] && !spec_params[i].supported)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("parameter \"%s\" is not supported yet", spec_params[i].name)));
+	}
+
+	if (nulls[ADD_CALLBACK])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("callback must not be null"),
+				 errhint("Give the name of the function to be called.")));
+	spec->callback = TextDatumGetCString(values[ADD_CALLBACK]);
+
+	if (!nulls[ADD_RUN_AT])
+	{
+		spec->has_run_at = true;
+		spec->run_at = DatumGetTimestampTz(values[ADD_RUN_AT]);
+		spec_check_run_at(spec->run_at);
+	}
+	spec->kwargs = spec_kwargs(values, nulls);
+
+	if (!nulls[ADD_EVERY])
+	{
+		spec->every = DatumGetIntervalP(values[ADD_EVERY]);
+		recurrence_check_interval(spec->every);
+	}
+	spec->recurring = (spec->every != NULL);
+	if (!nulls[ADD_RUN_TYPE])
+	{
+		char	   *run_type = spec_choice("run_type", values[ADD_RUN_TYPE], run_types,
+										   "\"once\" or \"recurring\"");
+		bool		recurring = (strcmp(run_type, "recurring") == 0);
+
+		if (recurring && !spec->recurring)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a recurring task needs an interval"),
+					 errhint("Give it with every, as in every => '10 minutes'.")));
+		if (!recurring && spec->recurring)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a task with run_type \"once\" cannot have an interval"),
+					 errhint("Leave out every, or run_type.")));
+	}
+
+	if (!nulls[ADD_TASK_ID])
+	{
+		spec->task_id = DatumGetTextPP(values[ADD_TASK_ID]);
+		spec_check_id("task_id", spec->task_id);
+	}
+	if (!nulls[ADD_GROUP_ID])
+	{
+		spec->group_id = DatumGetTextPP(values[ADD_GROUP_ID]);
+		spec_check_id("group_id", spec->group_id);
+	}
+	spec->has_paused = !nulls[ADD_PAUSED];
+	spec->paused = spec->has_paused && DatumGetBool(values[ADD_PAUSED]);
+	spec->catch_up = nulls[ADD_CATCH_UP] ? "coalesce" :
+		spec_choice("catch_up", values[ADD_CATCH_UP], catch_ups,
+					"\"coalesce\", \"all\" or \"skip\"");
+	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
+		DatumGetBool(values[ADD_REPLACE_EXISTING]);
+	spec->timezone = spec_timezone(values, nulls);
+	spec->owner = spec_owner(nulls[ADD_OWNER] ? NULL :
+							 NameStr(*DatumGetName(values[ADD_OWNER])));
+	spec_check_login(spec->owner);
+	spec->validate = nulls[ADD_VALIDATE] || DatumGetBool(values[ADD_VALIDATE]);
+}

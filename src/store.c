@@ -1,0 +1,514 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *		The tables taskshed.task and taskshed.alarm, by direct access.
+ *
+ * What a task is (task) and when it runs next (alarm) are two rows, joined by
+ * an internal id.  A recurring task moves its run_at at every run.  Were that
+ * in one row with the keys, each move would add an entry with the same key to
+ * each index, and while somebody holds an old snapshot none of them could be
+ * cleaned away: the unique check of every further move would visit them all.
+ * So the alarm's indexes all carry run_at, none of them is unique, and the
+ * newest version of an alarm is the first one met when (id, run_at) is read
+ * backwards.
+ *
+ * Rows are read and written through the table and index access methods, as a
+ * logical replication worker does, not through SPI: out of reach of the
+ * caller's search_path, row security, read-only and isolation settings, and
+ * in need of no privileges; checking those is the API's business.
+ *
+ * Reads use SnapshotSelf, which sees what is committed now and what this
+ * transaction did itself.  It takes no predicate locks, so a SERIALIZABLE run
+ * conflicts with nobody over our tables.  Such a read can miss a row whose
+ * update commits at that moment, since it may pass the new version's place
+ * before and the old one's place after; so "not found" is asked once more
+ * with a fresh MVCC snapshot.
+ *
+ * Lock order: a task's alarm is locked before its task row is written.  All
+ * of a task's changes therefore queue at its alarm.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation_d.h"
+#include "commands/sequence.h"
+#include "executor/executor.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* The indexes, by name. */
+typedef enum StoreIndex
+{
+	TASK_PKEY,
+	TASK_KEY,
+	TASK_GROUP,
+	ALARM_QUEUE,
+	ALARM_TASK,
+	ALARM_FAILED,
+	STORE_NINDEXES
+} StoreIndex;
+
+static const char *const store_index_names[STORE_NINDEXES] = {
+	"task_pkey",
+	"task_key",
+	"task_group",
+	"alarm_queue",
+	"alarm_task",
+	"alarm_failed"
+};
+
+/* OIDs of our relations in this database; valid if the flag says so. */
+static struct
+{
+	bool		valid;
+	Oid			task;
+	Oid			alarm;
+	Oid			sequence;
+	Oid			indexes[STORE_NINDEXES];
+} oids;
+
+static void
+store_relcache_callback(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == oids.task || relid == oids.alarm ||
+		relid == oids.sequence)
+		oids.valid = false;
+}
+
+/* Once a process. */
+void
+store_init(void)
+{
+	CacheRegisterRelcacheCallback(store_relcache_callback, (Datum) 0);
+}
+
+/* Are our tables there? */
+bool
+store_exists(void)
+{
+	Oid			schema;
+
+	if (oids.valid)
+		return true;
+
+	schema = get_namespace_oid("taskshed", true);
+	if (!OidIsValid(schema))
+		return false;
+
+	/* valid first: what changes while we look must be able to reset it */
+	oids.valid = true;
+	oids.task = get_relname_relid("task", schema);
+	oids.alarm = get_relname_relid("alarm", schema);
+	oids.sequence = get_relname_relid("task_seq", schema);
+	if (!OidIsValid(oids.task) || !OidIsValid(oids.alarm) || !OidIsValid(oids.sequence))
+		oids.valid = false;
+	for (int i = 0; i < STORE_NINDEXES; i++)
+	{
+		oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
+		if (!OidIsValid(oids.indexes[i]))
+			oids.valid = false;
+	}
+	return oids.valid;
+}
+
+static void
+store_require(bool there)
+{
+	if (!there)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"taskshed\" is not installed in this database"),
+				 errhint("CREATE EXTENSION taskshed installs it.")));
+}
+
+/*
+ * Opens both tables with a lock of that strength.  The caller is in a
+ * transaction with an active snapshot.
+ */
+Store *
+store_open(LOCKMODE lockmode)
+{
+	Store	   *store = palloc0(sizeof(Store));
+
+	store_require(store_exists());
+	store->task = try_table_open(oids.task, lockmode);
+	store_require(store->task != NULL);
+	store->alarm = try_table_open(oids.alarm, lockmode);
+	store_require(store->alarm != NULL);
+	store->task_slot = table_slot_create(store->task, NULL);
+	store->alarm_slot = table_slot_create(store->alarm, NULL);
+	return store;
+}
+
+/* Closes the tables; the locks go too if lockmode is not NoLock. */
+void
+store_close(Store *store, LOCKMODE lockmode)
+{
+	ExecDropSingleTupleTableSlot(store->task_slot);
+	ExecDropSingleTupleTableSlot(store->alarm_slot);
+	for (int i = 0; i < STORE_NINDEXES; i++)
+	{
+		if (store->indexes[i] != NULL)
+			index_close(store->indexes[i], AccessShareLock);
+	}
+	if (store->estate != NULL)
+	{
+		ExecCloseIndices(store->task_writer);
+		ExecCloseIndices(store->alarm_writer);
+		FreeExecutorState(store->estate);
+	}
+	table_close(store->task, lockmode);
+	table_close(store->alarm, lockmode);
+	pfree(store);
+}
+
+/* An index for reading, opened when it is first asked for. */
+static Relation
+store_index(Store *store, StoreIndex which)
+{
+	if (store->indexes[which] == NULL)
+	{
+		store_require(store_exists());
+		store->indexes[which] = index_open(oids.indexes[which], AccessShareLock);
+	}
+	return store->indexes[which];
+}
+
+Relation
+store_queue_index(Store *store)
+{
+	return store_index(store, ALARM_QUEUE);
+}
+
+Relation
+store_failed_index(Store *store)
+{
+	return store_index(store, ALARM_FAILED);
+}
+
+/* What inserting needs: all indexes, open for writing. */
+static void
+store_prepare_writing(Store *store)
+{
+	if (store->estate != NULL)
+		return;
+	store->estate = CreateExecutorState();
+	store->task_writer = makeNode(ResultRelInfo);
+	InitResultRelInfo(store->task_writer, store->task, 0, NULL, 0);
+	ExecOpenIndices(store->task_writer, false);
+	store->alarm_writer = makeNode(ResultRelInfo);
+	InitResultRelInfo(store->alarm_writer, store->alarm, 0, NULL, 0);
+	ExecOpenIndices(store->alarm_writer, false);
+}
+
+/* A new internal id.  Needs no privilege on the sequence. */
+int64
+store_new_id(void)
+{
+	store_require(store_exists());
+	return nextval_internal(oids.sequence, false);
+}
+
+/*
+ * Finds one row by an index and copies it into the current memory context.
+ * Returns false if there is none.
+ */
+static bool
+store_fetch(Relation heap, Relation index, TupleTableSlot *slot,
+			ScanKey keys, int nkeys, ScanDirection direction,
+			ItemPointer tid, Datum *values, bool *nulls)
+{
+	bool		found = false;
+
+	for (int attempt = 0; !found && attempt < 2; attempt++)
+	{
+		Snapshot	snapshot = SnapshotSelf;
+		IndexScanDesc scan;
+
+		if (attempt > 0)
+			snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		scan = compat_index_beginscan(heap, index, snapshot, nkeys);
+		index_rescan(scan, keys, nkeys, NULL, 0);
+		if (index_getnext_slot(scan, direction, slot))
+		{
+			HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
+
+			*tid = slot->tts_tid;
+			heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
+			found = true;
+		}
+		index_endscan(scan);
+		ExecClearTuple(slot);
+
+		if (attempt > 0)
+			UnregisterSnapshot(snapshot);
+	}
+	return found;
+}
+
+bool
+store_find_task(Store *store, Oid owner, Datum task_id, TaskRow *row)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(owner));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, task_id);
+	return store_fetch(store->task, store_index(store, TASK_KEY), store->task_slot,
+					   keys, 2, ForwardScanDirection,
+					   &row->tid, row->values, row->nulls);
+}
+
+bool
+store_get_task(Store *store, int64 id, TaskRow *row)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	return store_fetch(store->task, store_index(store, TASK_PKEY), store->task_slot,
+					   &key, 1, ForwardScanDirection,
+					   &row->tid, row->values, row->nulls);
+}
+
+bool
+store_get_alarm(Store *store, int64 id, AlarmRow *row)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	return store_fetch(store->alarm, store_index(store, ALARM_TASK), store->alarm_slot,
+					   &key, 1, BackwardScanDirection,
+					   &row->tid, row->values, row->nulls);
+}
+
+/*
+ * Locks a task's alarm against all other writers until the end of the
+ * transaction, waiting for them, and reads its newest version.  Returns false
+ * if the task is gone.
+ */
+bool
+store_lock_alarm(Store *store, int64 id, AlarmRow *row)
+{
+	TM_Result	result;
+	TM_FailureData tmfd;
+	HeapTuple	tuple;
+
+	if (!store_get_alarm(store, id, row))
+		return false;
+
+	result = table_tuple_lock(store->alarm, &row->tid, SnapshotAny, store->alarm_slot,
+							  GetCurrentCommandId(false), LockTupleExclusive,
+							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							  &tmfd);
+	switch (result)
+	{
+		case TM_Ok:
+			break;
+
+		case TM_Deleted:
+			return false;
+
+		default:
+			elog(ERROR, "unexpected result %d of locking the alarm of task " INT64_FORMAT,
+				 (int) result, id);
+	}
+
+	tuple = ExecCopySlotHeapTuple(store->alarm_slot);
+	row->tid = store->alarm_slot->tts_tid;
+	heap_deform_tuple(tuple, RelationGetDescr(store->alarm), row->values, row->nulls);
+	ExecClearTuple(store->alarm_slot);
+	return true;
+}
+
+/* The ids of the tasks that an index finds, in its order, as an array of *n. */
+static int64 *
+store_collect_ids(Store *store, Relation index, ScanKey keys, int nkeys, int *n)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	IndexScanDesc scan;
+	int			size = 64;
+	int64	   *ids = palloc(size * sizeof(int64));
+
+	*n = 0;
+	scan = compat_index_beginscan(store->task, index, snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, store->task_slot))
+	{
+		bool		isnull;
+
+		if (*n == size)
+		{
+			size *= 2;
+			ids = repalloc_huge(ids, size * sizeof(int64));
+		}
+		ids[(*n)++] = DatumGetInt64(slot_getattr(store->task_slot, Anum_task_id, &isnull));
+	}
+	index_endscan(scan);
+	ExecClearTuple(store->task_slot);
+	UnregisterSnapshot(snapshot);
+	return ids;
+}
+
+/* The tasks of a group, in the order of their task_ids. */
+int64 *
+store_find_group(Store *store, Oid owner, Datum group_id, int *n)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(owner));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, group_id);
+	return store_collect_ids(store, store_index(store, TASK_GROUP), keys, 2, n);
+}
+
+/* All tasks of an owner, in the order of their task_ids. */
+int64 *
+store_find_owned(Store *store, Oid owner, int *n)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(owner));
+	return store_collect_ids(store, store_index(store, TASK_KEY), &key, 1, n);
+}
+
+static void
+store_fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls, int natts)
+{
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+}
+
+static void
+store_insert(EState *estate, ResultRelInfo *rri, TupleTableSlot *slot,
+			 const Datum *values, const bool *nulls, int natts)
+{
+	store_fill_slot(slot, values, nulls, natts);
+	simple_table_tuple_insert(rri->ri_RelationDesc, slot);
+	compat_insert_index_tuples(rri, slot, estate, NULL, NIL);
+	ExecClearTuple(slot);
+	ResetPerTupleExprContext(estate);
+}
+
+static void
+store_update(EState *estate, ResultRelInfo *rri, TupleTableSlot *slot, ItemPointer tid,
+			 const Datum *values, const bool *nulls, int natts)
+{
+	store_fill_slot(slot, values, nulls, natts);
+	compat_update_tuple(rri, tid, slot, estate);
+	ExecClearTuple(slot);
+	ResetPerTupleExprContext(estate);
+}
+
+/* Inserts a task whose owner and task_id cannot be there already. */
+void
+store_insert_task(Store *store, TaskRow *row)
+{
+	store_prepare_writing(store);
+	store_insert(store->estate, store->task_writer, store->task_slot, row->values, row->nulls, Natts_task);
+}
+
+/*
+ * Inserts a task unless its owner has one of that task_id, waiting for other
+ * transactions that are about to add or remove it.  Returns false if there is
+ * one, which may be gone again when the caller looks.  This is what INSERT ...
+ * ON CONFLICT does.
+ */
+bool
+store_try_insert_task(Store *store, TaskRow *row)
+{
+	TupleTableSlot *slot = store->task_slot;
+	TransactionId xid = GetCurrentTransactionId();
+	List	   *arbiters = list_make1_oid(oids.indexes[TASK_KEY]);
+	ResultRelInfo *writer;
+	bool		inserted = false;
+
+	store_prepare_writing(store);
+	writer = store->task_writer;
+	for (int i = 0; i < writer->ri_NumIndices; i++)
+	{
+		Relation	index = writer->ri_IndexRelationDescs[i];
+		IndexInfo  *info = writer->ri_IndexRelationInfo[i];
+
+		if (RelationGetRelid(index) == oids.indexes[TASK_KEY] && info->ii_UniqueOps == NULL)
+			BuildSpeculativeIndexInfo(index, info);
+	}
+
+	store_fill_slot(slot, row->values, row->nulls, Natts_task);
+	while (!inserted &&
+		   compat_check_index_constraints(writer, slot, store->estate, arbiters))
+	{
+		bool		conflict = false;
+		uint32		token = SpeculativeInsertionLockAcquire(xid);
+
+		table_tuple_insert_speculative(store->task, slot, GetCurrentCommandId(true),
+									   0, NULL, token);
+		compat_insert_index_tuples(writer, slot, store->estate, &conflict, arbiters);
+		table_tuple_complete_speculative(store->task, slot, token, !conflict);
+		SpeculativeInsertionLockRelease(xid);
+		inserted = !conflict;
+	}
+	ExecClearTuple(slot);
+	ResetPerTupleExprContext(store->estate);
+	return inserted;
+}
+
+/* The caller has the task's alarm locked. */
+void
+store_update_task(Store *store, TaskRow *row)
+{
+	store_prepare_writing(store);
+	store_update(store->estate, store->task_writer, store->task_slot, &row->tid,
+				 row->values, row->nulls, Natts_task);
+}
+
+/* The caller has the task's alarm locked. */
+void
+store_delete_task(Store *store, TaskRow *row)
+{
+	simple_table_tuple_delete(store->task, &row->tid, SnapshotAny);
+}
+
+void
+store_insert_alarm(Store *store, AlarmRow *row)
+{
+	store_prepare_writing(store);
+	store_insert(store->estate, store->alarm_writer, store->alarm_slot, row->values, row->nulls, Natts_alarm);
+}
+
+/* The caller has the alarm locked. */
+void
+store_update_alarm(Store *store, AlarmRow *row)
+{
+	store_prepare_writing(store);
+	store_update(store->estate, store->alarm_writer, store->alarm_slot, &row->tid,
+				 row->values, row->nulls, Natts_alarm);
+}
+
+/* The caller has the alarm locked. */
+void
+store_delete_alarm(Store *store, AlarmRow *row)
+{
+	simple_table_tuple_delete(store->alarm, &row->tid, SnapshotAny);
+}

@@ -1,0 +1,167 @@
+/*-------------------------------------------------------------------------
+ *
+ * taskshed.c
+ *		Module load: settings and hooks.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+
+#include "taskshed.h"
+
+PG_MODULE_MAGIC;
+
+/* As many as max_worker_processes can be. */
+#define MAX_WORKERS	262143
+
+extern PGDLLEXPORT void _PG_init(void);
+
+bool		ts_enabled = true;
+int			ts_max_workers = 4;
+int			ts_worker_idle_timeout = 30000;
+int			ts_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+int			ts_log_failures = WARNING;
+
+static const struct config_enum_entry synchronous_commit_options[] = {
+	{"local", SYNCHRONOUS_COMMIT_LOCAL_FLUSH, false},
+	{"remote_write", SYNCHRONOUS_COMMIT_REMOTE_WRITE, false},
+	{"remote_apply", SYNCHRONOUS_COMMIT_REMOTE_APPLY, false},
+	{"on", SYNCHRONOUS_COMMIT_ON, false},
+	{"off", SYNCHRONOUS_COMMIT_OFF, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry log_failures_options[] = {
+	{"debug", DEBUG1, false},
+	{"notice", NOTICE, false},
+	{"warning", WARNING, false},
+	{"log", LOG, false},
+	{"off", 0, false},
+	{NULL, 0, false}
+};
+
+static void
+define_settings(void)
+{
+	DefineCustomBoolVariable("taskshed.enabled",
+							 "Runs tasks.",
+							 "When off, tasks can be scheduled but none is started. It can be set for a database with ALTER DATABASE.",
+							 &ts_enabled, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.max_workers",
+							"Sets the maximum number of worker processes of each database.",
+							"The launcher and the schedulers are not counted. All of them take slots of max_worker_processes.",
+							&ts_max_workers, 4, 1, MAX_WORKERS,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.worker_idle_timeout",
+							"Sets how long a worker waits for its next task before it exits.",
+							NULL,
+							&ts_worker_idle_timeout, 30000, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomEnumVariable("taskshed.synchronous_commit",
+							 "Sets synchronous_commit for the commit that ends a run.",
+							 "A callback can set synchronous_commit for its own run.",
+							 &ts_synchronous_commit, SYNCHRONOUS_COMMIT_OFF,
+							 synchronous_commit_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("taskshed.log_failures",
+							 "Sets the level at which failed runs are logged.",
+							 "One line for each: task, callback, owner, SQLSTATE and message; never the values of kwargs.",
+							 &ts_log_failures, WARNING, log_failures_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("taskshed");
+}
+
+/*
+ * Without preload, as in pg_upgrade or a stray LOAD, the library loads and
+ * does nothing: whoever calls one of its functions is told by
+ * ts_require_preload.
+ */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	define_settings();
+	shared_init();
+	notes_init();
+	store_init();
+	callback_init();
+	if (!IsBinaryUpgrade)
+		launcher_register();
+}
+
+/* Refuses what needs the shared memory that only a preload gets: 55000. */
+void
+ts_require_preload(void)
+{
+	if (ts_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("taskshed must be loaded when the server starts"),
+				 errhint("Add taskshed to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'taskshed', and restart the server.")));
+}
+
+PG_FUNCTION_INFO_V1(ts_check_preload);
+Datum
+ts_check_preload(PG_FUNCTION_ARGS)
+{
+	if (!IsBinaryUpgrade)
+		ts_require_preload();
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(ts_start_scheduler);
+Datum
+ts_start_scheduler(PG_FUNCTION_ARGS)
+{
+	if (!IsBinaryUpgrade)
+	{
+		ts_require_preload();
+		notes_want_scheduler();
+	}
+	PG_RETURN_VOID();
+}
+
+/* The trigger on taskshed.alarm, for rows that none of our functions wrote. */
+PG_FUNCTION_INFO_V1(ts_alarm_changed);
+Datum
+ts_alarm_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	row;
+	TupleDesc	desc;
+	Datum		id;
+	Datum		run_at;
+	Datum		owner;
+	bool		nulls[3];
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function taskshed._alarm_changed() must be called by its trigger")));
+	if (ts_shared == NULL)
+		PG_RETURN_NULL();
+
+	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+	if (desc->natts < Natts_alarm)
+		PG_RETURN_NULL();
+	id = heap_getattr(row, Anum_alarm_id, desc, &nulls[0]);
+	run_at = heap_getattr(row, Anum_alarm_run_at, desc, &nulls[1]);
+	owner = heap_getattr(row, Anum_alarm_owner, desc, &nulls[2]);
+	if (!nulls[0] && !nulls[1] && !nulls[2])
+		notes_add(DatumGetTimestampTz(run_at), DatumGetInt64(id), DatumGetObjectId(owner));
+	PG_RETURN_NULL();
+}

@@ -1,0 +1,556 @@
+/*-------------------------------------------------------------------------
+ *
+ * taskshed.h
+ *		Everything the files of taskshed share, a section for each.
+ *
+ * The rooms of the house, from the cellar up; a file uses only those listed
+ * before it:
+ *
+ *		shared.c		shared memory: databases and worker slots
+ *		notes.c			what a transaction scheduled, told at its commit
+ *		store.c			the tables task and alarm, by direct access
+ *		queue.c			reading alarms in the order they are due
+ *		recurrence.c	the grid of times of a recurring task
+ *		callback.c		from a name and kwargs to a call
+ *		spec.c			the parameters of add_task, checked
+ *		api_add.c		add_task, add_tasks
+ *		api_change.c	pause, resume, remove, re-time
+ *		api_read.c		fetch, try_task, next_wakeup, the views' functions
+ *		outcome.c		what a run's end writes into the task's row
+ *		run.c			one run of a task, in a transaction
+ *		worker.c		the process that runs the tasks of a role
+ *		lookahead.c		the scheduler's memory of what is due next
+ *		pool.c			the scheduler's workers
+ *		scheduler.c		the process that hands due tasks out
+ *		launcher.c		the process that starts the others
+ *		taskshed.c		module load: settings and hooks
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TASKSHED_H
+#define TASKSHED_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "executor/tuptable.h"
+#include "lib/pairingheap.h"
+#include "nodes/execnodes.h"
+#include "nodes/params.h"
+#include "pgtime.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/spin.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+
+/* ------------------------------------------------------------------------
+ * taskshed.c
+ */
+extern bool ts_enabled;
+extern int	ts_max_workers;
+extern int	ts_worker_idle_timeout; /* ms */
+extern int	ts_synchronous_commit;	/* a SYNCHRONOUS_COMMIT_... */
+extern int	ts_log_failures;	/* an elevel, or 0 for off */
+
+extern void ts_require_preload(void);
+
+/* ------------------------------------------------------------------------
+ * shared.c
+ */
+
+/* Databases that can have a scheduler at the same time. */
+#define TS_MAX_DATABASES	256
+
+/* Notes of committed changes that a scheduler has not taken yet. */
+#define TS_NOTES			1024
+
+/* Tasks handed to a worker ahead, and outcomes it has not reported yet. */
+#define TS_HANDED			64
+#define TS_REPORTS			128
+
+/* One task was written: it is to run at run_at. */
+typedef struct TsNote
+{
+	TimestampTz run_at;
+	int64		id;
+	Oid			owner;
+} TsNote;
+
+/* What became of a task that was handed to a worker. */
+typedef enum TsFate
+{
+	TS_FATE_GONE,				/* no row left to come back to */
+	TS_FATE_NEXT,				/* its row waits for next_run_at */
+	TS_FATE_LOOK				/* the row was changed: read it again */
+} TsFate;
+
+typedef struct TsReport
+{
+	int64		id;
+	TsFate		fate;
+	TimestampTz next_run_at;	/* with TS_FATE_NEXT */
+} TsReport;
+
+/* Counts since the server's start, added to by workers as they go. */
+typedef struct TsCounts
+{
+	int64		runs_ok;
+	int64		runs_failed;
+	TimestampTz last_failure_at;
+} TsCounts;
+
+typedef enum TsDatabaseState
+{
+	TS_DB_FREE = 0,				/* the entry is not in use */
+	TS_DB_IDLE,					/* has no scheduler, wants none */
+	TS_DB_WANTED,				/* is to get a scheduler at start_at */
+	TS_DB_STARTING,				/* the launcher has asked for one */
+	TS_DB_RUNNING				/* has one */
+} TsDatabaseState;
+
+/* A database that has, had or is to get a scheduler. */
+typedef struct TsDatabase
+{
+	slock_t		mutex;			/* protects all that follows */
+	TsDatabaseState state;
+	Oid			oid;
+	int			reservations;	/* transactions about to leave notes */
+	TimestampTz start_at;		/* not before this, with TS_DB_WANTED */
+	int			bad_starts;		/* starts in a row that soon ended */
+	PGPROC	   *scheduler;		/* NULL without one */
+	int			scheduler_pid;
+
+	/* what the scheduler sleeps until; DT_NOBEGIN while it is awake */
+	TimestampTz alarm;
+
+	/* notes for the scheduler, oldest first */
+	uint32		notes_head;
+	uint32		notes_tail;
+	TsNote		notes[TS_NOTES];
+
+	/* reread the queue from here: notes were lost; DT_NOEND if none were */
+	TimestampTz reread_from;
+
+	/* what the view status shows */
+	bool		disabled;
+	int			due;
+	TimestampTz oldest_due;		/* 0 if none */
+	TimestampTz next_wakeup;	/* DT_NOEND if none */
+	int64		failed;			/* tasks, as last counted */
+	TsCounts	counts;
+	char		message[256];
+} TsDatabase;
+
+typedef enum TsWorkerState
+{
+	TS_WORKER_FREE = 0,			/* the slot is not in use */
+	TS_WORKER_ASKED,			/* the launcher is to start it */
+	TS_WORKER_STARTING,			/* registered, not connected yet */
+	TS_WORKER_READY				/* takes tasks */
+} TsWorkerState;
+
+/*
+ * A worker, from the scheduler's wish for it to its exit.  The generation
+ * tells one use of a slot from the next.
+ */
+typedef struct TsWorker
+{
+	slock_t		mutex;			/* protects all that follows */
+	TsWorkerState state;
+	uint32		generation;
+	Oid			database;
+	Oid			role;
+	PGPROC	   *proc;			/* NULL before it has attached */
+	int			pid;
+	bool		retire;			/* is to leave after its current run */
+
+	/* the run in progress; 0 between runs */
+	int64		running_id;
+	TimestampTz running_since;
+	uint32		serial;			/* counts the tasks taken */
+
+	/* tasks handed out and not taken yet, oldest first */
+	uint32		handed_head;
+	uint32		handed_tail;
+	int64		handed[TS_HANDED];
+
+	/* outcomes the scheduler has not collected yet, oldest first */
+	uint32		reports_head;
+	uint32		reports_tail;
+	TsReport	reports[TS_REPORTS];
+} TsWorker;
+
+typedef struct TsShared
+{
+	LWLock	   *lock;			/* allocation of databases[] */
+	slock_t		mutex;			/* protects launcher */
+	PGPROC	   *launcher;
+	int			nworkers;		/* worker slots */
+	TsDatabase	databases[TS_MAX_DATABASES];
+	TsWorker	workers[FLEXIBLE_ARRAY_MEMBER];
+} TsShared;
+
+extern TsShared *ts_shared;		/* NULL without preload */
+
+extern void shared_init(void);
+extern TsDatabase *shared_find_database(Oid database);
+extern TsDatabase *shared_reserve_database(Oid database);
+extern void shared_release_database(TsDatabase *db);
+extern void shared_free_idle_databases(void);
+extern void shared_want_scheduler(TsDatabase *db);
+extern void shared_wake_launcher(void);
+extern void shared_wake_scheduler(TsDatabase *db);
+extern TsWorker *shared_ask_worker(Oid database, Oid role);
+extern void shared_free_worker(TsWorker *worker);
+extern void shared_process_interrupts(void);
+
+/* ------------------------------------------------------------------------
+ * notes.c
+ */
+extern void notes_init(void);
+extern void notes_add(TimestampTz run_at, int64 id, Oid owner);
+extern void notes_want_scheduler(void);
+
+/* ------------------------------------------------------------------------
+ * store.c
+ */
+
+/* Columns of taskshed.task and taskshed.alarm, as the script creates them. */
+enum
+{
+	Anum_task_id = 1,
+	Anum_task_owner,
+	Anum_task_created_at,
+	Anum_task_owner_name,
+	Anum_task_task_id,
+	Anum_task_group_id,
+	Anum_task_callback,
+	Anum_task_kwargs,
+	Anum_task_run_type,
+	Anum_task_every,
+	Anum_task_schedule,
+	Anum_task_timezone,
+	Anum_task_until,
+	Anum_task_max_runs,
+	Anum_task_catch_up,
+	Anum_task_start_within,
+	Anum_task_timeout,
+	Anum_task_max_attempts,
+	Anum_task_retry_delay,
+	Anum_task_retry_backoff,
+	Anum_task_retry_max_delay,
+	Anum_task_history,
+	Natts_task = Anum_task_history
+};
+
+enum
+{
+	Anum_alarm_id = 1,
+	Anum_alarm_run_at,
+	Anum_alarm_anchor,
+	Anum_alarm_revision,
+	Anum_alarm_run_count,
+	Anum_alarm_owner,
+	Anum_alarm_attempt,
+	Anum_alarm_failures_in_row,
+	Anum_alarm_failed,
+	Anum_alarm_paused_at,
+	Anum_alarm_last_run_at,
+	Anum_alarm_last_status,
+	Anum_alarm_last_sqlstate,
+	Anum_alarm_last_error,
+	Natts_alarm = Anum_alarm_last_error
+};
+
+/* A row of either table: its place and its columns. */
+typedef struct TaskRow
+{
+	ItemPointerData tid;
+	Datum		values[Natts_task];
+	bool		nulls[Natts_task];
+} TaskRow;
+
+typedef struct AlarmRow
+{
+	ItemPointerData tid;
+	Datum		values[Natts_alarm];
+	bool		nulls[Natts_alarm];
+} AlarmRow;
+
+/* The value of a column that is not null: ROW_GET(Int64, row, alarm_id). */
+#define ROW_GET(type, row, column) \
+	(AssertMacro(!(row)->nulls[Anum_##column - 1]), \
+	 DatumGet##type((row)->values[Anum_##column - 1]))
+#define ROW_ISNULL(row, column) \
+	((row)->nulls[Anum_##column - 1])
+#define ROW_SET(type, row, column, value) \
+	((row)->nulls[Anum_##column - 1] = false, \
+	 (row)->values[Anum_##column - 1] = type##GetDatum(value))
+#define ROW_SET_NULL(row, column) \
+	((row)->nulls[Anum_##column - 1] = true, \
+	 (row)->values[Anum_##column - 1] = (Datum) 0)
+
+/* The tables, open; indexes and what writing needs are opened on demand. */
+typedef struct Store
+{
+	Relation	task;
+	Relation	alarm;
+	TupleTableSlot *task_slot;
+	TupleTableSlot *alarm_slot;
+	Relation	indexes[6];
+	EState	   *estate;			/* NULL before the first write */
+	ResultRelInfo *task_writer;
+	ResultRelInfo *alarm_writer;
+} Store;
+
+extern void store_init(void);
+extern bool store_exists(void);
+extern Store *store_open(LOCKMODE lockmode);
+extern void store_close(Store *store, LOCKMODE lockmode);
+extern Relation store_queue_index(Store *store);
+extern Relation store_failed_index(Store *store);
+extern int64 store_new_id(void);
+extern bool store_find_task(Store *store, Oid owner, Datum task_id, TaskRow *row);
+extern bool store_get_task(Store *store, int64 id, TaskRow *row);
+extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
+extern int64 *store_find_owned(Store *store, Oid owner, int *n);
+extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
+extern bool store_lock_alarm(Store *store, int64 id, AlarmRow *row);
+extern void store_insert_task(Store *store, TaskRow *row);
+extern bool store_try_insert_task(Store *store, TaskRow *row);
+extern void store_update_task(Store *store, TaskRow *row);
+extern void store_delete_task(Store *store, TaskRow *row);
+extern void store_insert_alarm(Store *store, AlarmRow *row);
+extern void store_update_alarm(Store *store, AlarmRow *row);
+extern void store_delete_alarm(Store *store, AlarmRow *row);
+
+/* ------------------------------------------------------------------------
+ * queue.c
+ */
+
+/* A place in an owner's part of the queue. */
+typedef struct QueueKey
+{
+	TimestampTz run_at;
+	int64		id;
+} QueueKey;
+
+static inline int
+queue_key_cmp(const QueueKey *a, const QueueKey *b)
+{
+	if (a->run_at != b->run_at)
+		return a->run_at < b->run_at ? -1 : 1;
+	if (a->id != b->id)
+		return a->id < b->id ? -1 : 1;
+	return 0;
+}
+
+extern int	queue_read(Store *store, Snapshot snapshot, Oid owner,
+					   const QueueKey *after, QueueKey *keys, int max);
+extern Oid	queue_next_owner(Store *store, Snapshot snapshot, Oid after);
+extern int64 queue_count_failed(Store *store, Snapshot snapshot);
+
+/* ------------------------------------------------------------------------
+ * recurrence.c
+ */
+extern void recurrence_check_interval(const Interval *every);
+extern bool recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
+							TimestampTz after, TimestampTz *next);
+
+/* ------------------------------------------------------------------------
+ * callback.c
+ */
+
+/* A callback with the keys of some kwargs, resolved and ready to be called. */
+typedef struct Callback Callback;
+
+extern void callback_init(void);
+extern char *callback_qualify(const char *name);
+extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
+extern void callback_prune(void);
+extern const char *callback_name(const Callback *callback);
+extern void callback_check_privilege(const Callback *callback, Oid role);
+extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs);
+extern void callback_execute(Callback *callback, ParamListInfo params);
+extern char *callback_execute_here(Callback *callback, ParamListInfo params);
+
+/* ------------------------------------------------------------------------
+ * spec.c
+ */
+
+/* What add_task was asked for, all but the callback's resolution checked. */
+typedef struct TaskSpec
+{
+	char	   *callback;
+	bool		has_run_at;
+	TimestampTz run_at;
+	Jsonb	   *kwargs;
+	bool		recurring;
+	Interval   *every;			/* NULL for a one-off */
+	text	   *task_id;		/* NULL: generate one */
+	text	   *group_id;		/* or NULL */
+	bool		has_paused;
+	bool		paused;
+	const char *catch_up;
+	bool		replace_existing;
+	const char *timezone;
+	Oid			owner;
+	bool		validate;
+} TaskSpec;
+
+/* Parameters of add_task in their order, which are also keys in add_tasks. */
+enum
+{
+	ADD_CALLBACK,
+	ADD_RUN_AT,
+	ADD_KWARGS,
+	ADD_RUN_TYPE,
+	ADD_EVERY,
+	ADD_TASK_ID,
+	ADD_GROUP_ID,
+	ADD_PAUSED,
+	ADD_CATCH_UP,
+	ADD_REPLACE_EXISTING,
+	ADD_SCHEDULE,
+	ADD_TIMEZONE,
+	ADD_UNTIL,
+	ADD_MAX_RUNS,
+	ADD_START_WITHIN,
+	ADD_TIMEOUT,
+	ADD_MAX_ATTEMPTS,
+	ADD_RETRY_DELAY,
+	ADD_RETRY_BACKOFF,
+	ADD_RETRY_MAX_DELAY,
+	ADD_HISTORY,
+	ADD_OWNER,
+	ADD_VALIDATE,
+	ADD_NPARAMS
+};
+
+extern void spec_require_writable(const char *function);
+extern Oid	spec_owner(const char *name);
+extern void spec_check_selector(bool no_task_ids, bool no_group_id);
+extern void spec_check_id(const char *what, text *id);
+extern void spec_check_run_at(TimestampTz run_at);
+extern TupleDesc spec_tupdesc(void);
+extern void spec_check_keys(Jsonb *object);
+extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls);
+
+/* ------------------------------------------------------------------------
+ * api_read.c
+ */
+extern bool read_is_running(int64 id);
+
+/* ------------------------------------------------------------------------
+ * outcome.c
+ */
+
+/* How a run began: what its outcome is compared with. */
+typedef struct RunStart
+{
+	int64		id;
+	int64		revision;
+	TimestampTz run_at;			/* the time it is for */
+	TimestampTz anchor;
+	TimestampTz started_at;
+	bool		recurring;
+	Interval	every;			/* of a recurring task */
+	pg_tz	   *zone;			/* NULL if unknown to this server */
+	char		catch_up;		/* 'c'oalesce, 'a'll or 's'kip */
+} RunStart;
+
+extern void outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
+						  TimestampTz now);
+extern bool outcome_is_missed(const RunStart *start);
+extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
+extern void outcome_succeeded(Store *store, const RunStart *start, TsReport *report);
+extern void outcome_failed(Store *store, const RunStart *start, int sqlerrcode,
+						   const char *message, TsReport *report);
+
+/* ------------------------------------------------------------------------
+ * run.c
+ */
+extern void run_task(int64 id, TsReport *report);
+
+/* ------------------------------------------------------------------------
+ * worker.c
+ */
+extern TsWorker *ts_my_worker;	/* NULL elsewhere */
+
+extern PGDLLEXPORT void ts_worker_main(Datum main_arg);
+
+/* ------------------------------------------------------------------------
+ * lookahead.c
+ */
+
+/* The tasks of one role that the scheduler knows of. */
+typedef struct RoleQueue
+{
+	Oid			role;			/* hash key */
+	pairingheap *waiting;		/* LookaheadTasks, earliest first */
+	int			nwaiting;
+	QueueKey	frontier;		/* all up to here has been read */
+	bool		read_all;		/* and so has all that comes after it */
+
+	/* the pool's part */
+	int			nworkers;		/* of this role, those on their way included */
+	int			nstarting;		/* of these, those on their way */
+	int			failed_starts;	/* in a row */
+	TimestampTz start_after;	/* none is started before this */
+} RoleQueue;
+
+typedef struct LookaheadTask
+{
+	int64		id;				/* hash key */
+	pairingheap_node node;		/* in queue->waiting, unless handed out */
+	QueueKey	key;
+	RoleQueue  *queue;
+	int			slot;			/* of the worker it was handed to, or -1 */
+	bool		changed;		/* noted while it was handed out */
+	int			interruptions;	/* runs in a row that lost their worker */
+} LookaheadTask;
+
+extern void lookahead_start(void);
+extern RoleQueue *lookahead_role(Oid role);
+extern RoleQueue *lookahead_next_role(bool restart);
+extern void lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from);
+extern void lookahead_note(Store *store, const TsNote *note);
+extern bool lookahead_wants_reading(void);
+extern void lookahead_read(Store *store, Snapshot snapshot);
+extern LookaheadTask *lookahead_first(RoleQueue *queue);
+extern LookaheadTask *lookahead_find(int64 id);
+extern void lookahead_hand_out(LookaheadTask *task, int slot);
+extern void lookahead_take_back(LookaheadTask *task);
+extern void lookahead_adopt(int64 id, Oid role, int slot);
+extern void lookahead_report(const TsReport *report);
+extern void lookahead_lost_worker(int slot, int64 running_id);
+
+/* ------------------------------------------------------------------------
+ * pool.c
+ */
+
+/* What the scheduler knows of its database's tasks that are due. */
+typedef struct PoolDue
+{
+	int			count;
+	TimestampTz oldest;
+} PoolDue;
+
+extern void pool_collect(Oid database);
+extern TimestampTz pool_dispatch(Oid database, TimestampTz now, PoolDue *due);
+
+/* ------------------------------------------------------------------------
+ * scheduler.c
+ */
+extern PGDLLEXPORT void ts_scheduler_main(Datum main_arg);
+
+/* ------------------------------------------------------------------------
+ * launcher.c
+ */
+extern void launcher_register(void);
+extern PGDLLEXPORT void ts_launcher_main(Datum main_arg);
+
+#endif							/* TASKSHED_H */

@@ -1,0 +1,286 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The process that runs the tasks of one role in one database.
+ *
+ * A worker is connected as the role, so there is nothing that a callback
+ * could reset itself to.  It takes tasks from its slot, in the order in which
+ * the scheduler has put them there, and leaves a report on each.  After each
+ * run it puts its session back as new.  It exits when it has had nothing to
+ * do for taskshed.worker_idle_timeout, or when the scheduler wants its place.
+ *
+ * The scheduler is woken when it has something to do: a task that is due
+ * again before the scheduler's alarm, a task that must be looked at, or a
+ * queue that is running short.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* The scheduler is asked for more when this many tasks are left. */
+#define HANDED_LOW	(TS_HANDED / 2)
+
+TsWorker   *ts_my_worker = NULL;
+
+static TsDatabase *my_db = NULL;
+
+/*
+ * Runs when the process exits, after its transaction has been rolled back:
+ * it is registered before the connection's own callbacks.
+ */
+static void
+worker_exit(int code, Datum arg)
+{
+	TsWorker   *worker = ts_my_worker;
+
+	ts_my_worker = NULL;
+	shared_free_worker(worker);
+	shared_release_database(my_db);
+	shared_wake_launcher();
+}
+
+/* Takes the slot that the launcher has started this process for. */
+static void
+worker_attach(int slot, uint32 generation)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	bool		mine;
+
+	SpinLockAcquire(&worker->mutex);
+	mine = (worker->state == TS_WORKER_STARTING && worker->generation == generation);
+	if (mine)
+	{
+		worker->proc = MyProc;
+		worker->pid = MyProcPid;
+	}
+	SpinLockRelease(&worker->mutex);
+	if (!mine)
+		proc_exit(0);			/* nobody waits for us any more */
+
+	my_db = shared_reserve_database(worker->database);
+	ts_my_worker = worker;
+	before_shmem_exit(worker_exit, (Datum) 0);
+}
+
+/*
+ * Leaves the report on a task, if there is one, and takes the next.  Returns
+ * false if there is none, or if the worker is to leave.
+ */
+static bool
+worker_next(const TsReport *report, int64 *id)
+{
+	TsWorker   *worker = ts_my_worker;
+	TimestampTz now = GetCurrentTimestamp();
+	uint32		left;
+	bool		wake = false;
+	bool		found = false;
+
+	SpinLockAcquire(&worker->mutex);
+	if (report != NULL)
+	{
+		Assert(worker->reports_tail - worker->reports_head < TS_REPORTS);
+		worker->reports[worker->reports_tail++ % TS_REPORTS] = *report;
+	}
+	worker->running_id = 0;
+	left = worker->handed_tail - worker->handed_head;
+	if (left > 0 && !worker->retire)
+	{
+		*id = worker->handed[worker->handed_head++ % TS_HANDED];
+		worker->running_id = *id;
+		worker->running_since = now;
+		worker->serial++;
+		found = true;
+	}
+	SpinLockRelease(&worker->mutex);
+
+	if (report != NULL)
+	{
+		wake = (report->fate == TS_FATE_LOOK || left == HANDED_LOW || left == 0);
+		if (!wake && report->fate == TS_FATE_NEXT)
+		{
+			SpinLockAcquire(&my_db->mutex);
+			wake = (report->next_run_at < my_db->alarm);
+			SpinLockRelease(&my_db->mutex);
+		}
+	}
+	if (wake)
+		shared_wake_scheduler(my_db);
+	return found;
+}
+
+/* Decides to leave, unless the scheduler has just handed out a task. */
+static bool
+worker_retire_if_idle(void)
+{
+	TsWorker   *worker = ts_my_worker;
+	bool		retire;
+
+	SpinLockAcquire(&worker->mutex);
+	if (worker->handed_tail == worker->handed_head)
+		worker->retire = true;
+	retire = worker->retire;
+	SpinLockRelease(&worker->mutex);
+	return retire;
+}
+
+static bool
+worker_must_retire(void)
+{
+	TsWorker   *worker = ts_my_worker;
+	bool		retire;
+
+	SpinLockAcquire(&worker->mutex);
+	retire = worker->retire;
+	SpinLockRelease(&worker->mutex);
+	return retire;
+}
+
+/*
+ * Puts the session back as new after a run, except for settings, which the
+ * run itself has restored.  Temporary tables cost a transaction, so they are
+ * looked for only after runs that used any.
+ */
+static void
+worker_reset_session(bool used_temp)
+{
+	DropAllPreparedStatements();
+	PortalHashTableDeleteAll();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetSequenceCaches();
+	if (used_temp)
+	{
+		StartTransactionCommand();
+		ResetTempTableNamespace();
+		CommitTransactionCommand();
+	}
+}
+
+/* Did the transaction that is about to end use temporary tables? */
+static bool used_temp_namespace = false;
+
+static void
+worker_xact_callback(XactEvent event, void *arg)
+{
+	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_ABORT) &&
+		(MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE))
+		used_temp_namespace = true;
+}
+
+/* The commit that ends a run is as durable as our own setting says. */
+static void
+worker_apply_settings(void)
+{
+	const char *mode = GetConfigOption("taskshed.synchronous_commit", false, false);
+
+	SetConfigOption("synchronous_commit", mode, PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+/* Runs tasks until there are none left. */
+static void
+worker_run_handed(MemoryContext context)
+{
+	TsReport	report;
+	int64		id;
+	bool		more = worker_next(NULL, &id);
+
+	while (more)
+	{
+		used_temp_namespace = false;
+		MemoryContextSwitchTo(context);
+		run_task(id, &report);
+		worker_reset_session(used_temp_namespace);
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		pgstat_report_stat(false);
+		more = worker_next(&report, &id);
+		shared_process_interrupts();
+		if (!more)
+			pgstat_report_activity(STATE_IDLE, NULL);
+	}
+}
+
+static void
+worker_wait(void)
+{
+	static uint32 wait_event = 0;
+	int			rc;
+
+	if (wait_event == 0)
+		wait_event = compat_wait_event("TaskshedWorkerMain");
+	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+				   ts_worker_idle_timeout, wait_event);
+	ResetLatch(MyLatch);
+
+	/* a cancel that came between two runs is nobody's */
+	QueryCancelPending = false;
+	if (ConfigReloadPending)
+	{
+		shared_process_interrupts();
+		worker_apply_settings();
+	}
+	shared_process_interrupts();
+	if ((rc & WL_TIMEOUT) && worker_retire_if_idle())
+		proc_exit(0);
+}
+
+void
+ts_worker_main(Datum main_arg)
+{
+	uint32		generation;
+	Oid			database;
+	Oid			role;
+	MemoryContext context;
+
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	worker_attach(DatumGetInt32(main_arg), generation);
+	database = ts_my_worker->database;
+	role = ts_my_worker->role;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	compat_connect_as(database, role);
+	SetConfigOption("application_name", "taskshed worker", PGC_USERSET, PGC_S_OVERRIDE);
+	worker_apply_settings();
+	RegisterXactCallback(worker_xact_callback, NULL);
+	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	SpinLockAcquire(&ts_my_worker->mutex);
+	ts_my_worker->state = TS_WORKER_READY;
+	SpinLockRelease(&ts_my_worker->mutex);
+	shared_wake_scheduler(my_db);
+
+	while (!worker_must_retire())
+	{
+		worker_run_handed(context);
+		if (worker_must_retire())
+			break;
+		pgstat_report_stat(true);
+		worker_wait();
+	}
+	proc_exit(0);
+}
