@@ -77,7 +77,7 @@ add_check_callback(NewTask *task)
 		(void) callback_bind(callback, spec->kwargs);
 	}
 	else
-		task->callback = callback_qualify(spec->callback);
+		task->callback = resolve_qualify(spec->callback);
 }
 
 /* Fills in all that a call of add_task determines of a task's row. */
@@ -85,10 +85,11 @@ static void
 add_fill_task(TaskRow *row, const NewTask *task)
 {
 	const TaskSpec *spec = &task->spec;
+	Name		owner_name = palloc(sizeof(NameData));
 
+	namestrcpy(owner_name, GetUserNameFromId(spec->owner, false));
 	ROW_SET(ObjectId, row, task_owner, spec->owner);
-	ROW_SET(Name, row, task_owner_name, DatumGetName(
-			DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(spec->owner, false)))));
+	ROW_SET(Name, row, task_owner_name, owner_name);
 	ROW_SET(Pointer, row, task_task_id, spec->task_id);
 	if (spec->group_id != NULL)
 		ROW_SET(Pointer, row, task_group_id, spec->group_id);

@@ -39,7 +39,10 @@
 #define LOW_WATER	256
 #define HIGH_WATER	8192
 
-/* A task whose worker was lost is tried again after 1, 2, 4 ... 64 seconds. */
+/*
+ * A task whose worker was lost is tried again at once, and if that happens
+ * again after 1, 2, 4 ... 64 seconds.
+ */
 #define MAX_INTERRUPTION_SHIFT	6
 
 static HTAB *tasks = NULL;
@@ -317,10 +320,10 @@ lookahead_look_later(int64 id, TimestampTz not_before, int interruptions)
 		looks = looks == NULL ? MemoryContextAlloc(TopMemoryContext, max_looks * sizeof(Look)) :
 			repalloc(looks, max_looks * sizeof(Look));
 	}
-	looks[nlooks++] = (Look)
-	{
-		.id = id, .not_before = not_before, .interruptions = interruptions
-	};
+	looks[nlooks].id = id;
+	looks[nlooks].not_before = not_before;
+	looks[nlooks].interruptions = interruptions;
+	nlooks++;
 }
 
 /* A task that was handed out has not been started and waits again. */
@@ -385,10 +388,12 @@ lookahead_lost_worker(int slot, int64 running_id)
 			continue;
 		if (task->id == running_id)
 		{
-			int			shift = Min(task->interruptions, MAX_INTERRUPTION_SHIFT);
+			TimestampTz not_before = DT_NOBEGIN;
 
-			lookahead_look_later(task->id, now + (USECS_PER_SEC << shift),
-								 task->interruptions + 1);
+			if (task->interruptions > 0)
+				not_before = now + (USECS_PER_SEC << Min(task->interruptions - 1,
+														 MAX_INTERRUPTION_SHIFT));
+			lookahead_look_later(task->id, not_before, task->interruptions + 1);
 		}
 		else
 			lookahead_look_later(task->id, DT_NOBEGIN, task->interruptions);

@@ -36,7 +36,7 @@ static struct
 	TimestampTz reread_from;	/* DT_NOEND unless there were more */
 	bool		pending;		/* anything at all to be told */
 	TsDatabase *db;				/* reserved at PRE_COMMIT */
-} mine =
+}			mine =
 
 {
 	.reread_from = DT_NOEND
@@ -132,12 +132,11 @@ notes_init(void)
 void
 notes_add(TimestampTz run_at, int64 id, Oid owner)
 {
+	TsNote		note = {run_at, id, owner};
+
 	mine.pending = true;
 	if (mine.n < NOTES_KEPT)
-		mine.notes[mine.n++] = (TsNote)
-	{
-		.run_at = run_at, .id = id, .owner = owner
-	};
+		mine.notes[mine.n++] = note;
 	else
 		mine.reread_from = Min(mine.reread_from, run_at);
 }

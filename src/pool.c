@@ -9,10 +9,11 @@
  * as long as that run has not been going on for long; and a new worker is
  * asked for.  Tasks behind a run that turns out to be long are taken back.
  *
- * When all places are taken, a role that has none gets the place of an idle
- * worker of another role, or else of one of the role that has most, or else
- * of the worker that has been there longest, after it has had its turn.  A
- * worker that must go finishes its run first.
+ * When all places are taken, a role that needs one gets that of an idle worker
+ * of another role, or of one of the role that has most, until they have the
+ * same; a role that has none at all gets that of the worker that has been
+ * there longest, after it has had its turn.  A worker that must go finishes
+ * its run first.
  *
  * A role whose worker fails to start, since the role may not log in, say, is
  * left alone for a while, longer each time; other roles are not affected.
@@ -55,6 +56,7 @@ typedef struct PoolWorker
 	int			outstanding;	/* handed out and not reported */
 	int			unstarted;		/* of these, not taken by the worker yet */
 	bool		retire;
+	TimestampTz idle_since;		/* with outstanding = 0 */
 	int64		running_id;		/* 0 between runs */
 	TimestampTz running_since;
 } PoolWorker;
@@ -137,6 +139,7 @@ pool_collect(Oid database)
 		TsWorker   *worker = &ts_shared->workers[i];
 		TsReport	reports[TS_REPORTS];
 		int			nreports = 0;
+		int			outstanding;
 		bool		ours;
 		bool		adopt;
 		int64		running_id;
@@ -183,7 +186,10 @@ pool_collect(Oid database)
 			mine->queue = lookahead_role(role);
 			mine->asked_at = GetCurrentTimestamp();
 		}
-		mine->outstanding = mine->unstarted + (mine->running_id != 0 ? 1 : 0);
+		outstanding = mine->unstarted + (mine->running_id != 0 ? 1 : 0);
+		if (outstanding == 0 && (mine->outstanding > 0 || mine->state != state))
+			mine->idle_since = GetCurrentTimestamp();
+		mine->outstanding = outstanding;
 		if (state == TS_WORKER_READY && mine->state != TS_WORKER_READY)
 		{
 			if (mine->queue->failed_starts > 0)
@@ -217,6 +223,13 @@ static bool
 pool_is_slow(const PoolWorker *mine, TimestampTz now)
 {
 	return mine->running_id != 0 && now - mine->running_since > LONG_RUN;
+}
+
+/* Is a worker there to take tasks, and to stay? */
+static bool
+pool_is_ready(const PoolWorker *mine)
+{
+	return mine->known && !mine->retire && mine->state == TS_WORKER_READY;
 }
 
 /* Takes back what a worker has not started. */
@@ -278,9 +291,8 @@ pool_choose(RoleQueue *queue, TimestampTz now)
 	{
 		PoolWorker *mine = &pool[i];
 
-		if (!mine->known || mine->queue != queue || mine->retire ||
-			mine->state != TS_WORKER_READY || mine->outstanding >= TS_HANDED ||
-			pool_is_slow(mine, now))
+		if (!pool_is_ready(mine) || mine->queue != queue ||
+			mine->outstanding >= TS_HANDED || pool_is_slow(mine, now))
 			continue;
 		if (best < 0 || mine->outstanding < pool[best].outstanding)
 			best = i;
@@ -321,35 +333,43 @@ pool_hand_out(LookaheadTask *task, int slot)
 	return done;
 }
 
-/* The place that a role without workers may have, or -1. */
+/* Is a worker idle that another role could make use of? */
+static bool
+pool_is_idle(const PoolWorker *mine, const RoleQueue *wanting)
+{
+	return pool_is_ready(mine) && mine->queue != wanting && mine->outstanding == 0;
+}
+
+/*
+ * The worker whose place a role may have, or -1.  Of several that fit, the
+ * one that will be free soonest as far as can be told.
+ */
 static int
 pool_choose_victim(RoleQueue *wanting, TimestampTz now)
 {
 	int			victim = -1;
 
-	/* an idle one, of a role that has nothing to do */
+	/* an idle one; at once only for a role that has none */
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
-		PoolWorker *mine = &pool[i];
-
-		if (mine->known && !mine->retire && mine->queue != wanting &&
-			mine->state == TS_WORKER_READY && mine->outstanding == 0)
+		if (pool_is_idle(&pool[i], wanting) &&
+			(wanting->nworkers == 0 || now - pool[i].idle_since >= TURN))
 			return i;
 	}
-	if (wanting->nworkers > 0)
-		return -1;
 
-	/* one of the role that has most, if that is more than one */
+	/* one of the role that has most, if it has more than this one will have */
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		PoolWorker *mine = &pool[i];
 
-		if (mine->known && !mine->retire && mine->state == TS_WORKER_READY &&
-			mine->queue->nworkers > 1 &&
-			(victim < 0 || mine->queue->nworkers > pool[victim].queue->nworkers))
+		if (!pool_is_ready(mine) || mine->queue->nworkers <= wanting->nworkers + 1)
+			continue;
+		if (victim < 0 || mine->queue->nworkers > pool[victim].queue->nworkers ||
+			(mine->queue->nworkers == pool[victim].queue->nworkers &&
+			 mine->running_since > pool[victim].running_since))
 			victim = i;
 	}
-	if (victim >= 0)
+	if (victim >= 0 || wanting->nworkers > 0)
 		return victim;
 
 	/* the one that has been there longest, if it has had its turn */
@@ -357,12 +377,40 @@ pool_choose_victim(RoleQueue *wanting, TimestampTz now)
 	{
 		PoolWorker *mine = &pool[i];
 
-		if (mine->known && !mine->retire && mine->state == TS_WORKER_READY &&
-			now - mine->asked_at >= TURN &&
+		if (pool_is_ready(mine) && now - mine->asked_at >= TURN &&
 			(victim < 0 || mine->asked_at < pool[victim].asked_at))
 			victim = i;
 	}
 	return victim;
+}
+
+/*
+ * Makes room for a worker of a role in a pool that is full.  Returns when to
+ * try again if nothing else happens before.
+ */
+static TimestampTz
+pool_make_room(RoleQueue *wanting, TimestampTz now)
+{
+	int			victim;
+	TimestampTz again = DT_NOEND;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		/* a place that will soon be free is enough */
+		if (pool[i].known && pool[i].retire && !pool_is_slow(&pool[i], now))
+			return now + LONG_RUN_CHECK;
+		if (pool_is_idle(&pool[i], wanting))
+			again = Min(again, pool[i].idle_since + TURN);
+		else if (pool_is_ready(&pool[i]) && wanting->nworkers == 0)
+			again = Min(again, Max(pool[i].asked_at, now) + TURN);
+	}
+	victim = pool_choose_victim(wanting, now);
+	if (victim >= 0)
+	{
+		pool_retire(victim);
+		return now + LONG_RUN_CHECK;
+	}
+	return again;
 }
 
 /*
@@ -379,20 +427,8 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 		return DT_NOEND;
 	if (now < queue->start_after)
 		return queue->start_after;
-
 	if (nworkers >= ts_max_workers)
-	{
-		int			victim;
-
-		if (nretiring > 0)
-			return DT_NOEND;	/* a place is about to be free */
-		victim = pool_choose_victim(queue, now);
-		if (victim >= 0)
-			pool_retire(victim);
-		else if (queue->nworkers == 0)
-			return now + TURN;
-		return DT_NOEND;
-	}
+		return pool_make_room(queue, now);
 
 	worker = shared_ask_worker(database, queue->role);
 	if (worker == NULL)

@@ -180,6 +180,7 @@ run_show(Run *run)
 
 	MemoryContextSwitchTo(old);
 	debug_query_string = text;
+
 	pgstat_report_activity(STATE_RUNNING, text);
 }
 
@@ -250,25 +251,6 @@ run_record_failure(Run *run, const ErrorData *error)
 	RESUME_CANCEL_INTERRUPTS();
 }
 
-static void
-run_count(bool ok)
-{
-	TsDatabase *db = shared_find_database(MyDatabaseId);
-	TimestampTz now = ok ? 0 : GetCurrentTimestamp();
-
-	if (db == NULL)
-		return;
-	SpinLockAcquire(&db->mutex);
-	if (ok)
-		db->counts.runs_ok++;
-	else
-	{
-		db->counts.runs_failed++;
-		db->counts.last_failure_at = now;
-	}
-	SpinLockRelease(&db->mutex);
-}
-
 /*
  * Rolls back after an error and gives it back, copied into the current memory
  * context.
@@ -296,7 +278,7 @@ run_abort(MemoryContext context)
  * of the role that this process is connected as.  The current memory context
  * is the run's; the caller resets it.
  */
-void
+RunResult
 run_task(int64 id, TsReport *report)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -340,9 +322,10 @@ run_task(int64 id, TsReport *report)
 		surroundings_restore(&saved);
 		MemoryContextSwitchTo(context);
 	}
-	if (run.started && !outcome_is_missed(&run.start))
-		run_count(error == NULL);
 
 	debug_query_string = NULL;
 	callback_prune();
+	if (error != NULL)
+		return RUN_FAILED;
+	return run.started && !outcome_is_missed(&run.start) ? RUN_SUCCEEDED : RUN_NONE;
 }

@@ -50,8 +50,14 @@
 /* The longest sleep, in ms: a bound on what a jump of the clock can do. */
 #define MAX_SLEEP			60000
 
+/* The failed tasks are counted at most this often (us). */
+#define COUNT_INTERVAL		(30 * USECS_PER_SEC)
+
 /* A scheduler that has been up this long (us) was well started. */
 #define WELL_STARTED		(10 * USECS_PER_SEC)
+
+/* After a bad start the next is 1, 2, 4 ... 64 seconds later. */
+#define MAX_START_SHIFT		6
 
 static TsDatabase *my_db = NULL;
 static TimestampTz started_at;
@@ -74,13 +80,13 @@ scheduler_exit(int code, Datum arg)
 		my_db->state = TS_DB_IDLE;
 	else
 	{
-		if (now - started_at >= WELL_STARTED)
-			my_db->bad_starts = 0;
+		/* at once if somebody has asked us to leave, or it was going well */
 		my_db->state = TS_DB_WANTED;
 		my_db->start_at = now;
-		if (my_db->bad_starts > 0)
-			my_db->start_at += USECS_PER_SEC << Min(my_db->bad_starts - 1, 6);
-		my_db->bad_starts++;
+		if (ProcDiePending || now - started_at >= WELL_STARTED)
+			my_db->bad_starts = 0;
+		else
+			my_db->start_at += USECS_PER_SEC << Min(my_db->bad_starts++, MAX_START_SHIFT);
 	}
 	SpinLockRelease(&my_db->mutex);
 	shared_wake_launcher();
@@ -115,6 +121,31 @@ static void
 scheduler_alarm_handler(void)
 {
 	SetLatch(MyLatch);
+}
+
+/*
+ * Is it time to count the failed tasks again?  Not while nothing happens, and
+ * not all the time when much does.
+ */
+static bool
+scheduler_must_count_failed(bool changed)
+{
+	static bool uncounted = true;
+	static TimestampTz counted_at = 0;
+	static int64 runs_failed = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		runs_failed_now;
+
+	SpinLockAcquire(&my_db->mutex);
+	runs_failed_now = my_db->counts.runs_failed;
+	SpinLockRelease(&my_db->mutex);
+	uncounted = uncounted || changed || runs_failed_now != runs_failed;
+	if (!uncounted || now - counted_at < COUNT_INTERVAL)
+		return false;
+	uncounted = false;
+	counted_at = now;
+	runs_failed = runs_failed_now;
+	return true;
 }
 
 /* Takes all notes; returns the place from which the queue must be read again. */
@@ -238,7 +269,6 @@ ts_scheduler_main(Datum main_arg)
 	TsNote	   *notes;
 	TimestampTz reread_from;
 	TimestampTz wake = DT_NOEND;
-	TimestampTz failed_counted_at = 0;
 	int			nnotes;
 
 	scheduler_attach(database);
@@ -269,10 +299,7 @@ ts_scheduler_main(Datum main_arg)
 
 		reread_from = scheduler_take_notes(notes, &nnotes);
 		pool_collect(database);
-		now = GetCurrentTimestamp();
-		count_failed = now - failed_counted_at >= MAX_SLEEP / 2 * INT64CONST(1000);
-		if (count_failed)
-			failed_counted_at = now;
+		count_failed = scheduler_must_count_failed(nnotes > 0 || reread_from != DT_NOEND);
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 

@@ -99,24 +99,68 @@ shared_init(void)
 	shmem_startup_hook = shared_startup;
 }
 
+static bool
+shared_is_database(TsDatabase *db, Oid database)
+{
+	bool		match;
+
+	SpinLockAcquire(&db->mutex);
+	match = (db->state != TS_DB_FREE && db->oid == database);
+	SpinLockRelease(&db->mutex);
+	return match;
+}
+
 /*
- * The entry of a database, or NULL.  It is looked up without the lock: an
- * entry can only become this database's by way of ts_shared->lock, and a
- * caller that must not miss it uses shared_get_database.
+ * The entry of a database, or NULL.  It may be freed any time unless the
+ * caller holds a reservation or ts_shared->lock.
  */
 TsDatabase *
 shared_find_database(Oid database)
 {
+	static TsDatabase *last = NULL;
+
+	if (last != NULL && shared_is_database(last, database))
+		return last;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		if (shared_is_database(&ts_shared->databases[i], database))
+			return last = &ts_shared->databases[i];
+	}
+	return NULL;
+}
+
+/* A free entry made a database's, or NULL.  ts_shared->lock is held exclusively. */
+static TsDatabase *
+shared_allocate_database(Oid database)
+{
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
-		bool		match;
 
 		SpinLockAcquire(&db->mutex);
-		match = (db->state != TS_DB_FREE && db->oid == database);
-		SpinLockRelease(&db->mutex);
-		if (match)
+		if (db->state == TS_DB_FREE)
+		{
+			db->state = TS_DB_IDLE;
+			db->oid = database;
+			db->reservations = 0;
+			db->start_at = 0;
+			db->bad_starts = 0;
+			db->scheduler = NULL;
+			db->scheduler_pid = 0;
+			db->alarm = DT_NOBEGIN;
+			db->notes_head = db->notes_tail = 0;
+			db->reread_from = DT_NOEND;
+			db->disabled = false;
+			db->due = 0;
+			db->oldest_due = DT_NOEND;
+			db->next_wakeup = DT_NOEND;
+			db->failed = 0;
+			memset(&db->counts, 0, sizeof(db->counts));
+			db->message[0] = '\0';
+			SpinLockRelease(&db->mutex);
 			return db;
+		}
+		SpinLockRelease(&db->mutex);
 	}
 	return NULL;
 }
@@ -130,35 +174,15 @@ shared_reserve_database(Oid database)
 {
 	TsDatabase *db;
 
-	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ts_shared->lock, LW_SHARED);
 	db = shared_find_database(database);
-	for (int i = 0; db == NULL && i < TS_MAX_DATABASES; i++)
+	if (db == NULL)
 	{
-		TsDatabase *candidate = &ts_shared->databases[i];
-
-		SpinLockAcquire(&candidate->mutex);
-		if (candidate->state == TS_DB_FREE)
-		{
-			db = candidate;
-			db->state = TS_DB_IDLE;
-			db->oid = database;
-			db->reservations = 0;
-			db->start_at = 0;
-			db->bad_starts = 0;
-			db->scheduler = NULL;
-			db->scheduler_pid = 0;
-			db->alarm = DT_NOBEGIN;
-			db->notes_head = db->notes_tail = 0;
-			db->reread_from = DT_NOEND;
-			db->disabled = false;
-			db->due = 0;
-			db->oldest_due = 0;
-			db->next_wakeup = DT_NOEND;
-			db->failed = 0;
-			memset(&db->counts, 0, sizeof(db->counts));
-			db->message[0] = '\0';
-		}
-		SpinLockRelease(&candidate->mutex);
+		LWLockRelease(ts_shared->lock);
+		LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+		db = shared_find_database(database);
+		if (db == NULL)
+			db = shared_allocate_database(database);
 	}
 	if (db != NULL)
 	{

@@ -38,6 +38,7 @@ static const struct
 	Oid			type;
 	bool		supported;
 }			spec_params[ADD_NPARAMS] =
+
 {
 	[ADD_CALLBACK] = {"callback", TEXTOID, true},
 	[ADD_RUN_AT] = {"run_at", TIMESTAMPTZOID, true},
@@ -261,7 +262,7 @@ spec_kwargs(const Datum *values, const bool *nulls)
 	{
 		JsonbValue	scalar;
 		bool		is_string = JB_ROOT_IS_SCALAR(kwargs) &&
-			JsonbExtractScalar(&kwargs->root, &scalar) && scalar.type == jbvString;
+		JsonbExtractScalar(&kwargs->root, &scalar) && scalar.type == jbvString;
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

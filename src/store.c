@@ -84,7 +84,7 @@ static struct
 	Oid			alarm;
 	Oid			sequence;
 	Oid			indexes[STORE_NINDEXES];
-} oids;
+}			oids;
 
 static void
 store_relcache_callback(Datum arg, Oid relid)

@@ -11,7 +11,8 @@
  *		store.c			the tables task and alarm, by direct access
  *		queue.c			reading alarms in the order they are due
  *		recurrence.c	the grid of times of a recurring task
- *		callback.c		from a name and kwargs to a call
+ *		resolve.c		which function a callback's name means
+ *		callback.c		from a function and kwargs to a call
  *		spec.c			the parameters of add_task, checked
  *		api_add.c		add_task, add_tasks
  *		api_change.c	pause, resume, remove, re-time
@@ -137,7 +138,7 @@ typedef struct TsDatabase
 	/* what the view status shows */
 	bool		disabled;
 	int			due;
-	TimestampTz oldest_due;		/* 0 if none */
+	TimestampTz oldest_due;		/* DT_NOEND if none */
 	TimestampTz next_wakeup;	/* DT_NOEND if none */
 	int64		failed;			/* tasks, as last counted */
 	TsCounts	counts;
@@ -361,6 +362,15 @@ extern bool recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zo
 							TimestampTz after, TimestampTz *next);
 
 /* ------------------------------------------------------------------------
+ * resolve.c
+ */
+extern List *resolve_name(const char *name);
+extern char *resolve_qualify(const char *name);
+extern char *resolve_qualified_name(Oid funcid);
+extern int	resolve_input_arguments(Oid funcid, char ***names, Oid **types, int *ndefaults);
+extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
+
+/* ------------------------------------------------------------------------
  * callback.c
  */
 
@@ -368,7 +378,6 @@ extern bool recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zo
 typedef struct Callback Callback;
 
 extern void callback_init(void);
-extern char *callback_qualify(const char *name);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
 extern void callback_prune(void);
 extern const char *callback_name(const Callback *callback);
@@ -473,7 +482,14 @@ extern void outcome_failed(Store *store, const RunStart *start, int sqlerrcode,
 /* ------------------------------------------------------------------------
  * run.c
  */
-extern void run_task(int64 id, TsReport *report);
+typedef enum RunResult
+{
+	RUN_NONE,					/* it was not to run */
+	RUN_SUCCEEDED,
+	RUN_FAILED
+}			RunResult;
+
+extern RunResult run_task(int64 id, TsReport *report);
 
 /* ------------------------------------------------------------------------
  * worker.c

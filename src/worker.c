@@ -198,6 +198,25 @@ worker_apply_settings(void)
 	SetConfigOption("synchronous_commit", mode, PGC_USERSET, PGC_S_OVERRIDE);
 }
 
+/* Adds a run to the figures of the view status. */
+static void
+worker_count(RunResult result)
+{
+	TimestampTz now = result == RUN_FAILED ? GetCurrentTimestamp() : 0;
+
+	if (result == RUN_NONE)
+		return;
+	SpinLockAcquire(&my_db->mutex);
+	if (result == RUN_SUCCEEDED)
+		my_db->counts.runs_ok++;
+	else
+	{
+		my_db->counts.runs_failed++;
+		my_db->counts.last_failure_at = now;
+	}
+	SpinLockRelease(&my_db->mutex);
+}
+
 /* Runs tasks until there are none left. */
 static void
 worker_run_handed(MemoryContext context)
@@ -210,7 +229,7 @@ worker_run_handed(MemoryContext context)
 	{
 		used_temp_namespace = false;
 		MemoryContextSwitchTo(context);
-		run_task(id, &report);
+		worker_count(run_task(id, &report));
 		worker_reset_session(used_temp_namespace);
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
