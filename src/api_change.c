@@ -43,6 +43,8 @@ change_pause(Store *store, AlarmRow *alarm, TimestampTz now)
 		return false;
 	ROW_SET(TimestampTz, alarm, alarm_paused_at, now);
 	store_update_alarm(store, alarm);
+	notes_add_gone(ROW_GET(TimestampTz, alarm, alarm_run_at),
+				   ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
 	return true;
 }
 
@@ -65,6 +67,8 @@ change_remove(Store *store, AlarmRow *alarm, TimestampTz now)
 	TaskRow		task;
 
 	store_delete_alarm(store, alarm);
+	notes_add_gone(ROW_GET(TimestampTz, alarm, alarm_run_at),
+				   ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
 	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task))
 		store_delete_task(store, &task);
 	return true;

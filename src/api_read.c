@@ -329,7 +329,7 @@ ts_status(PG_FUNCTION_ARGS)
 		values[4] = Int32GetDatum(running);
 		values[5] = Int64GetDatum(due);
 		values[6] = TimestampTzGetDatum(oldest_due);
-		nulls[6] = (due == 0);
+		nulls[6] = (oldest_due == DT_NOEND);
 		values[7] = Int64GetDatum(failed);
 		values[8] = TimestampTzGetDatum(next_wakeup);
 		nulls[8] = (next_wakeup == DT_NOEND);

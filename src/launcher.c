@@ -11,8 +11,8 @@
  * which a worker has been asked.  Whoever writes that there sets its latch.
  *
  * All our processes share the server's max_worker_processes with others.  The
- * launcher leaves two of them free, always, and waits with what it was asked
- * for until there is room again.
+ * launcher leaves two of them to others, always, and waits with what it was
+ * asked for until there is room again, which the view status says.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -30,7 +30,6 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "replication/logicallauncher.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -42,9 +41,6 @@
 
 #include "compat.h"
 #include "taskshed.h"
-
-/* Slots of max_worker_processes that are left to others. */
-#define SLOTS_LEFT_FREE		2
 
 /* Databases looked into at the same time after start. */
 #define PROBES				3
@@ -155,10 +151,9 @@ static bool
 launcher_has_room(void)
 {
 	static TimestampTz complained_at = 0;
-	int			others = SLOTS_LEFT_FREE + (max_logical_replication_workers > 0 ? 1 : 0);
 	TimestampTz now;
 
-	if (launcher_count_processes() + others < max_worker_processes)
+	if (launcher_count_processes() + TS_SLOTS_LEFT_FREE < max_worker_processes)
 		return true;
 	now = GetCurrentTimestamp();
 	if (now - complained_at >= COMPLAINT_INTERVAL)
@@ -167,7 +162,7 @@ launcher_has_room(void)
 		ereport(LOG,
 				(errmsg("taskshed has no room for another process"),
 				 errdetail("It has %d, and leaves %d of max_worker_processes = %d to others.",
-						   launcher_count_processes(), others, max_worker_processes),
+						   launcher_count_processes(), TS_SLOTS_LEFT_FREE, max_worker_processes),
 				 errhint("Increase max_worker_processes, or lower taskshed.max_workers.")));
 	}
 	return false;
@@ -290,6 +285,22 @@ launcher_may_serve(TsDatabase *db)
 	return may;
 }
 
+/* Says in the view status that a database waits for a slot, or no longer does. */
+static void
+launcher_say_no_room(Oid database, bool no_room)
+{
+	static const char *const message =
+	"waiting for a slot of max_worker_processes; increase that setting";
+	TsDatabase *db = shared_find_database(database);
+
+	if (db == NULL)
+		return;
+	if (no_room)
+		shared_set_message(db, message);
+	else if (strcmp(db->message, message) == 0)
+		shared_set_message(db, NULL);
+}
+
 /* Starts what was asked for.  Returns when to look again, in ms; -1: never. */
 static long
 launcher_start_asked(void)
@@ -362,6 +373,8 @@ launcher_start_asked(void)
 			SpinLockRelease(&worker->mutex);
 			worker_handles[i] = launcher_start("taskshed worker", "ts_worker_main",
 											   Int32GetDatum(i), generation, database);
+			if (worker_handles[i] != NULL)
+				launcher_say_no_room(database, false);
 		}
 		if (worker_handles[i] == NULL)
 		{
@@ -369,6 +382,7 @@ launcher_start_asked(void)
 			worker->state = TS_WORKER_ASKED;
 			SpinLockRelease(&worker->mutex);
 			delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
+			launcher_say_no_room(database, true);
 		}
 	}
 	return delay;

@@ -300,6 +300,27 @@ lookahead_find(int64 id)
 	return hash_search(tasks, &id, HASH_FIND, NULL);
 }
 
+/* How many tasks of those that are known are waiting though due. */
+int
+lookahead_count_due(TimestampTz now, TimestampTz *oldest)
+{
+	HASH_SEQ_STATUS scan;
+	LookaheadTask *task;
+	int			n = 0;
+
+	*oldest = DT_NOEND;
+	hash_seq_init(&scan, tasks);
+	while ((task = hash_seq_search(&scan)) != NULL)
+	{
+		if (task->slot < 0 && task->key.run_at <= now)
+		{
+			n++;
+			*oldest = Min(*oldest, task->key.run_at);
+		}
+	}
+	return n;
+}
+
 /* A waiting task goes to the worker in that slot. */
 void
 lookahead_hand_out(LookaheadTask *task, int slot)

@@ -141,6 +141,17 @@ notes_add(TimestampTz run_at, int64 id, Oid owner)
 		mine.reread_from = Min(mine.reread_from, run_at);
 }
 
+/*
+ * An alarm that was to go off at run_at will not.  The scheduler need not be
+ * told, but if it is, it starts no worker for it.
+ */
+void
+notes_add_gone(TimestampTz run_at, int64 id, Oid owner)
+{
+	if (mine.n < NOTES_KEPT)
+		notes_add(run_at, id, owner);
+}
+
 /* The database is to have a scheduler, whatever is in its queue. */
 void
 notes_want_scheduler(void)

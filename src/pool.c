@@ -67,19 +67,6 @@ static PoolWorker *pool = NULL;
 static int	nworkers;
 static int	nretiring;
 
-/* Writes into the view status why a role's tasks do not run; NULL: they do. */
-static void
-pool_message(Oid database, const char *message)
-{
-	TsDatabase *db = shared_find_database(database);
-
-	if (db == NULL)
-		return;
-	SpinLockAcquire(&db->mutex);
-	strlcpy(db->message, message != NULL ? message : "", sizeof(db->message));
-	SpinLockRelease(&db->mutex);
-}
-
 /* A worker of ours has gone, or never come. */
 static void
 pool_lost(Oid database, int slot, int64 running_id)
@@ -96,7 +83,7 @@ pool_lost(Oid database, int slot, int64 running_id)
 		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
 		snprintf(message, sizeof(message),
 				 "workers of the role with OID %u do not start; see the server log", queue->role);
-		pool_message(database, message);
+		shared_set_message(shared_find_database(database), message);
 	}
 	lookahead_lost_worker(slot, running_id);
 	mine->known = false;
@@ -193,7 +180,7 @@ pool_collect(Oid database)
 		if (state == TS_WORKER_READY && mine->state != TS_WORKER_READY)
 		{
 			if (mine->queue->failed_starts > 0)
-				pool_message(database, NULL);
+				shared_set_message(shared_find_database(database), NULL);
 			mine->queue->failed_starts = 0;
 		}
 		mine->state = state;
@@ -450,17 +437,16 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 
 /*
  * Hands out what is due and sees to it that there are workers.  Returns when
- * there will be something to do again if nothing happens before.
+ * there will be something to do again if nothing happens before, and whether
+ * anything that is due is left.
  */
 TimestampTz
-pool_dispatch(Oid database, TimestampTz now, PoolDue *due)
+pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 {
 	TimestampTz wake = DT_NOEND;
 	RoleQueue  *queue;
 
-	due->count = 0;
-	due->oldest = DT_NOEND;
-
+	*backlog = false;
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		if (pool[i].known && pool[i].unstarted > 0 && pool_is_slow(&pool[i], now))
@@ -489,9 +475,7 @@ pool_dispatch(Oid database, TimestampTz now, PoolDue *due)
 
 		if (task->key.run_at <= now)
 		{
-			/* at least these; those behind the frontier are not counted */
-			due->count += queue->nwaiting;
-			due->oldest = Min(due->oldest, task->key.run_at);
+			*backlog = true;
 			wake = Min(wake, pool_ask(database, queue, now));
 		}
 		else if (queue->nworkers == 0 && task->key.run_at - START_AHEAD <= now)

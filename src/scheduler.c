@@ -53,6 +53,9 @@
 /* The failed tasks are counted at most this often (us). */
 #define COUNT_INTERVAL		(30 * USECS_PER_SEC)
 
+/* The tasks that are due and waiting are counted at most this often (us). */
+#define DUE_INTERVAL		(100 * INT64CONST(1000))
+
 /* A scheduler that has been up this long (us) was well started. */
 #define WELL_STARTED		(10 * USECS_PER_SEC)
 
@@ -75,6 +78,7 @@ scheduler_exit(int code, Datum arg)
 	my_db->scheduler_pid = 0;
 	my_db->alarm = DT_NOBEGIN;
 	my_db->due = 0;
+	my_db->oldest_due = DT_NOEND;
 	my_db->next_wakeup = DT_NOEND;
 	if (no_extension)
 		my_db->state = TS_DB_IDLE;
@@ -210,14 +214,29 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
  * Returns false if there are notes again, so that this is no time to sleep.
  */
 static bool
-scheduler_publish(const PoolDue *due, TimestampTz wake)
+scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
 {
+	static int	due = 0;
+	static TimestampTz oldest_due = DT_NOEND;
+	static TimestampTz counted_at = 0;
 	bool		sleep;
+
+	/* counting takes longer than a round of a busy scheduler may */
+	if (!backlog)
+	{
+		due = 0;
+		oldest_due = DT_NOEND;
+	}
+	else if (due == 0 || now - counted_at >= DUE_INTERVAL)
+	{
+		due = lookahead_count_due(now, &oldest_due);
+		counted_at = now;
+	}
 
 	SpinLockAcquire(&my_db->mutex);
 	my_db->disabled = !ts_enabled;
-	my_db->due = due->count;
-	my_db->oldest_due = due->oldest;
+	my_db->due = due;
+	my_db->oldest_due = oldest_due;
 	my_db->next_wakeup = wake;
 	sleep = (my_db->notes_head == my_db->notes_tail && my_db->reread_from == DT_NOEND);
 	if (sleep)
@@ -289,8 +308,8 @@ ts_scheduler_main(Datum main_arg)
 
 	for (;;)
 	{
-		PoolDue		due = {0, DT_NOEND};
 		TimestampTz now;
+		bool		backlog = false;
 		bool		count_failed;
 
 		ResetLatch(MyLatch);
@@ -304,8 +323,8 @@ ts_scheduler_main(Datum main_arg)
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
 		now = GetCurrentTimestamp();
-		wake = ts_enabled ? pool_dispatch(database, now, &due) : DT_NOEND;
-		if (!lookahead_wants_reading() && scheduler_publish(&due, wake))
+		wake = ts_enabled ? pool_dispatch(database, now, &backlog) : DT_NOEND;
+		if (!lookahead_wants_reading() && scheduler_publish(now, backlog, wake))
 			scheduler_sleep(wake);
 	}
 }

@@ -244,6 +244,15 @@ shared_want_scheduler(TsDatabase *db)
 		shared_wake_launcher();
 }
 
+/* Says in the view status what keeps tasks from running; NULL: nothing does. */
+void
+shared_set_message(TsDatabase *db, const char *message)
+{
+	SpinLockAcquire(&db->mutex);
+	strlcpy(db->message, message != NULL ? message : "", sizeof(db->message));
+	SpinLockRelease(&db->mutex);
+}
+
 void
 shared_wake_launcher(void)
 {

@@ -13,6 +13,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
 
@@ -121,15 +122,24 @@ ts_check_preload(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* CREATE EXTENSION ends with this. */
 PG_FUNCTION_INFO_V1(ts_start_scheduler);
 Datum
 ts_start_scheduler(PG_FUNCTION_ARGS)
 {
-	if (!IsBinaryUpgrade)
-	{
-		ts_require_preload();
-		notes_want_scheduler();
-	}
+	/* the launcher, this database's scheduler, its workers */
+	int			needed = 1 + 1 + ts_max_workers + TS_SLOTS_LEFT_FREE;
+
+	if (IsBinaryUpgrade)
+		PG_RETURN_VOID();
+	ts_require_preload();
+	notes_want_scheduler();
+	if (max_worker_processes < needed)
+		ereport(WARNING,
+				(errmsg("max_worker_processes is too low for taskshed.max_workers"),
+				 errdetail("It is %d, and %d are needed for the launcher, this database's scheduler, %d workers and the %d left to others.",
+						   max_worker_processes, needed, ts_max_workers, TS_SLOTS_LEFT_FREE),
+				 errhint("Increase max_worker_processes, or lower taskshed.max_workers. Fewer tasks will run at the same time.")));
 	PG_RETURN_VOID();
 }
 

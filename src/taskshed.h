@@ -62,6 +62,12 @@ extern void ts_require_preload(void);
  * shared.c
  */
 
+/*
+ * Slots of max_worker_processes that are left to others, the server's logical
+ * replication launcher being one of them.
+ */
+#define TS_SLOTS_LEFT_FREE	2
+
 /* Databases that can have a scheduler at the same time. */
 #define TS_MAX_DATABASES	256
 
@@ -205,6 +211,7 @@ extern void shared_want_scheduler(TsDatabase *db);
 extern void shared_wake_launcher(void);
 extern void shared_wake_scheduler(TsDatabase *db);
 extern TsWorker *shared_ask_worker(Oid database, Oid role);
+extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
 extern void shared_process_interrupts(void);
 
@@ -213,6 +220,7 @@ extern void shared_process_interrupts(void);
  */
 extern void notes_init(void);
 extern void notes_add(TimestampTz run_at, int64 id, Oid owner);
+extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
 
 /* ------------------------------------------------------------------------
@@ -538,6 +546,7 @@ extern bool lookahead_wants_reading(void);
 extern void lookahead_read(Store *store, Snapshot snapshot);
 extern LookaheadTask *lookahead_first(RoleQueue *queue);
 extern LookaheadTask *lookahead_find(int64 id);
+extern int	lookahead_count_due(TimestampTz now, TimestampTz *oldest);
 extern void lookahead_hand_out(LookaheadTask *task, int slot);
 extern void lookahead_take_back(LookaheadTask *task);
 extern void lookahead_adopt(int64 id, Oid role, int slot);
@@ -547,16 +556,8 @@ extern void lookahead_lost_worker(int slot, int64 running_id);
 /* ------------------------------------------------------------------------
  * pool.c
  */
-
-/* What the scheduler knows of its database's tasks that are due. */
-typedef struct PoolDue
-{
-	int			count;
-	TimestampTz oldest;
-} PoolDue;
-
 extern void pool_collect(Oid database);
-extern TimestampTz pool_dispatch(Oid database, TimestampTz now, PoolDue *due);
+extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
 
 /* ------------------------------------------------------------------------
  * scheduler.c
