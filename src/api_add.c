@@ -252,7 +252,7 @@ add_write(Store *store, NewTask *task)
 			id = ROW_GET(Int64, &row, task_id);
 			if (!spec->replace_existing && add_leaves_alone(store, id, now))
 				return;
-			if (store_lock_alarm(store, id, &alarm))
+			if (store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok)
 			{
 				/* who has waited for the lock finds another row */
 				if (!store_get_task(store, id, &row))

@@ -94,7 +94,8 @@ change_by_id(Store *store, int64 id, TaskChange change, TimestampTz arg)
 	AlarmRow	alarm;
 
 	CHECK_FOR_INTERRUPTS();
-	return store_lock_alarm(store, id, &alarm) && change(store, &alarm, arg);
+	return store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok &&
+		change(store, &alarm, arg);
 }
 
 static bool

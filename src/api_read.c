@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
@@ -73,7 +74,10 @@ fetch_execute(FetchQuery which, Oid owner, Datum selector)
 			elog(ERROR, "could not prepare a query: %s", SPI_result_code_string(SPI_result));
 		plans[which] = plan;
 	}
-	if (SPI_execute_plan(plans[which], values, NULL, true, 0) != SPI_OK_SELECT)
+
+	/* not read-only: see what this statement has done before */
+	CommandCounterIncrement();
+	if (SPI_execute_plan(plans[which], values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not execute a query: %s", SPI_result_code_string(SPI_result));
 }
 
@@ -158,8 +162,8 @@ ts_try_task(PG_FUNCTION_ARGS)
 						text_to_cstring(PG_GETARG_TEXT_PP(0))),
 				 errhint("A task can be tried by its owner only; SET ROLE to it first.")));
 
-	kwargs = DatumGetJsonbP(ROW_GET(Pointer, &task, task_kwargs));
-	callback = callback_prepare(TextDatumGetCString(ROW_GET(Pointer, &task, task_callback)), kwargs);
+	kwargs = DatumGetJsonbP(ROW_DATUM(&task, task_kwargs));
+	callback = callback_prepare(TextDatumGetCString(ROW_DATUM(&task, task_callback)), kwargs);
 	result = callback_execute_here(callback, callback_bind(callback, kwargs));
 	if (result == NULL)
 		PG_RETURN_NULL();

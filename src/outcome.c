@@ -20,8 +20,10 @@
 
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "taskshed.h"
@@ -29,8 +31,13 @@
 /* A task with catch_up skip starts this late at most, in microseconds. */
 #define SKIP_START_WITHIN	USECS_PER_SEC
 
+/* How often (ms) a run that waits looks for a deadlock. */
+#define DEADLOCK_CHECK		10
+
 /* Longest error message kept in a task's row, in bytes. */
 #define MAX_ERROR_LENGTH	2048
+
+static TimeoutId deadlock_check;
 
 /* Takes from a task's rows what a run needs to know of them at its end. */
 void
@@ -44,8 +51,8 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	start->recurring = !ROW_ISNULL(task, task_every);
 	if (start->recurring)
 		start->every = *ROW_GET(IntervalP, task, task_every);
-	start->zone = pg_tzset(TextDatumGetCString(ROW_GET(Pointer, task, task_timezone)));
-	start->catch_up = *VARDATA_ANY(DatumGetTextPP(ROW_GET(Pointer, task, task_catch_up)));
+	start->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
+	start->catch_up = *VARDATA_ANY(DatumGetTextPP(ROW_DATUM(task, task_catch_up)));
 }
 
 /* Is it too late for this run? */
@@ -75,12 +82,34 @@ outcome_next(const RunStart *start, bool missed, TimestampTz *next)
 	return recurrence_next(start->anchor, &start->every, start->zone, after, next);
 }
 
+/*
+ * Once a worker.  The server looks for a deadlock once in each wait, and the
+ * one who makes it complete finds it.  A run looks again and again instead,
+ * so that it finds a deadlock first whoever has begun to wait last.
+ */
+void
+outcome_init(void)
+{
+	deadlock_check = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
+}
+
 /* Locks the alarm; false if the run's outcome has nowhere to go. */
 static bool
 outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
+	TM_Result	result = store_lock_alarm(store, start->id, alarm, LockWaitSkip);
+
+	if (result == TM_WouldBlock)
+	{
+		enable_timeout_every(deadlock_check,
+							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DEADLOCK_CHECK),
+							 DEADLOCK_CHECK);
+		result = store_lock_alarm(store, start->id, alarm, LockWaitBlock);
+		disable_timeout(deadlock_check, false);
+	}
+
 	report->id = start->id;
-	if (!store_lock_alarm(store, start->id, alarm))
+	if (result == TM_Deleted)
 	{
 		report->fate = TS_FATE_GONE;
 		return false;

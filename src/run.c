@@ -43,13 +43,6 @@
  */
 #define CONFLICT_RETRIES	5
 
-/*
- * A deadlock between the end of a run and somebody who changes its task is
- * found this soon after the run starts to wait, in ms, so that the run is the
- * one to give way.
- */
-#define RUN_DEADLOCK_TIMEOUT	10
-
 /* What is known of the task that is being run. */
 typedef struct Run
 {
@@ -68,7 +61,6 @@ typedef struct Surroundings
 {
 	int			synchronous_commit;
 	int			lock_timeout;
-	int			deadlock_timeout;
 } Surroundings;
 
 static void
@@ -76,7 +68,6 @@ surroundings_save(Surroundings *saved)
 {
 	saved->synchronous_commit = synchronous_commit;
 	saved->lock_timeout = LockTimeout;
-	saved->deadlock_timeout = DeadlockTimeout;
 }
 
 static void
@@ -84,7 +75,6 @@ surroundings_restore(const Surroundings *saved)
 {
 	synchronous_commit = saved->synchronous_commit;
 	LockTimeout = saved->lock_timeout;
-	DeadlockTimeout = saved->deadlock_timeout;
 }
 
 /* From here to the end of the transaction only our own code runs. */
@@ -94,7 +84,6 @@ run_enter_bookkeeping(void)
 	HOLD_CANCEL_INTERRUPTS();
 	XactReadOnly = false;
 	LockTimeout = 0;
-	DeadlockTimeout = Min(DeadlockTimeout, RUN_DEADLOCK_TIMEOUT);
 }
 
 /*
@@ -141,9 +130,9 @@ run_read(Run *run)
 	outcome_start(&run->start, &task, &alarm, now);
 	run->started = true;
 	old = MemoryContextSwitchTo(run->context);
-	run->task_id = TextDatumGetCString(ROW_GET(Pointer, &task, task_task_id));
-	run->callback = TextDatumGetCString(ROW_GET(Pointer, &task, task_callback));
-	run->kwargs = DatumGetJsonbPCopy(ROW_GET(Pointer, &task, task_kwargs));
+	run->task_id = TextDatumGetCString(ROW_DATUM(&task, task_task_id));
+	run->callback = TextDatumGetCString(ROW_DATUM(&task, task_callback));
+	run->kwargs = DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs));
 	MemoryContextSwitchTo(old);
 	return true;
 }

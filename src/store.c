@@ -303,22 +303,22 @@ store_get_alarm(Store *store, int64 id, AlarmRow *row)
 
 /*
  * Locks a task's alarm against all other writers until the end of the
- * transaction, waiting for them, and reads its newest version.  Returns false
- * if the task is gone.
+ * transaction and reads its newest version.  Returns TM_Ok, TM_Deleted if the
+ * task is gone, or, if the policy is not to wait for them, TM_WouldBlock.
  */
-bool
-store_lock_alarm(Store *store, int64 id, AlarmRow *row)
+TM_Result
+store_lock_alarm(Store *store, int64 id, AlarmRow *row, LockWaitPolicy wait_policy)
 {
 	TM_Result	result;
 	TM_FailureData tmfd;
 	HeapTuple	tuple;
 
 	if (!store_get_alarm(store, id, row))
-		return false;
+		return TM_Deleted;
 
 	result = table_tuple_lock(store->alarm, &row->tid, SnapshotAny, store->alarm_slot,
 							  GetCurrentCommandId(false), LockTupleExclusive,
-							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							  wait_policy, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
 							  &tmfd);
 	switch (result)
 	{
@@ -326,7 +326,9 @@ store_lock_alarm(Store *store, int64 id, AlarmRow *row)
 			break;
 
 		case TM_Deleted:
-			return false;
+		case TM_WouldBlock:
+			ExecClearTuple(store->alarm_slot);
+			return result;
 
 		default:
 			elog(ERROR, "unexpected result %d of locking the alarm of task " INT64_FORMAT,
@@ -337,7 +339,7 @@ store_lock_alarm(Store *store, int64 id, AlarmRow *row)
 	row->tid = store->alarm_slot->tts_tid;
 	heap_deform_tuple(tuple, RelationGetDescr(store->alarm), row->values, row->nulls);
 	ExecClearTuple(store->alarm_slot);
-	return true;
+	return TM_Ok;
 }
 
 /* The ids of the tasks that an index finds, in its order, as an array of *n. */

@@ -162,16 +162,16 @@ ts_alarm_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function taskshed._alarm_changed() must be called by its trigger")));
 	if (ts_shared == NULL)
-		PG_RETURN_NULL();
+		PG_RETURN_POINTER(NULL);
 
 	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
 	desc = RelationGetDescr(trigger->tg_relation);
 	if (desc->natts < Natts_alarm)
-		PG_RETURN_NULL();
+		PG_RETURN_POINTER(NULL);
 	id = heap_getattr(row, Anum_alarm_id, desc, &nulls[0]);
 	run_at = heap_getattr(row, Anum_alarm_run_at, desc, &nulls[1]);
 	owner = heap_getattr(row, Anum_alarm_owner, desc, &nulls[2]);
 	if (!nulls[0] && !nulls[1] && !nulls[2])
 		notes_add(DatumGetTimestampTz(run_at), DatumGetInt64(id), DatumGetObjectId(owner));
-	PG_RETURN_NULL();
+	PG_RETURN_POINTER(NULL);
 }

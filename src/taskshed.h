@@ -36,6 +36,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "lib/pairingheap.h"
 #include "nodes/execnodes.h"
@@ -289,10 +290,12 @@ typedef struct AlarmRow
 	bool		nulls[Natts_alarm];
 } AlarmRow;
 
-/* The value of a column that is not null: ROW_GET(Int64, row, alarm_id). */
-#define ROW_GET(type, row, column) \
+/* The value of a column that is not null, as in ROW_GET(Int64, row, alarm_id). */
+#define ROW_DATUM(row, column) \
 	(AssertMacro(!(row)->nulls[Anum_##column - 1]), \
-	 DatumGet##type((row)->values[Anum_##column - 1]))
+	 (row)->values[Anum_##column - 1])
+#define ROW_GET(type, row, column) \
+	DatumGet##type(ROW_DATUM(row, column))
 #define ROW_ISNULL(row, column) \
 	((row)->nulls[Anum_##column - 1])
 #define ROW_SET(type, row, column, value) \
@@ -327,7 +330,8 @@ extern bool store_get_task(Store *store, int64 id, TaskRow *row);
 extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
 extern int64 *store_find_owned(Store *store, Oid owner, int *n);
 extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
-extern bool store_lock_alarm(Store *store, int64 id, AlarmRow *row);
+extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
+								  LockWaitPolicy wait_policy);
 extern void store_insert_task(Store *store, TaskRow *row);
 extern bool store_try_insert_task(Store *store, TaskRow *row);
 extern void store_update_task(Store *store, TaskRow *row);
@@ -479,6 +483,7 @@ typedef struct RunStart
 	char		catch_up;		/* 'c'oalesce, 'a'll or 's'kip */
 } RunStart;
 
+extern void outcome_init(void);
 extern void outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
 						  TimestampTz now);
 extern bool outcome_is_missed(const RunStart *start);

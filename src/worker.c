@@ -285,6 +285,7 @@ ts_worker_main(Datum main_arg)
 	SetConfigOption("application_name", "taskshed worker", PGC_USERSET, PGC_S_OVERRIDE);
 	worker_apply_settings();
 	RegisterXactCallback(worker_xact_callback, NULL);
+	outcome_init();
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
