@@ -5,13 +5,14 @@
 COMMENT ON SCHEMA taskshed IS
 'taskshed: calls SQL functions at the times they are scheduled for. GRANT USAGE on this schema to the roles that may schedule.';
 
--- The functions below fail here, with advice, unless the server preloads the library.
-CREATE FUNCTION taskshed._check_preload() RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_check_preload';
-COMMENT ON FUNCTION taskshed._check_preload() IS
-'Internal. Raises 55000 unless the server was started with taskshed in shared_preload_libraries.';
+-- Fails with advice unless the server preloads the library and the schema is in safe hands.
+CREATE FUNCTION taskshed._check_install() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_check_install';
+REVOKE ALL ON FUNCTION taskshed._check_install() FROM PUBLIC;
+COMMENT ON FUNCTION taskshed._check_install() IS
+'Internal. Raises an error unless the extension can be installed here.';
 
-SELECT taskshed._check_preload();
+SELECT taskshed._check_install();
 
 
 /*
@@ -28,6 +29,7 @@ CREATE TABLE taskshed.task (
 	owner oid NOT NULL,
 	created_at timestamptz NOT NULL,
 	owner_name name COLLATE "C" NOT NULL,
+	is_alias boolean NOT NULL,
 	task_id text COLLATE "C" NOT NULL,
 	group_id text COLLATE "C",
 	callback text COLLATE "C" NOT NULL,
@@ -62,9 +64,10 @@ COMMENT ON COLUMN taskshed.task.id IS 'Internal key; new when a task is removed 
 COMMENT ON COLUMN taskshed.task.owner IS 'OID of the role that the task runs as.';
 COMMENT ON COLUMN taskshed.task.created_at IS 'When the task was first added.';
 COMMENT ON COLUMN taskshed.task.owner_name IS 'Name that the owner had when the task was last written, for a restore into another server.';
+COMMENT ON COLUMN taskshed.task.is_alias IS 'Whether callback is an alias of the owner''s rather than a function.';
 COMMENT ON COLUMN taskshed.task.task_id IS 'The task''s name, unique for its owner, 1 to 255 characters.';
 COMMENT ON COLUMN taskshed.task.group_id IS 'Group that the task belongs to, 1 to 255 characters, or NULL.';
-COMMENT ON COLUMN taskshed.task.callback IS 'Schema-qualified name of the function that is called.';
+COMMENT ON COLUMN taskshed.task.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
 COMMENT ON COLUMN taskshed.task.kwargs IS 'Named arguments of the callback, a JSON object.';
 COMMENT ON COLUMN taskshed.task.run_type IS 'once or recurring.';
 COMMENT ON COLUMN taskshed.task.every IS 'Interval between the times of a recurring task.';
@@ -95,6 +98,7 @@ CREATE TABLE taskshed.alarm (
 	failures_in_row integer NOT NULL,
 	failed boolean NOT NULL,
 	paused_at timestamptz,
+	previous_run_at timestamptz,
 	last_run_at timestamptz,
 	last_status text COLLATE "C",
 	last_sqlstate text COLLATE "C",
@@ -115,6 +119,7 @@ COMMENT ON COLUMN taskshed.alarm.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.alarm.failures_in_row IS 'Failed runs since the last one that succeeded.';
 COMMENT ON COLUMN taskshed.alarm.failed IS 'True for a task that has failed for good and will not run again by itself.';
 COMMENT ON COLUMN taskshed.alarm.paused_at IS 'When the task was paused; NULL when it is not.';
+COMMENT ON COLUMN taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
 COMMENT ON COLUMN taskshed.alarm.last_run_at IS 'When the last run started.';
 COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed or missed.';
 COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
@@ -123,9 +128,26 @@ COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by own
 COMMENT ON INDEX taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
 COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed.';
 
+CREATE TABLE taskshed.callback (
+	owner oid NOT NULL,
+	owner_name name COLLATE "C" NOT NULL,
+	name text COLLATE "C" NOT NULL,
+	callback text COLLATE "C" NOT NULL,
+	CONSTRAINT callback_pkey PRIMARY KEY (owner, name),
+	CONSTRAINT callback_name_length CHECK (length(name) BETWEEN 1 AND 255)
+) USING heap;
+
+COMMENT ON TABLE taskshed.callback IS 'Aliases of callbacks. Read it through the view callbacks.';
+COMMENT ON COLUMN taskshed.callback.owner IS 'OID of the role whose tasks can use the alias.';
+COMMENT ON COLUMN taskshed.callback.owner_name IS 'Name that the owner had when the alias was last written, for a restore into another server.';
+COMMENT ON COLUMN taskshed.callback.name IS 'The alias, unique for its owner, 1 to 255 characters.';
+COMMENT ON COLUMN taskshed.callback.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
+COMMENT ON INDEX taskshed.callback_pkey IS 'Finds an alias by its owner and name.';
+
 -- Rows that arrive by a restore or by hand reach the scheduler through this.
 CREATE FUNCTION taskshed._alarm_changed() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_alarm_changed';
+REVOKE ALL ON FUNCTION taskshed._alarm_changed() FROM PUBLIC;
 COMMENT ON FUNCTION taskshed._alarm_changed() IS
 'Internal. Tells the scheduler of rows that were written without the functions of the extension.';
 
@@ -138,6 +160,7 @@ COMMENT ON TRIGGER alarm_changed ON taskshed.alarm IS
 SELECT pg_catalog.pg_extension_config_dump('taskshed.task_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('taskshed.task', '');
 SELECT pg_catalog.pg_extension_config_dump('taskshed.alarm', '');
+SELECT pg_catalog.pg_extension_config_dump('taskshed.callback', '');
 
 
 /* Scheduling */
@@ -230,7 +253,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_t
 COMMENT ON FUNCTION taskshed.update_execution_times(taskshed.task_execution_time[], name) IS
 'Moves tasks to new times, which become the anchors of their grids; a failed task is scheduled again, a paused one stays paused. Returns how many there were.';
 
-CREATE FUNCTION taskshed.update_execution_time(task_id text, run_at timestamptz, owner name DEFAULT NULL)
+CREATE FUNCTION taskshed.update_execution_time(task_id text, run_at timestamptz DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_time';
 COMMENT ON FUNCTION taskshed.update_execution_time(text, timestamptz, name) IS
@@ -247,6 +270,36 @@ RETURNS timestamptz
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_next_wakeup';
 COMMENT ON FUNCTION taskshed.next_wakeup() IS
 'Earliest run_at of the tasks that the current user may see and that are neither paused nor failed; NULL when there is none.';
+
+
+CREATE FUNCTION taskshed.current_task(
+	OUT task_id text, OUT group_id text, OUT run_at timestamptz, OUT attempt integer,
+	OUT lag interval, OUT previous_run_at timestamptz)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_current_task';
+COMMENT ON FUNCTION taskshed.current_task() IS
+'Within a run: the task, the time this run is for, which attempt it is, how late it started, and the time the run before was for. NULL elsewhere.';
+
+
+/* Callbacks */
+
+CREATE FUNCTION taskshed.add_callback(name text, callback text DEFAULT NULL, replace_existing boolean DEFAULT NULL)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_callback';
+COMMENT ON FUNCTION taskshed.add_callback(text, text, boolean) IS
+'Makes name an alias of a function or procedure for the tasks of the current user. With replace_existing tasks that name it follow. Errors: 42710 name taken, 42883 no such function.';
+
+CREATE FUNCTION taskshed.remove_callback(name text)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_remove_callback';
+COMMENT ON FUNCTION taskshed.remove_callback(text) IS
+'Removes an alias of the current user. Tasks that name it fail until there is one again. Returns whether it was there.';
+
+CREATE PROCEDURE taskshed.execute(command text)
+LANGUAGE c AS 'MODULE_PATHNAME', 'ts_execute';
+REVOKE ALL ON PROCEDURE taskshed.execute(text) FROM PUBLIC;
+COMMENT ON PROCEDURE taskshed.execute(text) IS
+'A callback that runs one SQL command at top level, as its owner; VACUUM and CREATE INDEX CONCURRENTLY can be run too. Not granted to PUBLIC. It can only be scheduled, not called.';
 
 
 /* Part of the interface, not built yet: each raises 0A000. */
@@ -280,28 +333,6 @@ CREATE FUNCTION taskshed.set_owner(new_owner name, task_ids text[] DEFAULT NULL,
 RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
 COMMENT ON FUNCTION taskshed.set_owner(name, text[], text, name) IS 'Gives tasks to another role. Not supported yet: raises 0A000.';
-
-CREATE FUNCTION taskshed.current_task(
-	OUT task_id text, OUT group_id text, OUT run_at timestamptz, OUT attempt integer,
-	OUT lag interval, OUT previous_run_at timestamptz)
-RETURNS record
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.current_task() IS 'The task whose callback is running. Not supported yet: raises 0A000.';
-
-CREATE FUNCTION taskshed.add_callback(name text, callback text DEFAULT NULL, replace_existing boolean DEFAULT NULL)
-RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.add_callback(text, text, boolean) IS 'Registers an alias for a callback. Not supported yet: raises 0A000.';
-
-CREATE FUNCTION taskshed.remove_callback(name text)
-RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.remove_callback(text) IS 'Removes an alias. Not supported yet: raises 0A000.';
-
-CREATE PROCEDURE taskshed.execute(command text)
-LANGUAGE c AS 'MODULE_PATHNAME', 'ts_not_supported';
-REVOKE ALL ON PROCEDURE taskshed.execute(text) FROM PUBLIC;
-COMMENT ON PROCEDURE taskshed.execute(text) IS 'A callback that executes one SQL command. Not supported yet: raises 0A000.';
 
 CREATE FUNCTION taskshed.next_runs(
 	schedule text DEFAULT NULL, timezone text DEFAULT NULL, after timestamptz DEFAULT NULL, n integer DEFAULT NULL,
@@ -341,7 +372,7 @@ COMMENT ON FUNCTION taskshed._running() IS
 
 CREATE FUNCTION taskshed._status(
 	OUT database oid, OUT state text, OUT scheduler_pid integer, OUT workers integer, OUT running integer,
-	OUT due bigint, OUT oldest_due timestamptz, OUT failed bigint, OUT next_wakeup timestamptz,
+	OUT due integer, OUT oldest_due timestamptz, OUT failed integer, OUT next_wakeup timestamptz,
 	OUT runs_ok bigint, OUT runs_failed bigint, OUT last_failure_at timestamptz, OUT message text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'ts_status';
@@ -399,6 +430,40 @@ FROM taskshed.task t
 WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.task_details IS 'Internal. The view tasks with the internal keys.';
+COMMENT ON COLUMN taskshed.task_details.id IS 'Internal key of the task.';
+COMMENT ON COLUMN taskshed.task_details.owner_oid IS 'OID of the role that the task runs as.';
+COMMENT ON COLUMN taskshed.task_details.owner IS 'Role that the task runs as.';
+COMMENT ON COLUMN taskshed.task_details.task_id IS 'The task''s name, unique for its owner.';
+COMMENT ON COLUMN taskshed.task_details.group_id IS 'Group that the task belongs to, or NULL.';
+COMMENT ON COLUMN taskshed.task_details.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
+COMMENT ON COLUMN taskshed.task_details.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
+COMMENT ON COLUMN taskshed.task_details.run_type IS 'once or recurring.';
+COMMENT ON COLUMN taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
+COMMENT ON COLUMN taskshed.task_details.every IS 'Interval between the times of a recurring task.';
+COMMENT ON COLUMN taskshed.task_details.schedule IS 'Cron expression. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.timezone IS 'Time zone in which the days and months of every are counted.';
+COMMENT ON COLUMN taskshed.task_details.until IS 'No run after this time. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.max_runs IS 'No more runs than this. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
+COMMENT ON COLUMN taskshed.task_details.start_within IS 'Longest delay of a start. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.timeout IS 'Longest duration of a run. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.max_attempts IS 'How often a run is tried. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.retry_delay IS 'Delay before the second attempt. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.retry_backoff IS 'Factor by which the delay grows. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.retry_max_delay IS 'Longest delay between attempts. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.history IS 'Which runs are recorded. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.state IS 'running, failed, paused, due or scheduled: the first that fits.';
+COMMENT ON COLUMN taskshed.task_details.paused_at IS 'When the task was paused; NULL when it is not.';
+COMMENT ON COLUMN taskshed.task_details.attempt IS 'Attempts made for run_at so far.';
+COMMENT ON COLUMN taskshed.task_details.running_since IS 'Start of the run in progress.';
+COMMENT ON COLUMN taskshed.task_details.worker_pid IS 'Process of the run in progress.';
+COMMENT ON COLUMN taskshed.task_details.last_run_at IS 'When the last run started.';
+COMMENT ON COLUMN taskshed.task_details.last_status IS 'How the last run ended: succeeded, failed or missed.';
+COMMENT ON COLUMN taskshed.task_details.last_sqlstate IS 'SQLSTATE of the last run''s error.';
+COMMENT ON COLUMN taskshed.task_details.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
+COMMENT ON COLUMN taskshed.task_details.run_count IS 'Runs that have ended, failed ones included.';
+COMMENT ON COLUMN taskshed.task_details.failures_in_row IS 'Failed runs since the last one that succeeded.';
+COMMENT ON COLUMN taskshed.task_details.created_at IS 'When the task was first added.';
 
 CREATE VIEW taskshed.tasks AS
 SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
@@ -410,7 +475,7 @@ COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when 
 COMMENT ON COLUMN taskshed.tasks.owner IS 'Role that the task runs as.';
 COMMENT ON COLUMN taskshed.tasks.task_id IS 'The task''s name, unique for its owner.';
 COMMENT ON COLUMN taskshed.tasks.group_id IS 'Group that the task belongs to, or NULL.';
-COMMENT ON COLUMN taskshed.tasks.callback IS 'Schema-qualified name of the function that is called.';
+COMMENT ON COLUMN taskshed.tasks.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
 COMMENT ON COLUMN taskshed.tasks.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
 COMMENT ON COLUMN taskshed.tasks.run_type IS 'once or recurring.';
 COMMENT ON COLUMN taskshed.tasks.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
@@ -443,7 +508,7 @@ COMMENT ON COLUMN taskshed.tasks.created_at IS 'When the task was first added.';
 CREATE VIEW taskshed.status AS
 SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.due, s.oldest_due,
 	CASE WHEN d.datname = pg_catalog.current_database()
-		THEN (SELECT count(*) FROM taskshed.alarm a WHERE a.failed) ELSE s.failed END AS failed,
+		THEN (SELECT count(*) FROM taskshed.alarm a WHERE a.failed) ELSE s.failed END::integer AS failed,
 	s.next_wakeup, s.runs_ok, s.runs_failed, s.last_failure_at, s.message
 FROM taskshed._status() s JOIN pg_catalog.pg_database d ON d.oid = s.database;
 COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. Counts start again when the server does.';
@@ -469,10 +534,34 @@ SELECT NULL::bigint AS run_id, NULL::name AS owner, NULL::text AS task_id, NULL:
 	NULL::text AS context, NULL::integer AS worker_pid
 WHERE false;
 COMMENT ON VIEW taskshed.runs IS 'History of runs. Not recorded yet: always empty.';
+COMMENT ON COLUMN taskshed.runs.run_id IS 'Number of the run.';
+COMMENT ON COLUMN taskshed.runs.owner IS 'Role that the task runs as.';
+COMMENT ON COLUMN taskshed.runs.task_id IS 'The task.';
+COMMENT ON COLUMN taskshed.runs.group_id IS 'Group that the task belonged to.';
+COMMENT ON COLUMN taskshed.runs.callback IS 'What was called.';
+COMMENT ON COLUMN taskshed.runs.scheduled_at IS 'The time that the run was for.';
+COMMENT ON COLUMN taskshed.runs.started_at IS 'When it started.';
+COMMENT ON COLUMN taskshed.runs.finished_at IS 'When it ended.';
+COMMENT ON COLUMN taskshed.runs.status IS 'succeeded, failed, timeout, cancelled, interrupted or missed.';
+COMMENT ON COLUMN taskshed.runs.attempt IS 'Which attempt it was.';
+COMMENT ON COLUMN taskshed.runs.result IS 'What the callback returned, as text.';
+COMMENT ON COLUMN taskshed.runs.sqlstate IS 'SQLSTATE of the error.';
+COMMENT ON COLUMN taskshed.runs.message IS 'Message of the error.';
+COMMENT ON COLUMN taskshed.runs.detail IS 'Detail of the error.';
+COMMENT ON COLUMN taskshed.runs.hint IS 'Hint of the error.';
+COMMENT ON COLUMN taskshed.runs.context IS 'Context of the error.';
+COMMENT ON COLUMN taskshed.runs.worker_pid IS 'Process that ran it.';
 
-CREATE VIEW taskshed.callbacks AS
-SELECT NULL::name AS owner, NULL::text AS name, NULL::text AS callback WHERE false;
-COMMENT ON VIEW taskshed.callbacks IS 'Aliases of callbacks. Not supported yet: always empty.';
+CREATE VIEW taskshed.callbacks WITH (security_barrier) AS
+SELECT coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = c.owner), c.owner_name) AS owner,
+	c.name, c.callback
+FROM taskshed.callback c
+WHERE pg_catalog.pg_has_role(c.owner, 'USAGE')
+	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
+COMMENT ON VIEW taskshed.callbacks IS 'The aliases of callbacks that the reader may see.';
+COMMENT ON COLUMN taskshed.callbacks.owner IS 'Role whose tasks can use the alias.';
+COMMENT ON COLUMN taskshed.callbacks.name IS 'The alias.';
+COMMENT ON COLUMN taskshed.callbacks.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
 
 CREATE FUNCTION taskshed.fetch_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS SETOF taskshed.tasks
@@ -491,6 +580,7 @@ GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed
 /* Asks for a scheduler in this database when the transaction commits. */
 CREATE FUNCTION taskshed._start_scheduler() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_start_scheduler';
+REVOKE ALL ON FUNCTION taskshed._start_scheduler() FROM PUBLIC;
 COMMENT ON FUNCTION taskshed._start_scheduler() IS
 'Internal. Asks for a scheduler in this database when the transaction commits.';
 

@@ -34,7 +34,8 @@
 typedef struct NewTask
 {
 	TaskSpec	spec;
-	char	   *callback;		/* schema-qualified */
+	char	   *callback;		/* schema-qualified, or an alias */
+	bool		is_alias;
 	int			element;		/* its place in add_tasks' array */
 	Datum		task_id;		/* what is returned */
 } NewTask;
@@ -62,22 +63,28 @@ add_generate_id(void)
 	return id;
 }
 
-/* Finds out whether the callback can be called like this, and its name. */
+/*
+ * Finds out whether the callback can be called like this, and the name under
+ * which it is stored: an alias as it is, for it may be re-pointed.
+ */
 static void
 add_check_callback(NewTask *task)
 {
 	const TaskSpec *spec = &task->spec;
+	char	   *target = alias_find(spec->owner, spec->callback);
 
+	task->is_alias = (target != NULL);
 	if (spec->validate)
 	{
-		Callback   *callback = callback_prepare(spec->callback, spec->kwargs);
+		Callback   *callback = callback_prepare(task->is_alias ? target : spec->callback,
+												spec->kwargs);
 
 		callback_check_privilege(callback, spec->owner);
-		task->callback = pstrdup(callback_name(callback));
-		(void) callback_bind(callback, spec->kwargs);
+		task->callback = task->is_alias ? spec->callback : pstrdup(callback->qualified);
+		call_check_values(callback, callback_bind(callback, spec->kwargs));
 	}
 	else
-		task->callback = resolve_qualify(spec->callback);
+		task->callback = task->is_alias ? spec->callback : resolve_qualify(spec->callback);
 }
 
 /* Fills in all that a call of add_task determines of a task's row. */
@@ -96,6 +103,7 @@ add_fill_task(TaskRow *row, const NewTask *task)
 	else
 		ROW_SET_NULL(row, task_group_id);
 	ROW_SET(Pointer, row, task_callback, cstring_to_text(task->callback));
+	ROW_SET(Bool, row, task_is_alias, task->is_alias);
 	ROW_SET(Pointer, row, task_kwargs, spec->kwargs);
 	ROW_SET(Pointer, row, task_run_type,
 			cstring_to_text(spec->recurring ? "recurring" : "once"));

@@ -146,6 +146,7 @@ ts_try_task(PG_FUNCTION_ARGS)
 	bool		found;
 	Callback   *callback;
 	Jsonb	   *kwargs;
+	char	   *name;
 	char	   *result;
 
 	ts_require_preload();
@@ -163,8 +164,11 @@ ts_try_task(PG_FUNCTION_ARGS)
 				 errhint("A task can be tried by its owner only; SET ROLE to it first.")));
 
 	kwargs = DatumGetJsonbP(ROW_DATUM(&task, task_kwargs));
-	callback = callback_prepare(TextDatumGetCString(ROW_DATUM(&task, task_callback)), kwargs);
-	result = callback_execute_here(callback, callback_bind(callback, kwargs));
+	name = TextDatumGetCString(ROW_DATUM(&task, task_callback));
+	if (ROW_GET(Bool, &task, task_is_alias))
+		name = alias_require(GetUserId(), name);
+	callback = callback_prepare(name, kwargs);
+	result = call_here(callback, callback_bind(callback, kwargs));
 	if (result == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(result));
@@ -331,10 +335,10 @@ ts_status(PG_FUNCTION_ARGS)
 		nulls[2] = (scheduler_pid == 0);
 		values[3] = Int32GetDatum(workers);
 		values[4] = Int32GetDatum(running);
-		values[5] = Int64GetDatum(due);
+		values[5] = Int32GetDatum(due);
 		values[6] = TimestampTzGetDatum(oldest_due);
 		nulls[6] = (oldest_due == DT_NOEND);
-		values[7] = Int64GetDatum(failed);
+		values[7] = Int32GetDatum((int32) failed);
 		values[8] = TimestampTzGetDatum(next_wakeup);
 		nulls[8] = (next_wakeup == DT_NOEND);
 		values[9] = Int64GetDatum(counts.runs_ok);

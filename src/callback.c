@@ -1,21 +1,24 @@
 /*-------------------------------------------------------------------------
  *
  * callback.c
- *		From a callback's name and kwargs to a call.
+ *		From a function or procedure and kwargs to a call.
  *
  * A callback is found by its name and the keys of its kwargs, as a call
  * name(key => value, ...) would be.  What was found is kept as a Callback:
- * the argument types, what is needed to turn a JSON object into values of
- * those types, and, once it has been called, its plan.  Callbacks are cached
- * for each name, set of keys, role and search_path, and found again when
- * anything they depend on may have changed.
+ * what is needed to turn each value into one of the argument's type, and the
+ * call as a prepared statement.  Callbacks are cached for each name, set of
+ * keys, role and search_path, and found again when anything they depend on
+ * may have changed.
  *
- * The conversion is jsonb_to_record's, called with the arguments as the
- * record's columns: one mechanism for scheduling, trying and running, with
- * the meaning everybody knows from SQL.
+ * The conversion is jsonb_to_record's, called for each argument with that as
+ * the record's only column: one mechanism for scheduling, trying and running,
+ * with the meaning everybody knows from SQL, and when a value does not fit it
+ * is known which.  An argument of a polymorphic type gets the type that comes
+ * nearest to the JSON value, so there the kinds of the values belong to the
+ * cache's key as well.
  *
- * The call is a prepared statement, SELECT schema.name(a => $1, ...), run
- * through a portal at the transaction's top level as a client's would be.
+ * The call is SELECT schema.name(a => $1, ...), or CALL for a procedure.  How
+ * it is made is call.c's business.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -28,16 +31,13 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
 #include "common/hashfn.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "parser/parser.h"
-#include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -45,8 +45,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
-#include "utils/portal.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
@@ -56,27 +54,9 @@
 /* Callbacks kept from one transaction to the next. */
 #define CALLBACKS_KEPT	256
 
-struct Callback
-{
-	MemoryContext context;		/* holds this and all that hangs off it */
-	char	   *name;			/* as asked for */
-	Oid			role;
-	uint64		path;			/* hash of search_path; 0 for qualified names */
-	int			nkeys;
-	char	  **keys;			/* of kwargs, in jsonb's order */
-
-	uint64		generation;		/* valid while this is the current one */
-	Oid			funcid;
-	char	   *qualified;		/* name, schema-qualified and quoted */
-	char	   *query;			/* the call */
-	TupleDesc	arguments;		/* names and types, in the order of keys */
-	FmgrInfo	to_record;		/* jsonb_to_record, with its cache */
-	CachedPlanSource *plan;		/* NULL before the first call */
-};
-
 typedef struct CallbackEntry
 {
-	uint64		hash;			/* of name, role, path and keys */
+	uint64		hash;			/* of name, role, path, keys and perhaps kinds */
 	Callback   *callback;
 } CallbackEntry;
 
@@ -161,51 +141,12 @@ callback_init(void)
 	RegisterXactCallback(callback_xact_callback, NULL);
 }
 
-/* Fills in what is kept of a callback, all but its plan. */
-static void
-callback_build(Callback *callback)
-{
-	char	  **argnames;
-	Oid		   *argtypes;
-	int			ndefaults;
-	int			nargs;
-	StringInfoData query;
-	MemoryContext old = CurrentMemoryContext;
-
-	callback->funcid = resolve_callback(callback->name, callback->keys, callback->nkeys);
-	nargs = resolve_input_arguments(callback->funcid, &argnames, &argtypes, &ndefaults);
-
-	MemoryContextSwitchTo(callback->context);
-	callback->qualified = resolve_qualified_name(callback->funcid);
-	callback->arguments = CreateTemplateTupleDesc(callback->nkeys);
-	initStringInfo(&query);
-	appendStringInfo(&query, "SELECT %s(", callback->qualified);
-	for (int i = 0; i < callback->nkeys; i++)
-	{
-		int			j;
-
-		for (j = 0; j < nargs && strcmp(callback->keys[i], argnames[j]) != 0; j++)
-			;
-		if (j == nargs)
-			elog(ERROR, "argument \"%s\" of %s is gone", callback->keys[i], callback->qualified);
-		if (get_typtype(argtypes[j]) == TYPTYPE_PSEUDO)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("argument \"%s\" of callback %s is of type %s, which is not supported yet",
-							argnames[j], callback->qualified, format_type_be(argtypes[j]))));
-		TupleDescInitEntry(callback->arguments, i + 1, argnames[j], argtypes[j], -1, 0);
-		appendStringInfo(&query, "%s%s => $%d", i > 0 ? ", " : "",
-						 quote_identifier(argnames[j]), i + 1);
-	}
-	appendStringInfoChar(&query, ')');
-	callback->query = query.data;
-	fmgr_info_cxt(F_JSONB_TO_RECORD, &callback->to_record, callback->context);
-	MemoryContextSwitchTo(old);
-}
-
-/* The keys of a JSON object in jsonb's own order. */
+/*
+ * The keys of a JSON object in jsonb's own order, and the kinds of their
+ * values: n(umber), s(tring), b(oolean), 0 for null, [ and {.
+ */
 static int
-callback_keys(Jsonb *kwargs, char ***keys)
+callback_keys(Jsonb *kwargs, char ***keys, char **kinds)
 {
 	JsonbIterator *it = JsonbIteratorInit(&kwargs->root);
 	JsonbValue	value;
@@ -213,17 +154,170 @@ callback_keys(Jsonb *kwargs, char ***keys)
 	int			n = 0;
 
 	*keys = palloc((JB_ROOT_COUNT(kwargs) + 1) * sizeof(char *));
+	*kinds = palloc(JB_ROOT_COUNT(kwargs) + 1);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_KEY)
-			(*keys)[n++] = pnstrdup(value.val.string.val, value.val.string.len);
+			(*keys)[n] = pnstrdup(value.val.string.val, value.val.string.len);
+		else if (token == WJB_VALUE)
+			(*kinds)[n++] = value.type == jbvNumeric ? 'n' :
+				value.type == jbvString ? 's' :
+				value.type == jbvBool ? 'b' :
+				value.type == jbvNull ? '0' :
+				JsonContainerIsArray(value.val.binary.data) ? '[' : '{';
 	}
+	(*kinds)[n] = '\0';
 	return n;
+}
+
+/*
+ * The type that a value has in the call: the declared one, or for a
+ * polymorphic argument one that suits the JSON value.
+ */
+static Oid
+callback_parameter_type(Callback *callback, const CallbackArgument *argument, char kind)
+{
+	switch (argument->type)
+	{
+		case ANYELEMENTOID:
+		case ANYNONARRAYOID:
+		case ANYCOMPATIBLEOID:
+		case ANYCOMPATIBLENONARRAYOID:
+			callback->polymorphic = true;
+			return kind == 'n' ? NUMERICOID : kind == 'b' ? BOOLOID :
+				kind == 's' || kind == '0' ? TEXTOID : JSONBOID;
+		case ANYARRAYOID:
+		case ANYCOMPATIBLEARRAYOID:
+			return JSONBARRAYOID;
+		default:
+			if (get_typtype(argument->type) == TYPTYPE_PSEUDO)
+				ereport(ERROR,
+						(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						 errmsg("argument \"%s\" of callback %s has type %s, which no JSON value can have",
+								argument->name, callback->signature,
+								format_type_be(argument->type))));
+			return argument->type;
+	}
+}
+
+/* Adds a value to be passed; returns its number in the call. */
+static int
+callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole)
+{
+	CallbackParameter *param = &callback->params[callback->nparams];
+
+	param->type = type;
+	param->whole = whole;
+	if (!whole)
+	{
+		param->desc = CreateTemplateTupleDesc(1);
+		TupleDescInitEntry(param->desc, 1, key, type, -1, 0);
+		fmgr_info_cxt(F_JSONB_TO_RECORD, &param->to_record, callback->context);
+	}
+	return ++callback->nparams;
+}
+
+/* Writes the call, in the order of the declared arguments: VARIADIC is last. */
+static void
+callback_write_call(Callback *callback)
+{
+	CallbackArgument *arguments;
+	int			n = resolve_arguments(callback->funcid, &arguments);
+	bool		whole = resolve_takes_whole(callback->funcid);
+	const char *separator = "";
+	StringInfoData query;
+
+	initStringInfo(&query);
+	appendStringInfo(&query, "%s %s(", callback->kind == CALLBACK_FUNCTION ? "SELECT" : "CALL",
+					 callback->qualified);
+	callback->params = palloc0((n + 1) * sizeof(CallbackParameter));
+	for (int i = 0; i < n; i++)
+	{
+		CallbackArgument *argument = &arguments[i];
+		int			key;
+
+		if (argument->is_result && callback->kind != CALLBACK_FUNCTION)
+		{
+			/* a CALL names its results as well */
+			appendStringInfo(&query, "%s%s => NULL", separator, quote_identifier(argument->name));
+			separator = ", ";
+			continue;
+		}
+		if (!argument->is_input || argument->name[0] == '\0')
+			continue;
+		for (key = 0; key < callback->nkeys; key++)
+		{
+			if (strcmp(callback->keys[key], argument->name) == 0)
+				break;
+		}
+		if (key == callback->nkeys && !whole)
+			continue;
+		appendStringInfo(&query, "%s%s%s => $%d", separator,
+						 argument->is_variadic ? "VARIADIC " : "",
+						 quote_identifier(argument->name),
+						 callback_add_parameter(callback, argument->name,
+												whole ? argument->type :
+												callback_parameter_type(callback, argument,
+																		callback->kinds[key]),
+												whole));
+		separator = ", ";
+	}
+	appendStringInfoChar(&query, ')');
+	callback->query = query.data;
+}
+
+/*
+ * Prepares the call.  That finds what remains to be found wrong with it, as
+ * with polymorphic types that do not go together.
+ */
+static void
+callback_plan(Callback *callback)
+{
+	RawStmt    *parsed = linitial_node(RawStmt, pg_parse_query(callback->query));
+	CachedPlanSource *plan = CreateCachedPlan(parsed, callback->query,
+											  CreateCommandTag(parsed->stmt));
+	Oid		   *types = palloc((callback->nparams + 1) * sizeof(Oid));
+	List	   *queries;
+
+	for (int i = 0; i < callback->nparams; i++)
+		types[i] = callback->params[i].type;
+	queries = pg_analyze_and_rewrite_fixedparams(parsed, callback->query, types,
+												 callback->nparams, NULL);
+	CompleteCachedPlan(plan, queries, NULL, types, callback->nparams, NULL, NULL,
+					   CURSOR_OPT_GENERIC_PLAN, false);
+	SaveCachedPlan(plan);
+	callback->plan = plan;
+}
+
+static bool
+callback_is_execute(Oid funcid)
+{
+	return get_func_prokind(funcid) == PROKIND_PROCEDURE &&
+		strcmp(get_func_name(funcid), "execute") == 0 &&
+		get_func_namespace(funcid) == get_namespace_oid("taskshed", true);
+}
+
+/* Fills in what is kept of a callback. */
+static void
+callback_build(Callback *callback)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	callback->funcid = resolve_callback(callback->name, callback->keys, callback->nkeys);
+	callback->kind = callback_is_execute(callback->funcid) ? CALLBACK_EXECUTE :
+		get_func_prokind(callback->funcid) == PROKIND_PROCEDURE ? CALLBACK_PROCEDURE :
+		CALLBACK_FUNCTION;
+	MemoryContextSwitchTo(callback->context);
+	callback->qualified = resolve_qualified_name(callback->funcid);
+	callback->signature = resolve_signature(callback->funcid);
+	callback_write_call(callback);
+	MemoryContextSwitchTo(old);
+	callback_plan(callback);
 }
 
 static bool
 callback_matches(const Callback *callback, const char *name, Oid role, uint64 path,
-				 char **keys, int nkeys)
+				 char **keys, int nkeys, const char *kinds)
 {
 	if (callback->generation != generation || callback->role != role ||
 		callback->path != path || callback->nkeys != nkeys ||
@@ -234,7 +328,7 @@ callback_matches(const Callback *callback, const char *name, Oid role, uint64 pa
 		if (strcmp(callback->keys[i], keys[i]) != 0)
 			return false;
 	}
-	return true;
+	return !callback->polymorphic || strcmp(callback->kinds, kinds) == 0;
 }
 
 /*
@@ -243,14 +337,15 @@ callback_matches(const Callback *callback, const char *name, Oid role, uint64 pa
  * until the end of the transaction, or of the run.
  *
  * Errors: 42883 no such callback or arguments, 42725 more than one, 42809 not
- * a plain function, 42602 not a name, 42501 no USAGE on the schema.
+ * to be called directly, 42501 no USAGE on the schema.
  */
 Callback *
 callback_prepare(const char *name, Jsonb *kwargs)
 {
 	Oid			role = GetUserId();
 	char	  **keys;
-	int			nkeys = callback_keys(kwargs, &keys);
+	char	   *kinds;
+	int			nkeys = callback_keys(kwargs, &keys, &kinds);
 	uint64		path = 0;
 	uint64		hash;
 	CallbackEntry *entry;
@@ -282,7 +377,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 								HASH_ELEM | HASH_BLOBS);
 	}
 	entry = hash_search(callbacks, &hash, HASH_FIND, NULL);
-	if (entry != NULL && callback_matches(entry->callback, name, role, path, keys, nkeys))
+	if (entry != NULL && callback_matches(entry->callback, name, role, path, keys, nkeys, kinds))
 		return entry->callback;
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "taskshed callback",
@@ -297,6 +392,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	callback->keys = palloc((nkeys + 1) * sizeof(char *));
 	for (int i = 0; i < nkeys; i++)
 		callback->keys[i] = pstrdup(keys[i]);
+	callback->kinds = pstrdup(kinds);
 	/* taken before looking: what changes meanwhile makes it stale */
 	callback->generation = generation;
 	MemoryContextSwitchTo(old);
@@ -308,13 +404,6 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	entry->callback = callback;
 	MemoryContextSetParent(context, TopMemoryContext);
 	return callback;
-}
-
-/* The callback's name as it is stored: schema-qualified. */
-const char *
-callback_name(const Callback *callback)
-{
-	return callback->qualified;
 }
 
 /* May role call it?  42501 if not. */
@@ -337,118 +426,95 @@ callback_check_privilege(const Callback *callback, Oid role)
 						   GetUserNameFromId(role, false))));
 }
 
+/* The argument whose value is being converted, for messages. */
+static const Callback *binding = NULL;
+static int	binding_param;
+
+/*
+ * After an error: says which argument could not be converted, without its
+ * value; NULL if the error was not about that.
+ */
+const char *
+callback_unbound(void)
+{
+	const Callback *callback = binding;
+
+	binding = NULL;
+	if (callback == NULL)
+		return NULL;
+	return psprintf("argument \"%s\" of callback %s cannot have the value given in kwargs",
+					NameStr(TupleDescAttr(callback->params[binding_param].desc, 0)->attname),
+					callback->signature);
+}
+
+static void
+callback_bind_context(void *arg)
+{
+	if (binding != NULL)
+		errcontext("argument \"%s\" (%s) of callback %s",
+				   NameStr(TupleDescAttr(binding->params[binding_param].desc, 0)->attname),
+				   format_type_be(binding->params[binding_param].type),
+				   binding->signature);
+}
+
+/* Converts the value of one argument. */
+static Datum
+callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	ReturnSetInfo rsinfo = {.type = T_ReturnSetInfo,.expectedDesc = param->desc};
+	HeapTupleData tuple;
+	Datum		value;
+
+	InitFunctionCallInfoData(*fcinfo, &param->to_record, 1, InvalidOid, NULL, (Node *) &rsinfo);
+	fcinfo->args[0].value = JsonbPGetDatum(kwargs);
+	fcinfo->args[0].isnull = false;
+	tuple.t_data = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	heap_deform_tuple(&tuple, param->desc, &value, isnull);
+	return value;
+}
+
 /*
  * Converts kwargs into the values of the arguments, in the current memory
- * context.  The errors are those of the types' input functions.
+ * context.  The errors are those of the types' input functions; their context
+ * names the argument.
  */
 ParamListInfo
 callback_bind(Callback *callback, Jsonb *kwargs)
 {
-	LOCAL_FCINFO(fcinfo, 1);
-	ReturnSetInfo rsinfo = {.type = T_ReturnSetInfo,.expectedDesc = callback->arguments};
+	ErrorContextCallback context;
 	ParamListInfo params;
-	HeapTupleData tuple;
-	HeapTupleHeader record;
-	Datum	   *values;
-	bool	   *nulls;
 
-	if (callback->nkeys == 0)
+	if (callback->nparams == 0)
 		return NULL;
 
-	InitFunctionCallInfoData(*fcinfo, &callback->to_record, 1, InvalidOid, NULL,
-							 (Node *) &rsinfo);
-	fcinfo->args[0].value = JsonbPGetDatum(kwargs);
-	fcinfo->args[0].isnull = false;
-	record = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));
-
-	tuple.t_len = HeapTupleHeaderGetDatumLength(record);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = InvalidOid;
-	tuple.t_data = record;
-	values = palloc(callback->nkeys * sizeof(Datum));
-	nulls = palloc(callback->nkeys * sizeof(bool));
-	heap_deform_tuple(&tuple, callback->arguments, values, nulls);
-
-	params = makeParamList(callback->nkeys);
-	for (int i = 0; i < callback->nkeys; i++)
+	binding = NULL;
+	context.callback = callback_bind_context;
+	context.arg = NULL;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	params = makeParamList(callback->nparams);
+	for (int i = 0; i < callback->nparams; i++)
 	{
-		params->params[i].value = values[i];
-		params->params[i].isnull = nulls[i];
-		params->params[i].pflags = PARAM_FLAG_CONST;
-		params->params[i].ptype = TupleDescAttr(callback->arguments, i)->atttypid;
+		CallbackParameter *param = &callback->params[i];
+		ParamExternData *value = &params->params[i];
+
+		value->pflags = PARAM_FLAG_CONST;
+		value->ptype = param->type;
+		if (param->whole)
+		{
+			value->value = JsonbPGetDatum(kwargs);
+			value->isnull = false;
+			continue;
+		}
+		binding = callback;
+		binding_param = i;
+		value->value = callback_convert(param, kwargs, &value->isnull);
+		binding = NULL;
 	}
+	error_context_stack = context.previous;
 	return params;
-}
-
-static void
-callback_plan(Callback *callback)
-{
-	RawStmt    *parsed = linitial_node(RawStmt, pg_parse_query(callback->query));
-	CachedPlanSource *plan = CreateCachedPlan(parsed, callback->query, CMDTAG_SELECT);
-	Oid		   *types = palloc((callback->nkeys + 1) * sizeof(Oid));
-	List	   *queries;
-
-	for (int i = 0; i < callback->nkeys; i++)
-		types[i] = TupleDescAttr(callback->arguments, i)->atttypid;
-	queries = pg_analyze_and_rewrite_fixedparams(parsed, callback->query, types,
-												 callback->nkeys, NULL);
-	CompleteCachedPlan(plan, queries, NULL, types, callback->nkeys, NULL, NULL,
-					   CURSOR_OPT_GENERIC_PLAN, false);
-	SaveCachedPlan(plan);
-	callback->plan = plan;
-}
-
-/*
- * Calls the callback at the top level of the worker's transaction, and drops
- * what it returns.  The caller has an active snapshot.
- */
-void
-callback_execute(Callback *callback, ParamListInfo params)
-{
-	Portal		portal;
-	CachedPlan *plan;
-	QueryCompletion qc;
-
-	if (callback->plan == NULL)
-		callback_plan(callback);
-
-	portal = CreatePortal("", true, true);
-	portal->visible = false;
-	plan = GetCachedPlan(callback->plan, params, NULL, NULL);
-	PortalDefineQuery(portal, NULL, callback->query, CMDTAG_SELECT, plan->stmt_list, plan);
-	PortalStart(portal, params, 0, InvalidSnapshot);
-	(void) compat_portal_run(portal, None_Receiver, &qc);
-	PortalDrop(portal, false);
-}
-
-/*
- * Calls the callback within the caller's own transaction and returns the
- * first column of the first row of its result as text, NULL if there is none.
- */
-char *
-callback_execute_here(Callback *callback, ParamListInfo params)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	char	   *result = NULL;
-	int			rc;
-
-	SPI_connect();
-	if (params != NULL)
-	{
-		SPIExecuteOptions options = {.params = params};
-
-		rc = SPI_execute_extended(callback->query, &options);
-	}
-	else
-		rc = SPI_execute(callback->query, false, 0);
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "unexpected result of a callback: %s", SPI_result_code_string(rc));
-	if (SPI_processed > 0)
-	{
-		char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-
-		result = value != NULL ? MemoryContextStrdup(caller, value) : NULL;
-	}
-	SPI_finish();
-	return result;
 }

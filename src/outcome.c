@@ -47,6 +47,9 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	start->revision = ROW_GET(Int64, alarm, alarm_revision);
 	start->run_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
 	start->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
+	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
+	start->previous_run_at = ROW_ISNULL(alarm, alarm_previous_run_at) ? DT_NOBEGIN :
+		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
 	start->started_at = now;
 	start->recurring = !ROW_ISNULL(task, task_every);
 	if (start->recurring)
@@ -146,6 +149,14 @@ outcome_set_error(AlarmRow *alarm, const char *status, const char *sqlstate, con
 		ROW_SET_NULL(alarm, alarm_last_error);
 }
 
+static void
+outcome_count_run(AlarmRow *alarm, const RunStart *start)
+{
+	ROW_SET(TimestampTz, alarm, alarm_previous_run_at, start->run_at);
+	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
+	ROW_SET(Int64, alarm, alarm_run_count, ROW_GET(Int64, alarm, alarm_run_count) + 1);
+}
+
 /*
  * Writes an alarm whose outcome has been filled in: with the next time of a
  * recurring task, or as failed for good.
@@ -209,8 +220,7 @@ outcome_succeeded(Store *store, const RunStart *start, TsReport *report)
 		report->fate = TS_FATE_GONE;
 		return;
 	}
-	ROW_SET(TimestampTz, &alarm, alarm_last_run_at, start->started_at);
-	ROW_SET(Int64, &alarm, alarm_run_count, ROW_GET(Int64, &alarm, alarm_run_count) + 1);
+	outcome_count_run(&alarm, start);
 	ROW_SET(Int32, &alarm, alarm_failures_in_row, 0);
 	outcome_set_error(&alarm, "succeeded", NULL, NULL);
 	outcome_finish(store, start, false, &alarm, report);
@@ -225,8 +235,7 @@ outcome_failed(Store *store, const RunStart *start, int sqlerrcode, const char *
 
 	if (!outcome_lock(store, start, &alarm, report))
 		return;
-	ROW_SET(TimestampTz, &alarm, alarm_last_run_at, start->started_at);
-	ROW_SET(Int64, &alarm, alarm_run_count, ROW_GET(Int64, &alarm, alarm_run_count) + 1);
+	outcome_count_run(&alarm, start);
 	ROW_SET(Int32, &alarm, alarm_failures_in_row,
 			ROW_GET(Int32, &alarm, alarm_failures_in_row) + 1);
 	outcome_set_error(&alarm, "failed", unpack_sql_state(sqlerrcode), message);

@@ -90,34 +90,39 @@ recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
 
 /*
  * Refuses an interval that does not move time forward, whatever the anchor
- * and zone: 22023.  A month counts as 28 days here, the shortest there is.
+ * and zone: 22023.  Where its parts pull in different directions, those that
+ * pull forward are taken for as short as they can be, and the others for as
+ * long: months of 28 to 31 days, days of 23 to 25 hours.
  */
 void
 recurrence_check_interval(const Interval *every)
 {
-	int64		shortest;
-	bool		forward;
-	bool		mixed = (every->month < 0 || every->day < 0 || every->time < 0);
+	int64		days;
+	int64		hours_in_day = 24;
+	int64		sum;
+	bool		mixed;
 
 	if (every->month == PG_INT32_MAX || every->month == PG_INT32_MIN)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task must be finite")));
 
-	/* ±2^31 months or days are 2^63 µs at most together; check all the same */
-	if (pg_mul_s64_overflow((int64) every->month * 28 + every->day, USECS_PER_DAY, &shortest) ||
-		pg_add_s64_overflow(shortest, every->time, &shortest))
+	days = (int64) every->month * (every->month > 0 ? 28 : 31) + every->day;
+	if ((days > 0 && every->time < 0) || (days < 0 && every->time > 0))
+		hours_in_day = days > 0 ? 23 : 25;
+	if (pg_mul_s64_overflow(days, hours_in_day * USECS_PER_HOUR, &sum) ||
+		pg_add_s64_overflow(sum, every->time, &sum))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task is out of range")));
 
-	forward = shortest > 0;
-	if (!forward)
+	mixed = (every->month > 0 || every->day > 0 || every->time > 0) &&
+		(every->month < 0 || every->day < 0 || every->time < 0);
+	if (sum <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task must move time forward"),
-				 mixed && every->month > 0 ?
-				 errdetail("A month may be as short as 28 days.") : 0));
+				 mixed ? errdetail("Months have 28 to 31 days, and days 23 to 25 hours.") : 0));
 }
 
 /*

@@ -1,12 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * resolve.c
- *		Which function a callback's name and argument names mean.
+ *		Which function or procedure a callback's name and argument names mean.
  *
  * The server's own rules decide, those for a call name(argument => ...): an
  * unqualified name is looked for in the search_path, defaults fill in what is
- * left out.  What remains for us is to say clearly why there is no such
- * function, since who schedules is not there when it is called.
+ * left out.  Of several that fit, one that has just these arguments wins.
+ * There are no types to choose by, since JSON has others than SQL.
+ *
+ * The larger part is to say clearly why there is no such function: whoever
+ * schedules is not there when it is called.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -20,8 +23,9 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
-#include "nodes/makefuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -29,28 +33,53 @@
 
 #include "taskshed.h"
 
-/* A name as the user wrote it, taken apart; 42602 if it is none. */
+/* The one argument of a function that takes all of kwargs as it is. */
+#define WHOLE_ARGUMENT	"kwargs"
+
+/* A name is taken for a misspelt one if no more than this many edits differ. */
+#define MAX_EDITS		3
+
+/* Candidates named in a message. */
+#define MAX_LISTED		10
+
+/* Says what to write instead of a text that cannot be a callback's name: 42883. */
+static void
+resolve_report_no_name(const char *name)
+{
+	const char *start = name + strspn(name, " \t\r\n");
+	const char *end = start + strcspn(start, " \t\r\n(;");
+	const char *hint;
+
+	if (*start == '\0')
+		hint = "Give the name of the function to be called.";
+	else if (*end == '(')
+		hint = "Leave the parentheses out, and give arguments by name in kwargs.";
+	else if (*end != '\0')
+		hint = "To run an SQL command, schedule taskshed.execute with the command in kwargs: '{\"command\": \"...\"}'.";
+	else
+		hint = "A callback is named function or schema.function.";
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("\"%s\" is not the name of a callback", name),
+			 errhint("%s", hint)));
+}
+
+/* A name as the user wrote it, taken apart. */
 List *
 resolve_name(const char *name)
 {
-	List	   *names = textToQualifiedNameList(cstring_to_text(name));
+	List	   *identifiers;
+	List	   *names = NIL;
+	ListCell   *lc;
 
-	if (list_length(names) > 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("invalid callback name \"%s\"", name),
-				 errhint("A callback is named function or schema.function.")));
+	if (!SplitIdentifierString(pstrdup(name), '.', &identifiers) ||
+		identifiers == NIL || list_length(identifiers) > 2 ||
+		(strchr(name, '"') == NULL && strpbrk(name, "();") != NULL))
+		resolve_report_no_name(name);
+
+	foreach(lc, identifiers)
+		names = lappend(names, makeString(lfirst(lc)));
 	return names;
-}
-
-/* name(argument type, ...), for messages */
-static char *
-resolve_signature(const char *qualified, Oid funcid)
-{
-	Datum		arguments = OidFunctionCall1(F_PG_GET_FUNCTION_IDENTITY_ARGUMENTS,
-											 ObjectIdGetDatum(funcid));
-
-	return psprintf("%s(%s)", qualified, TextDatumGetCString(arguments));
 }
 
 /* A function's name, schema-qualified and quoted. */
@@ -63,6 +92,30 @@ resolve_qualified_name(Oid funcid)
 	if (name == NULL || schema == NULL)
 		elog(ERROR, "cache lookup failed for function %u", funcid);
 	return quote_qualified_identifier(schema, name);
+}
+
+/* schema.name(argument type, ...), for messages. */
+char *
+resolve_signature(Oid funcid)
+{
+	Datum		arguments = OidFunctionCall1(F_PG_GET_FUNCTION_IDENTITY_ARGUMENTS,
+											 ObjectIdGetDatum(funcid));
+
+	return psprintf("%s(%s)", resolve_qualified_name(funcid), TextDatumGetCString(arguments));
+}
+
+/* The schema in which CREATE FUNCTION would put a function now: 3F000 if none. */
+static char *
+resolve_creation_schema(const char *name)
+{
+	List	   *path = fetch_search_path(false);
+
+	if (path == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("no schema has been selected for callback \"%s\"", name),
+				 errhint("Name the schema, as in schema.function.")));
+	return get_namespace_name(linitial_oid(path));
 }
 
 /*
@@ -84,152 +137,306 @@ resolve_qualify(const char *name)
 		candidates = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
 		if (candidates != NULL)
 			return resolve_qualified_name(candidates->oid);
-		schema = get_namespace_name(QualifiedNameGetCreationNamespace(names, &function));
+		schema = resolve_creation_schema(name);
 	}
 	return quote_qualified_identifier(schema, function);
 }
 
 /*
- * The types of a function's input arguments by their names.  Returns their
- * number; an argument without a name has "".
+ * A function's arguments.  OUT arguments are among them: a procedure's call
+ * must name them.  An argument without a name has "".
  */
 int
-resolve_input_arguments(Oid funcid, char ***names, Oid **types, int *ndefaults)
+resolve_arguments(Oid funcid, CallbackArgument **arguments)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	Oid		   *all_types;
-	char	  **all_names;
+	Oid		   *types;
+	char	  **names;
 	char	   *modes;
-	int			nall;
-	int			n = 0;
+	int			ninputs = 0;
+	int			first_default;
+	int			n;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", funcid);
-	nall = get_func_arg_info(tuple, &all_types, &all_names, &modes);
-	*names = palloc((nall + 1) * sizeof(char *));
-	*types = palloc((nall + 1) * sizeof(Oid));
-	for (int i = 0; i < nall; i++)
+	n = get_func_arg_info(tuple, &types, &names, &modes);
+	*arguments = palloc((n + 1) * sizeof(CallbackArgument));
+	for (int i = 0; i < n; i++)
 	{
-		if (modes != NULL && (modes[i] == PROARGMODE_OUT || modes[i] == PROARGMODE_TABLE))
-			continue;
-		(*names)[n] = all_names != NULL && all_names[i] != NULL ? all_names[i] : "";
-		(*types)[n] = all_types[i];
-		n++;
+		CallbackArgument *argument = &(*arguments)[i];
+		char		mode = modes != NULL ? modes[i] : PROARGMODE_IN;
+
+		argument->name = names != NULL && names[i] != NULL ? names[i] : "";
+		argument->type = types[i];
+		argument->is_input = (mode == PROARGMODE_IN || mode == PROARGMODE_INOUT ||
+							  mode == PROARGMODE_VARIADIC);
+		argument->is_variadic = (mode == PROARGMODE_VARIADIC);
+		argument->is_result = (mode == PROARGMODE_OUT);
+		if (argument->is_input)
+			ninputs++;
 	}
-	*ndefaults = ((Form_pg_proc) GETSTRUCT(tuple))->pronargdefaults;
+
+	/* the last input arguments are those with defaults */
+	first_default = ninputs - ((Form_pg_proc) GETSTRUCT(tuple))->pronargdefaults;
+	for (int i = 0, input = 0; i < n; i++)
+	{
+		(*arguments)[i].has_default = (*arguments)[i].is_input && input >= first_default;
+		if ((*arguments)[i].is_input)
+			input++;
+	}
 	ReleaseSysCache(tuple);
 	return n;
 }
 
-/* Says why none of the functions of a name takes the keys: 42883. */
-static void
-resolve_report_mismatch(const char *name, List *names, char **keys, int nkeys)
+/* Does a function take all of kwargs as one argument? */
+bool
+resolve_takes_whole(Oid funcid)
 {
-	FuncCandidateList candidates;
-	StringInfoData list;
+	CallbackArgument *arguments;
+	int			n = resolve_arguments(funcid, &arguments);
+	int			ninputs = 0;
+	bool		whole = false;
 
-	candidates = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
-	if (candidates == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("callback %s does not exist", NameListToQuotedString(names)),
-				 list_length(names) == 1 ?
-				 errhint("No function of that name is in the search_path. Name the schema if it is elsewhere.") : 0));
-
-	if (candidates->next == NULL)
+	for (int i = 0; i < n; i++)
 	{
-		char	   *signature = resolve_signature(resolve_qualified_name(candidates->oid),
-												  candidates->oid);
-		char	  **argnames;
-		Oid		   *argtypes;
-		int			ndefaults;
-		int			nargs = resolve_input_arguments(candidates->oid, &argnames,
-													&argtypes, &ndefaults);
-
-		for (int i = 0; i < nkeys; i++)
-		{
-			int			j;
-
-			for (j = 0; j < nargs && strcmp(keys[i], argnames[j]) != 0; j++)
-				;
-			if (j == nargs)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_FUNCTION),
-						 errmsg("callback %s has no argument \"%s\"", signature, keys[i])));
-		}
-		for (int i = 0; i < nargs - ndefaults; i++)
-		{
-			int			j;
-
-			for (j = 0; j < nkeys && strcmp(keys[j], argnames[i]) != 0; j++)
-				;
-			if (j == nkeys && argnames[i][0] == '\0')
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_FUNCTION),
-						 errmsg("argument %d of callback %s has no name", i + 1, signature),
-						 errhint("kwargs passes arguments by name only.")));
-			if (j == nkeys)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_FUNCTION),
-						 errmsg("callback %s needs argument \"%s\"", signature, argnames[i]),
-						 errhint("Give it a value in kwargs.")));
-		}
+		if (!arguments[i].is_input)
+			continue;
+		ninputs++;
+		whole = (arguments[i].type == JSONBOID &&
+				 strcmp(arguments[i].name, WHOLE_ARGUMENT) == 0);
 	}
-
-	initStringInfo(&list);
-	for (; candidates != NULL; candidates = candidates->next)
-		appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "",
-						 resolve_signature(resolve_qualified_name(candidates->oid),
-										   candidates->oid));
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_FUNCTION),
-			 errmsg("no callback %s takes these arguments", NameListToQuotedString(names)),
-			 errdetail("The functions of that name are %s.", list.data)));
+	return ninputs == 1 && whole;
 }
 
-/* The one function that name(key => ..., ...) calls. */
+/* Has a function just these input arguments, no more? */
+static bool
+resolve_fits_exactly(Oid funcid, int nkeys)
+{
+	CallbackArgument *arguments;
+	int			n = resolve_arguments(funcid, &arguments);
+	int			ninputs = 0;
+
+	for (int i = 0; i < n; i++)
+		ninputs += arguments[i].is_input;
+	return ninputs == nkeys;
+}
+
+/* Refuses what cannot be called directly: 42809. */
+static void
+resolve_check_kind(Oid funcid)
+{
+	Oid			type = get_func_rettype(funcid);
+	char		kind = get_func_prokind(funcid);
+	const char *what = NULL;
+
+	if (kind == PROKIND_AGGREGATE)
+		what = "an aggregate function";
+	else if (kind == PROKIND_WINDOW)
+		what = "a window function";
+	else if (type == TRIGGEROID || type == EVENT_TRIGGEROID)
+		what = "a trigger function";
+	if (what != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s is %s", resolve_signature(funcid), what),
+				 errhint("A callback must be a function or procedure that can be called directly.")));
+}
+
+/* The closest of a function's input argument names, or NULL. */
+static const char *
+resolve_closest(const char *key, const CallbackArgument *arguments, int n)
+{
+	const char *closest = NULL;
+	int			best = Min(MAX_EDITS, (int) strlen(key) / 2) + 1;
+
+	if (strlen(key) > NAMEDATALEN)
+		return NULL;
+	for (int i = 0; i < n; i++)
+	{
+		int			distance;
+
+		if (!arguments[i].is_input || arguments[i].name[0] == '\0')
+			continue;
+		distance = varstr_levenshtein_less_equal(key, strlen(key), arguments[i].name,
+												 strlen(arguments[i].name), 1, 1, 1,
+												 best, true);
+		if (distance < best)
+		{
+			best = distance;
+			closest = arguments[i].name;
+		}
+	}
+	return closest;
+}
+
+static bool
+resolve_has_key(char **keys, int nkeys, const char *name)
+{
+	for (int i = 0; i < nkeys; i++)
+	{
+		if (strcmp(keys[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Says why the only function of a name does not take the keys: 42883. */
+static void
+resolve_report_arguments(Oid funcid, char **keys, int nkeys)
+{
+	char	   *signature = resolve_signature(funcid);
+	CallbackArgument *arguments;
+	int			n = resolve_arguments(funcid, &arguments);
+	StringInfoData missing;
+	int			nmissing = 0;
+
+	resolve_check_kind(funcid);
+	for (int i = 0; i < nkeys; i++)
+	{
+		const char *closest;
+		bool		known = false;
+
+		for (int j = 0; !known && j < n; j++)
+			known = arguments[j].is_input && strcmp(keys[i], arguments[j].name) == 0;
+		if (known)
+			continue;
+		closest = resolve_closest(keys[i], arguments, n);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("callback %s has no argument \"%s\"", signature, keys[i]),
+				 closest != NULL ? errhint("Did you mean \"%s\"?", closest) : 0));
+	}
+
+	initStringInfo(&missing);
+	for (int i = 0; i < n; i++)
+	{
+		if (!arguments[i].is_input || arguments[i].has_default ||
+			(arguments[i].name[0] != '\0' && resolve_has_key(keys, nkeys, arguments[i].name)))
+			continue;
+		if (arguments[i].name[0] == '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("argument %d of callback %s has no name", i + 1, signature),
+					 errhint("kwargs gives arguments by name only. Name it with CREATE OR REPLACE FUNCTION, or write a function around this one.")));
+		appendStringInfo(&missing, "%s\"%s\"", nmissing++ > 0 ? ", " : "", arguments[i].name);
+	}
+	if (nmissing > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg_plural("callback %s needs a value for argument %s",
+							   "callback %s needs values for arguments %s",
+							   nmissing, signature, missing.data),
+				 errhint("Give arguments as keys of kwargs.")));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("callback %s cannot be called with these arguments", signature)));
+}
+
+/* Says that there is no function of a name: 42883. */
+void
+resolve_report_unknown(List *names)
+{
+	char	   *schema;
+	char	   *function;
+	CatCList   *same_name;
+	char	   *elsewhere = NULL;
+
+	DeconstructQualifiedName(names, &schema, &function);
+	same_name = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(function));
+	for (int i = 0; elsewhere == NULL && i < same_name->n_members; i++)
+		elsewhere = resolve_qualified_name(((Form_pg_proc)
+											GETSTRUCT(&same_name->members[i]->tuple))->oid);
+	ReleaseSysCacheList(same_name);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("callback %s does not exist", NameListToQuotedString(names)),
+			 schema != NULL && !OidIsValid(get_namespace_oid(schema, true)) ?
+			 errdetail("There is no schema \"%s\".", schema) : 0,
+			 elsewhere != NULL ? errhint("Did you mean %s?", elsewhere) :
+			 schema == NULL ? errhint("No function or procedure of that name is in the search_path.") : 0));
+}
+
+static char *
+resolve_list(FuncCandidateList candidates)
+{
+	StringInfoData list;
+	int			n = 0;
+
+	initStringInfo(&list);
+	for (; candidates != NULL && n < MAX_LISTED; candidates = candidates->next)
+	{
+		if (OidIsValid(candidates->oid))
+			appendStringInfo(&list, "%s%s", n++ > 0 ? ", " : "",
+							 resolve_signature(candidates->oid));
+	}
+	if (candidates != NULL)
+		appendStringInfoString(&list, ", ...");
+	return list.data;
+}
+
+/*
+ * The one function or procedure that name(key => ..., ...) calls.  Errors:
+ * 42883 none, 42725 more than one, 42809 not to be called directly, 42501 no
+ * USAGE on the schema.
+ */
 Oid
 resolve_callback(const char *name, char **keys, int nkeys)
 {
 	List	   *names = resolve_name(name);
 	List	   *argnames = NIL;
-	FuncCandidateList candidates;
-	Oid			funcid;
+	FuncCandidateList all = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+	FuncCandidateList candidates = NULL;
+	FuncCandidateList candidate;
+	Oid			funcid = InvalidOid;
+
+	if (all == NULL)
+		resolve_report_unknown(names);
 
 	for (int i = 0; i < nkeys; i++)
 		argnames = lappend(argnames, keys[i]);
-	if (nkeys > FUNC_MAX_ARGS)
-		resolve_report_mismatch(name, names, keys, nkeys);
-	candidates = FuncnameGetCandidates(names, nkeys, argnames, false, true, false, true);
-	if (candidates == NULL)
-		resolve_report_mismatch(name, names, keys, nkeys);
-	if (candidates->next != NULL || !OidIsValid(candidates->oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
-				 errmsg("callback %s is not unique with these arguments",
-						NameListToQuotedString(names))));
+	if (nkeys <= FUNC_MAX_ARGS)
+		candidates = FuncnameGetCandidates(names, nkeys, argnames, false, true, false, true);
 
-	funcid = candidates->oid;
-	switch (get_func_prokind(funcid))
+	if (candidates == NULL)
 	{
-		case PROKIND_FUNCTION:
-			if (get_func_rettype(funcid) == TRIGGEROID ||
-				get_func_rettype(funcid) == EVENT_TRIGGEROID)
-				ereport(ERROR,
-						(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						 errmsg("%s is a trigger function", name),
-						 errhint("Only a function that can be called directly can be a callback.")));
-			break;
-		case PROKIND_PROCEDURE:
+		for (candidate = all; candidate != NULL && !OidIsValid(funcid); candidate = candidate->next)
+		{
+			if (resolve_takes_whole(candidate->oid))
+				funcid = candidate->oid;
+		}
+		if (!OidIsValid(funcid) && all->next == NULL)
+			resolve_report_arguments(all->oid, keys, nkeys);
+		if (!OidIsValid(funcid))
 			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("%s is a procedure, which is not supported as a callback yet", name)));
-			break;
-		default:
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("%s is an aggregate or window function", name),
-					 errhint("Only a function that can be called directly can be a callback.")));
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("no callback %s takes these arguments", NameListToQuotedString(names)),
+					 errdetail("The functions of that name are %s.", resolve_list(all))));
 	}
+	else if (candidates->next == NULL && OidIsValid(candidates->oid))
+		funcid = candidates->oid;
+	else
+	{
+		int			nexact = 0;
+
+		for (candidate = candidates; candidate != NULL; candidate = candidate->next)
+		{
+			if (OidIsValid(candidate->oid) && resolve_fits_exactly(candidate->oid, nkeys))
+			{
+				funcid = candidate->oid;
+				nexact++;
+			}
+		}
+		if (nexact != 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+					 errmsg("callback %s is not unique with these arguments",
+							NameListToQuotedString(names)),
+					 errdetail("The functions of that name are %s.", resolve_list(all)),
+					 errhint("Functions are told apart by the names of their arguments, not by the types.")));
+	}
+
+	resolve_check_kind(funcid);
 	return funcid;
 }

@@ -21,8 +21,11 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
+#include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/proc.h"
@@ -43,15 +46,22 @@
  */
 #define CONFLICT_RETRIES	5
 
+/* Counts the transactions that this process has ended. */
+static uint64 run_transactions = 0;
+
 /* What is known of the task that is being run. */
 typedef struct Run
 {
 	int64		id;
 	RunStart	start;
 	bool		started;		/* start is filled in */
+	bool		called;			/* the callback has begun */
+	bool		committed;		/* it has ended transactions of its own */
 	TsReport   *report;
+	uint64		transactions;	/* run_transactions when the callback began */
 	MemoryContext context;		/* outlives the transactions; holds the rest */
 	char	   *task_id;
+	char	   *group_id;		/* or NULL */
 	char	   *callback;
 	Jsonb	   *kwargs;
 } Run;
@@ -62,6 +72,23 @@ typedef struct Surroundings
 	int			synchronous_commit;
 	int			lock_timeout;
 } Surroundings;
+
+/* The run whose callback is being called. */
+static Run *current_run = NULL;
+
+static void
+run_xact_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		run_transactions++;
+}
+
+/* Once a worker. */
+void
+run_init(void)
+{
+	RegisterXactCallback(run_xact_callback, NULL);
+}
 
 static void
 surroundings_save(Surroundings *saved)
@@ -100,6 +127,17 @@ run_begin(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
+/* The function that the task's callback means: an alias stands for another. */
+static char *
+run_find_callback(const TaskRow *task)
+{
+	char	   *name = TextDatumGetCString(ROW_DATUM(task, task_callback));
+
+	if (!ROW_GET(Bool, task, task_is_alias))
+		return name;
+	return alias_require(ROW_GET(ObjectId, task, task_owner), name);
+}
+
 /*
  * Reads the task's rows.  Returns false if it is not to run now, with the
  * report filled in.
@@ -131,32 +169,67 @@ run_read(Run *run)
 	run->started = true;
 	old = MemoryContextSwitchTo(run->context);
 	run->task_id = TextDatumGetCString(ROW_DATUM(&task, task_task_id));
-	run->callback = TextDatumGetCString(ROW_DATUM(&task, task_callback));
+	run->group_id = ROW_ISNULL(&task, task_group_id) ? NULL :
+		TextDatumGetCString(ROW_DATUM(&task, task_group_id));
+	run->callback = run_find_callback(&task);
 	run->kwargs = DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs));
 	MemoryContextSwitchTo(old);
 	return true;
 }
 
-/* Calls the callback and finishes all user code that is left behind it. */
+/*
+ * Calls the callback and finishes all user code that is left behind it.
+ *
+ * A procedure, or a command of taskshed.execute, may have ended transactions
+ * of its own.  What it has done since is then committed here, and the outcome
+ * is written in one more transaction: in between, a crash has the task run
+ * again.
+ */
 static void
 run_callback(Run *run)
 {
 	int			guc_level = NewGUCNestLevel();
 	int			commit_mode;
 	Callback   *callback;
+	ParamListInfo params;
 
+	/* all this must outlive the transaction */
+	MemoryContextSwitchTo(run->context);
+	current_run = run;
 	XactReadOnly = DefaultXactReadOnly;
+	run->transactions = run_transactions;
+	run->called = true;
 	callback = callback_prepare(run->callback, run->kwargs);
-	callback_execute(callback, callback_bind(callback, run->kwargs));
-	PopActiveSnapshot();
+	params = callback_bind(callback, run->kwargs);
+	if (callback->kind != CALLBACK_FUNCTION)
+	{
+		PopActiveSnapshot();
+		call_at_top_level(callback, params);
+	}
+	else
+	{
+		call_at_top_level(callback, params);
+		PopActiveSnapshot();
+	}
 
-	/* deferred triggers can open held cursors, and those fire triggers */
-	do
-		AfterTriggerFireDeferred();
-	while (PreCommit_Portals(false));
-
+	current_run = NULL;
 	commit_mode = synchronous_commit;
-	AtEOXact_GUC(false, guc_level);
+	if (run_transactions == run->transactions)
+	{
+		/* deferred triggers can open held cursors, and those fire triggers */
+		do
+			AfterTriggerFireDeferred();
+		while (PreCommit_Portals(false));
+		commit_mode = synchronous_commit;
+		AtEOXact_GUC(false, guc_level);
+	}
+	else
+	{
+		run->committed = true;
+		CommitTransactionCommand();
+		run_begin();
+		PopActiveSnapshot();
+	}
 	synchronous_commit = commit_mode;
 }
 
@@ -207,11 +280,15 @@ run_attempt(Run *run)
 	RESUME_CANCEL_INTERRUPTS();
 }
 
-/* One line for a failed run, without its arguments. */
+/*
+ * One line for a failed run, without its arguments: nor the one that could
+ * not be converted, which that error's own message quotes.
+ */
 static void
 run_log_failure(const Run *run, const ErrorData *error)
 {
 	char	   *owner = GetUserNameFromId(GetSessionUserId(), true);
+	const char *unbound = callback_unbound();
 
 	if (ts_log_failures == 0)
 		return;
@@ -219,7 +296,8 @@ run_log_failure(const Run *run, const ErrorData *error)
 			(errcode(error->sqlerrcode),
 			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
 					run->task_id, owner != NULL ? owner : "?", run->callback,
-					unpack_sql_state(error->sqlerrcode), error->message),
+					unpack_sql_state(error->sqlerrcode),
+					unbound != NULL ? unbound : error->message),
 			 errhidestmt(true), errhidecontext(true)));
 }
 
@@ -263,12 +341,13 @@ run_abort(MemoryContext context)
 }
 
 /*
- * Runs a task, if it is due, and fills in what became of it.  The task is one
+ * Runs a task, if it is due, and fills in what became of it, and whether its
+ * callback may have left settings behind by committing them.  The task is one
  * of the role that this process is connected as.  The current memory context
  * is the run's; the caller resets it.
  */
 RunResult
-run_task(int64 id, TsReport *report)
+run_task(int64 id, TsReport *report, bool *settings_left)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Surroundings saved;
@@ -276,6 +355,7 @@ run_task(int64 id, TsReport *report)
 	ErrorData  *volatile error = NULL;
 	volatile int tries = 0;
 	bool		again;
+	volatile bool committed = false;
 
 	surroundings_save(&saved);
 	QueryCancelPending = false;
@@ -289,6 +369,8 @@ run_task(int64 id, TsReport *report)
 		}
 		PG_CATCH();
 		{
+			/* not undone by the rollback: what a procedure has committed */
+			committed = (run.called && run_transactions != run.transactions);
 			error = run_abort(context);
 		}
 		PG_END_TRY();
@@ -297,7 +379,7 @@ run_task(int64 id, TsReport *report)
 		if (error != NULL &&
 			(error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
 			 error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE) &&
-			tries++ < CONFLICT_RETRIES)
+			!committed && tries++ < CONFLICT_RETRIES)
 			again = true;
 		MemoryContextSwitchTo(context);
 	} while (again);
@@ -312,9 +394,44 @@ run_task(int64 id, TsReport *report)
 		MemoryContextSwitchTo(context);
 	}
 
+	*settings_left = committed || run.committed;
+	current_run = NULL;
 	debug_query_string = NULL;
 	callback_prune();
 	if (error != NULL)
 		return RUN_FAILED;
 	return run.started && !outcome_is_missed(&run.start) ? RUN_SUCCEEDED : RUN_NONE;
+}
+
+/*
+ * What the callback can ask about its own run.  Only the code of a run sees
+ * anything, and nothing that it could set has an influence.
+ */
+PG_FUNCTION_INFO_V1(ts_current_task);
+Datum
+ts_current_task(PG_FUNCTION_ARGS)
+{
+	Run		   *run = current_run;
+	TupleDesc	desc;
+	Datum		values[6] = {0};
+	bool		nulls[6] = {false};
+	Interval   *lag;
+
+	if (run == NULL)
+		PG_RETURN_NULL();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	lag = palloc0(sizeof(Interval));
+	lag->time = run->start.started_at - run->start.run_at;
+	values[0] = CStringGetTextDatum(run->task_id);
+	if (run->group_id != NULL)
+		values[1] = CStringGetTextDatum(run->group_id);
+	nulls[1] = (run->group_id == NULL);
+	values[2] = TimestampTzGetDatum(run->start.run_at);
+	values[3] = Int32GetDatum(run->start.attempt);
+	values[4] = IntervalPGetDatum(lag);
+	values[5] = TimestampTzGetDatum(run->start.previous_run_at);
+	nulls[5] = (run->start.previous_run_at == DT_NOBEGIN);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

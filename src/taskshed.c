@@ -9,13 +9,16 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "taskshed.h"
 
@@ -113,12 +116,32 @@ ts_require_preload(void)
 				 errhint("Add taskshed to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'taskshed', and restart the server.")));
 }
 
-PG_FUNCTION_INFO_V1(ts_check_preload);
+/*
+ * CREATE EXTENSION begins with this.  A schema taskshed that was there before
+ * must be a superuser's: its owner could put functions beside ours, and drop
+ * ours.
+ */
+PG_FUNCTION_INFO_V1(ts_check_install);
 Datum
-ts_check_preload(PG_FUNCTION_ARGS)
+ts_check_install(PG_FUNCTION_ARGS)
 {
-	if (!IsBinaryUpgrade)
-		ts_require_preload();
+	HeapTuple	tuple;
+	Oid			owner;
+
+	if (IsBinaryUpgrade)
+		PG_RETURN_VOID();
+	ts_require_preload();
+	tuple = SearchSysCache1(NAMESPACENAME, CStringGetDatum("taskshed"));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "schema taskshed does not exist");
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+	if (!superuser_arg(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("schema \"taskshed\" is owned by role \"%s\", which is not a superuser",
+						GetUserNameFromId(owner, false)),
+				 errhint("Drop the schema, or make a superuser its owner.")));
 	PG_RETURN_VOID();
 }
 

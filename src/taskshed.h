@@ -13,6 +13,8 @@
  *		recurrence.c	the grid of times of a recurring task
  *		resolve.c		which function a callback's name means
  *		callback.c		from a function and kwargs to a call
+ *		call.c			making the call
+ *		alias.c			names that stand for callbacks
  *		spec.c			the parameters of add_task, checked
  *		api_add.c		add_task, add_tasks
  *		api_change.c	pause, resume, remove, re-time
@@ -38,6 +40,7 @@
 #include "datatype/timestamp.h"
 #include "access/tableam.h"
 #include "executor/tuptable.h"
+#include "fmgr.h"
 #include "lib/pairingheap.h"
 #include "nodes/execnodes.h"
 #include "nodes/params.h"
@@ -46,6 +49,7 @@
 #include "storage/proc.h"
 #include "storage/spin.h"
 #include "utils/jsonb.h"
+#include "utils/plancache.h"
 #include "utils/rel.h"
 
 /* ------------------------------------------------------------------------
@@ -235,6 +239,7 @@ enum
 	Anum_task_owner,
 	Anum_task_created_at,
 	Anum_task_owner_name,
+	Anum_task_is_alias,
 	Anum_task_task_id,
 	Anum_task_group_id,
 	Anum_task_callback,
@@ -268,6 +273,7 @@ enum
 	Anum_alarm_failures_in_row,
 	Anum_alarm_failed,
 	Anum_alarm_paused_at,
+	Anum_alarm_previous_run_at,
 	Anum_alarm_last_run_at,
 	Anum_alarm_last_status,
 	Anum_alarm_last_sqlstate,
@@ -376,27 +382,89 @@ extern bool recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zo
 /* ------------------------------------------------------------------------
  * resolve.c
  */
+
+/* An argument of a function or procedure, as declared. */
+typedef struct CallbackArgument
+{
+	const char *name;			/* "" if it has none */
+	Oid			type;
+	bool		is_input;		/* IN, INOUT or VARIADIC */
+	bool		is_variadic;
+	bool		is_result;		/* OUT; neither: a column of RETURNS TABLE */
+	bool		has_default;
+} CallbackArgument;
+
 extern List *resolve_name(const char *name);
 extern char *resolve_qualify(const char *name);
 extern char *resolve_qualified_name(Oid funcid);
-extern int	resolve_input_arguments(Oid funcid, char ***names, Oid **types, int *ndefaults);
+extern char *resolve_signature(Oid funcid);
+extern int	resolve_arguments(Oid funcid, CallbackArgument **arguments);
+extern bool resolve_takes_whole(Oid funcid);
+extern void resolve_report_unknown(List *names);
 extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 
 /* ------------------------------------------------------------------------
  * callback.c
  */
 
+typedef enum CallbackKind
+{
+	CALLBACK_FUNCTION,
+	CALLBACK_PROCEDURE,
+	CALLBACK_EXECUTE			/* taskshed.execute */
+} CallbackKind;
+
+/* A value that is passed: which key it is under, and how to convert it. */
+typedef struct CallbackParameter
+{
+	Oid			type;
+	bool		whole;			/* it is all of kwargs */
+	TupleDesc	desc;			/* the key as the only column of a record */
+	FmgrInfo	to_record;		/* jsonb_to_record, with its cache */
+} CallbackParameter;
+
 /* A callback with the keys of some kwargs, resolved and ready to be called. */
-typedef struct Callback Callback;
+typedef struct Callback
+{
+	MemoryContext context;		/* holds this and all that hangs off it */
+	char	   *name;			/* as asked for */
+	Oid			role;
+	uint64		path;			/* hash of search_path; 0 for qualified names */
+	int			nkeys;
+	char	  **keys;			/* of kwargs, in jsonb's order */
+	char	   *kinds;			/* of their values, a letter each */
+	bool		polymorphic;	/* the kinds matter */
+
+	uint64		generation;		/* valid while this is the current one */
+	CallbackKind kind;
+	Oid			funcid;
+	char	   *qualified;		/* name, schema-qualified and quoted */
+	char	   *signature;		/* for messages */
+	char	   *query;			/* the call */
+	int			nparams;
+	CallbackParameter *params;
+	CachedPlanSource *plan;		/* of the call */
+} Callback;
 
 extern void callback_init(void);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
 extern void callback_prune(void);
-extern const char *callback_name(const Callback *callback);
 extern void callback_check_privilege(const Callback *callback, Oid role);
 extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs);
-extern void callback_execute(Callback *callback, ParamListInfo params);
-extern char *callback_execute_here(Callback *callback, ParamListInfo params);
+extern const char *callback_unbound(void);
+
+/* ------------------------------------------------------------------------
+ * call.c
+ */
+extern void call_check_values(const Callback *callback, ParamListInfo params);
+extern void call_at_top_level(Callback *callback, ParamListInfo params);
+extern char *call_here(Callback *callback, ParamListInfo params);
+
+/* ------------------------------------------------------------------------
+ * alias.c
+ */
+extern char *alias_find(Oid owner, const char *name);
+extern char *alias_require(Oid owner, const char *name);
 
 /* ------------------------------------------------------------------------
  * spec.c
@@ -477,6 +545,8 @@ typedef struct RunStart
 	TimestampTz run_at;			/* the time it is for */
 	TimestampTz anchor;
 	TimestampTz started_at;
+	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
+	int			attempt;		/* counted from 1 */
 	bool		recurring;
 	Interval	every;			/* of a recurring task */
 	pg_tz	   *zone;			/* NULL if unknown to this server */
@@ -500,9 +570,10 @@ typedef enum RunResult
 	RUN_NONE,					/* it was not to run */
 	RUN_SUCCEEDED,
 	RUN_FAILED
-}			RunResult;
+} RunResult;
 
-extern RunResult run_task(int64 id, TsReport *report);
+extern void run_init(void);
+extern RunResult run_task(int64 id, TsReport *report, bool *settings_left);
 
 /* ------------------------------------------------------------------------
  * worker.c

@@ -159,21 +159,28 @@ worker_must_retire(void)
 }
 
 /*
- * Puts the session back as new after a run, except for settings, which the
- * run itself has restored.  Temporary tables cost a transaction, so they are
- * looked for only after runs that used any.
+ * Puts the session back as new after a run.  Most settings have gone with the
+ * run's own transaction.  Those that a procedure has committed, and temporary
+ * tables, take another transaction, so only runs that can have left any get
+ * one.
  */
 static void
-worker_reset_session(bool used_temp)
+worker_reset_session(bool used_temp, bool settings_left)
 {
 	DropAllPreparedStatements();
 	PortalHashTableDeleteAll();
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	ResetSequenceCaches();
-	if (used_temp)
+	if (used_temp || settings_left)
 	{
 		StartTransactionCommand();
-		ResetTempTableNamespace();
+		if (settings_left)
+		{
+			SetPGVariable("session_authorization", NIL, false);
+			ResetAllOptions();
+		}
+		if (used_temp)
+			ResetTempTableNamespace();
 		CommitTransactionCommand();
 	}
 }
@@ -223,14 +230,15 @@ worker_run_handed(MemoryContext context)
 {
 	TsReport	report;
 	int64		id;
+	bool		settings_left;
 	bool		more = worker_next(NULL, &id);
 
 	while (more)
 	{
 		used_temp_namespace = false;
 		MemoryContextSwitchTo(context);
-		worker_count(run_task(id, &report));
-		worker_reset_session(used_temp_namespace);
+		worker_count(run_task(id, &report, &settings_left));
+		worker_reset_session(used_temp_namespace, settings_left);
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
@@ -286,6 +294,7 @@ ts_worker_main(Datum main_arg)
 	worker_apply_settings();
 	RegisterXactCallback(worker_xact_callback, NULL);
 	outcome_init();
+	run_init();
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
 	pgstat_report_activity(STATE_IDLE, NULL);
 

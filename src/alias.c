@@ -1,0 +1,201 @@
+/*-------------------------------------------------------------------------
+ *
+ * alias.c
+ *		Names that stand for callbacks: add_callback and remove_callback.
+ *
+ * An alias belongs to a role and is looked up among the aliases of a task's
+ * owner, when the task is scheduled and again at each run, so tasks follow
+ * when it is made to stand for another function.  It wins over a function of
+ * the same name.
+ *
+ * Aliases are few and change seldom: changes are made one at a time, under a
+ * lock of the table that does not keep others from reading.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_proc.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "taskshed.h"
+
+enum
+{
+	Anum_callback_owner = 1,
+	Anum_callback_owner_name,
+	Anum_callback_name,
+	Anum_callback_callback,
+	Natts_callback = Anum_callback_callback
+};
+
+static Relation
+alias_open(LOCKMODE lockmode)
+{
+	Oid			schema = get_namespace_oid("taskshed", true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid("callback", schema) : InvalidOid;
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"taskshed\" is not installed in this database"),
+				 errhint("CREATE EXTENSION taskshed installs it.")));
+	return rel;
+}
+
+/* The alias's row, copied, or NULL. */
+static HeapTuple
+alias_fetch(Relation rel, Oid owner, const char *name)
+{
+	ScanKeyData keys[2];
+	Oid			index = get_relname_relid("callback_pkey", RelationGetNamespace(rel));
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], Anum_callback_owner, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(owner));
+	ScanKeyEntryInitialize(&keys[1], 0, Anum_callback_name, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(name));
+	scan = systable_beginscan(rel, index, OidIsValid(index), SnapshotSelf, 2, keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		tuple = heap_copytuple(tuple);
+	systable_endscan(scan);
+	return tuple;
+}
+
+/* What an alias of owner stands for, schema-qualified; NULL if it is none. */
+char *
+alias_find(Oid owner, const char *name)
+{
+	Relation	rel = alias_open(AccessShareLock);
+	HeapTuple	tuple = alias_fetch(rel, owner, name);
+	char	   *target = NULL;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+
+		target = TextDatumGetCString(heap_getattr(tuple, Anum_callback_callback,
+												  RelationGetDescr(rel), &isnull));
+	}
+	table_close(rel, AccessShareLock);
+	return target;
+}
+
+/* The same for a name that must be an alias: 42883. */
+char *
+alias_require(Oid owner, const char *name)
+{
+	char	   *target = alias_find(owner, name);
+
+	if (target == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("alias \"%s\" does not exist", name),
+				 errhint("taskshed.add_callback() defines it again.")));
+	return target;
+}
+
+/* The function that a new alias stands for; it must be there: 42883. */
+static char *
+alias_check_target(const char *callback)
+{
+	FuncCandidateList candidates = FuncnameGetCandidates(resolve_name(callback), -1, NIL,
+														 false, false, false, true);
+
+	if (candidates == NULL)
+		resolve_report_unknown(resolve_name(callback));
+	return resolve_qualified_name(candidates->oid);
+}
+
+PG_FUNCTION_INFO_V1(ts_add_callback);
+Datum
+ts_add_callback(PG_FUNCTION_ARGS)
+{
+	bool		replace_existing = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	Oid			owner = GetUserId();
+	NameData	owner_name;
+	Datum		values[Natts_callback];
+	bool		nulls[Natts_callback] = {false};
+	char	   *name;
+	char	   *target;
+	Relation	rel;
+	HeapTuple	old;
+	HeapTuple	new;
+
+	spec_require_writable("taskshed.add_callback()");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "name" : "callback")));
+	spec_check_id("name", PG_GETARG_TEXT_PP(0));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	target = alias_check_target(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+
+	namestrcpy(&owner_name, GetUserNameFromId(owner, false));
+	values[Anum_callback_owner - 1] = ObjectIdGetDatum(owner);
+	values[Anum_callback_owner_name - 1] = NameGetDatum(&owner_name);
+	values[Anum_callback_name - 1] = CStringGetTextDatum(name);
+	values[Anum_callback_callback - 1] = CStringGetTextDatum(target);
+
+	rel = alias_open(ShareRowExclusiveLock);
+	old = alias_fetch(rel, owner, name);
+	if (HeapTupleIsValid(old) && !replace_existing)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("callback \"%s\" already exists", name),
+				 errhint("With replace_existing => true it is replaced.")));
+	new = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	if (HeapTupleIsValid(old))
+		CatalogTupleUpdate(rel, &old->t_self, new);
+	else
+		CatalogTupleInsert(rel, new);
+	table_close(rel, NoLock);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(ts_remove_callback);
+Datum
+ts_remove_callback(PG_FUNCTION_ARGS)
+{
+	Relation	rel;
+	HeapTuple	old;
+
+	spec_require_writable("taskshed.remove_callback()");
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+	rel = alias_open(ShareRowExclusiveLock);
+	old = alias_fetch(rel, GetUserId(), text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (HeapTupleIsValid(old))
+		CatalogTupleDelete(rel, &old->t_self);
+	table_close(rel, NoLock);
+	PG_RETURN_BOOL(HeapTupleIsValid(old));
+}
+
+/* taskshed.execute is there to be scheduled; a run executes its command. */
+PG_FUNCTION_INFO_V1(ts_execute);
+Datum
+ts_execute(PG_FUNCTION_ARGS)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("taskshed.execute can only be scheduled"),
+			 errhint("Use it as the callback of taskshed.add_task, or execute the command itself.")));
+}

@@ -1,0 +1,170 @@
+/*-------------------------------------------------------------------------
+ *
+ * call.c
+ *		Making the call that callback.c has prepared.
+ *
+ * A worker makes it through a portal at the transaction's top level, with the
+ * sequence of steps that the server takes for a client's prepared statement:
+ * so a procedure may end transactions, and code that looks whether it runs at
+ * top level finds that it does.  taskshed.execute is not called at all: its
+ * command is run in its place, VACUUM and CREATE INDEX CONCURRENTLY included.
+ *
+ * A session that tries a task makes the call through SPI, within its own
+ * transaction.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "parser/analyze.h"
+#include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* The one command of a call of taskshed.execute, parsed: 42601 if it is none. */
+static RawStmt *
+call_parse_command(const char *command)
+{
+	List	   *statements = pg_parse_query(command);
+	RawStmt    *statement;
+
+	if (list_length(statements) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("taskshed.execute needs one SQL command, not %d",
+						list_length(statements)),
+				 errhint("Several commands can be put into a DO block or a procedure.")));
+	statement = linitial_node(RawStmt, statements);
+	if (IsA(statement->stmt, TransactionStmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("taskshed.execute cannot run %s",
+						GetCommandTagName(CreateCommandTag(statement->stmt)))));
+	return statement;
+}
+
+/* The command that a call of taskshed.execute is to run. */
+static char *
+call_command(ParamListInfo params)
+{
+	if (params == NULL || params->params[0].isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("command must not be null")));
+	return TextDatumGetCString(params->params[0].value);
+}
+
+/* What can be said of the values before the call: a command must be one. */
+void
+call_check_values(const Callback *callback, ParamListInfo params)
+{
+	if (callback->kind == CALLBACK_EXECUTE)
+		(void) call_parse_command(call_command(params));
+}
+
+/*
+ * Runs one command at top level, as a client's would be.  All it needs must
+ * live on when it ends transactions, so it is kept where the caller is.
+ */
+static void
+call_execute_command(const char *command)
+{
+	RawStmt    *statement = call_parse_command(command);
+	CommandTag	tag = CreateCommandTag(statement->stmt);
+	Portal		portal;
+	List	   *plans;
+	QueryCompletion qc;
+	bool		snapshot = analyze_requires_snapshot(statement);
+
+	if (snapshot)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	plans = pg_plan_queries(pg_analyze_and_rewrite_fixedparams(statement, command, NULL, 0, NULL),
+							command, CURSOR_OPT_PARALLEL_OK, NULL);
+	if (snapshot)
+		PopActiveSnapshot();
+
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
+	PortalDefineQuery(portal, NULL, command, tag, plans, NULL);
+	PortalStart(portal, NULL, 0, InvalidSnapshot);
+	(void) compat_portal_run(portal, None_Receiver, &qc);
+	PortalDrop(portal, false);
+}
+
+/*
+ * Calls the callback at the top level of the worker's transaction, and drops
+ * what it returns.  If it may commit, no snapshot is active, and callback,
+ * params and the current memory context outlive the transaction.
+ */
+void
+call_at_top_level(Callback *callback, ParamListInfo params)
+{
+	Portal		portal;
+	CachedPlan *plan;
+	QueryCompletion qc;
+
+	if (callback->kind == CALLBACK_EXECUTE)
+	{
+		call_execute_command(call_command(params));
+		return;
+	}
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
+	plan = GetCachedPlan(callback->plan, params, NULL, NULL);
+	PortalDefineQuery(portal, NULL, callback->query, callback->plan->commandTag,
+					  plan->stmt_list, plan);
+	PortalStart(portal, params, 0, InvalidSnapshot);
+	(void) compat_portal_run(portal, None_Receiver, &qc);
+	PortalDrop(portal, false);
+}
+
+/*
+ * Calls the callback within the caller's own transaction, which it cannot
+ * end, and returns the first column of the first row of its result as text,
+ * NULL if there is none.
+ */
+char *
+call_here(Callback *callback, ParamListInfo params)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *result = NULL;
+	int			rc;
+
+	SPI_connect();
+	if (callback->kind == CALLBACK_EXECUTE)
+	{
+		char	   *command = call_command(params);
+
+		(void) call_parse_command(command);
+		rc = SPI_execute(command, false, 0);
+	}
+	else if (params != NULL)
+	{
+		SPIExecuteOptions options = {.params = params};
+
+		rc = SPI_execute_extended(callback->query, &options);
+	}
+	else
+		rc = SPI_execute(callback->query, false, 0);
+	if (rc < 0)
+		elog(ERROR, "could not execute a callback: %s", SPI_result_code_string(rc));
+	if (SPI_processed > 0 && SPI_tuptable != NULL && SPI_tuptable->tupdesc->natts > 0)
+	{
+		char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+
+		result = value != NULL ? MemoryContextStrdup(caller, value) : NULL;
+	}
+	SPI_finish();
+	return result;
+}
