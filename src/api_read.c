@@ -168,7 +168,7 @@ ts_try_task(PG_FUNCTION_ARGS)
 	if (ROW_GET(Bool, &task, task_is_alias))
 		name = alias_require(GetUserId(), name);
 	callback = callback_prepare(name, kwargs);
-	result = call_here(callback, callback_bind(callback, kwargs));
+	result = call_here(callback, callback_bind(callback, kwargs, false));
 	if (result == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(result));

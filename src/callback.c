@@ -27,6 +27,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
@@ -200,6 +201,58 @@ callback_parameter_type(Callback *callback, const CallbackArgument *argument, ch
 	}
 }
 
+/*
+ * Would making a value of a type run code of another user, as in a domain's
+ * constraint?  Superusers' code is trusted, here as everywhere.
+ */
+static bool
+callback_type_is_foreign(Oid type)
+{
+	Oid			element = get_element_type(type);
+	HeapTuple	tuple;
+	char		typtype;
+	Oid			owner;
+	Oid			relid;
+	bool		foreign = false;
+
+	check_stack_depth();
+	if (OidIsValid(element))
+		return callback_type_is_foreign(element);
+
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	typtype = ((Form_pg_type) GETSTRUCT(tuple))->typtype;
+	owner = ((Form_pg_type) GETSTRUCT(tuple))->typowner;
+	relid = ((Form_pg_type) GETSTRUCT(tuple))->typrelid;
+	ReleaseSysCache(tuple);
+
+	if (typtype == TYPTYPE_COMPOSITE)
+	{
+		Relation	rel = relation_open(relid, AccessShareLock);
+		TupleDesc	desc = RelationGetDescr(rel);
+
+		for (int i = 0; !foreign && i < desc->natts; i++)
+		{
+			if (!TupleDescAttr(desc, i)->attisdropped)
+				foreign = callback_type_is_foreign(TupleDescAttr(desc, i)->atttypid);
+		}
+		relation_close(rel, AccessShareLock);
+		return foreign;
+	}
+	if (typtype == TYPTYPE_ENUM)
+		return false;
+	if (owner != GetUserId() && !superuser_arg(owner))
+		return true;
+	if (typtype == TYPTYPE_DOMAIN)
+		return callback_type_is_foreign(getBaseType(type));
+	if (typtype == TYPTYPE_RANGE)
+		return callback_type_is_foreign(get_range_subtype(type));
+	if (typtype == TYPTYPE_MULTIRANGE)
+		return callback_type_is_foreign(get_multirange_range(type));
+	return false;
+}
+
 /* Adds a value to be passed; returns its number in the call. */
 static int
 callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole)
@@ -208,6 +261,7 @@ callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole
 
 	param->type = type;
 	param->whole = whole;
+	param->foreign = callback_type_is_foreign(type);
 	if (!whole)
 	{
 		param->desc = CreateTemplateTupleDesc(1);
@@ -481,9 +535,12 @@ callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
  * Converts kwargs into the values of the arguments, in the current memory
  * context.  The errors are those of the types' input functions; their context
  * names the argument.
+ *
+ * Somebody who only schedules a call does not mean to run the code that makes
+ * values of the types of others.  With checking such values are left NULL.
  */
 ParamListInfo
-callback_bind(Callback *callback, Jsonb *kwargs)
+callback_bind(Callback *callback, Jsonb *kwargs, bool checking)
 {
 	ErrorContextCallback context;
 	ParamListInfo params;
@@ -504,6 +561,12 @@ callback_bind(Callback *callback, Jsonb *kwargs)
 
 		value->pflags = PARAM_FLAG_CONST;
 		value->ptype = param->type;
+		if (checking && param->foreign)
+		{
+			value->value = (Datum) 0;
+			value->isnull = true;
+			continue;
+		}
 		if (param->whole)
 		{
 			value->value = JsonbPGetDatum(kwargs);

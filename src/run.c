@@ -200,7 +200,7 @@ run_callback(Run *run)
 	run->transactions = run_transactions;
 	run->called = true;
 	callback = callback_prepare(run->callback, run->kwargs);
-	params = callback_bind(callback, run->kwargs);
+	params = callback_bind(callback, run->kwargs, false);
 	if (callback->kind != CALLBACK_FUNCTION)
 	{
 		PopActiveSnapshot();

@@ -419,6 +419,7 @@ typedef struct CallbackParameter
 {
 	Oid			type;
 	bool		whole;			/* it is all of kwargs */
+	bool		foreign;		/* converting it runs code of other users */
 	TupleDesc	desc;			/* the key as the only column of a record */
 	FmgrInfo	to_record;		/* jsonb_to_record, with its cache */
 } CallbackParameter;
@@ -450,7 +451,7 @@ extern void callback_init(void);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
 extern void callback_prune(void);
 extern void callback_check_privilege(const Callback *callback, Oid role);
-extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs);
+extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, bool checking);
 extern const char *callback_unbound(void);
 
 /* ------------------------------------------------------------------------
