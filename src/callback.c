@@ -227,6 +227,10 @@ callback_type_is_foreign(Oid type)
 	relid = ((Form_pg_type) GETSTRUCT(tuple))->typrelid;
 	ReleaseSysCache(tuple);
 
+	if (typtype == TYPTYPE_ENUM)
+		return false;
+	if (owner != GetUserId() && !superuser_arg(owner))
+		return true;
 	if (typtype == TYPTYPE_COMPOSITE)
 	{
 		Relation	rel = relation_open(relid, AccessShareLock);
@@ -240,10 +244,6 @@ callback_type_is_foreign(Oid type)
 		relation_close(rel, AccessShareLock);
 		return foreign;
 	}
-	if (typtype == TYPTYPE_ENUM)
-		return false;
-	if (owner != GetUserId() && !superuser_arg(owner))
-		return true;
 	if (typtype == TYPTYPE_DOMAIN)
 		return callback_type_is_foreign(getBaseType(type));
 	if (typtype == TYPTYPE_RANGE)
