@@ -62,6 +62,7 @@ notes_deliver(TsDatabase *db)
 	PGPROC	   *wake = NULL;
 
 	SpinLockAcquire(&db->mutex);
+	db->noted = true;
 	db->reread_from = Min(db->reread_from, mine.reread_from);
 	for (int i = 0; i < mine.n; i++)
 	{

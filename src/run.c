@@ -145,7 +145,7 @@ run_find_callback(const TaskRow *task)
 static bool
 run_read(Run *run)
 {
-	Store	   *store = store_open(AccessShareLock);
+	Store	   *store = store_try_open(AccessShareLock);
 	AlarmRow	alarm;
 	TaskRow		task;
 	TimestampTz now = GetCurrentTimestamp();
@@ -154,6 +154,8 @@ run_read(Run *run)
 
 	run->report->id = run->id;
 	run->report->fate = TS_FATE_GONE;
+	if (store == NULL)
+		return false;			/* the extension has been dropped */
 	there = store_get_alarm(store, run->id, &alarm) && store_get_task(store, run->id, &task);
 	store_close(store, AccessShareLock);
 	if (!there || !ROW_ISNULL(&alarm, alarm_paused_at) || ROW_GET(Bool, &alarm, alarm_failed))
@@ -246,6 +248,20 @@ run_show(Run *run)
 	pgstat_report_activity(STATE_RUNNING, text);
 }
 
+/*
+ * Opens the tables for the outcome.  The extension may have been dropped while
+ * the callback was running, and the task with it: NULL.
+ */
+static Store *
+run_open_store(Run *run)
+{
+	Store	   *store = store_try_open(RowExclusiveLock);
+
+	if (store == NULL)
+		run->report->fate = TS_FATE_GONE;
+	return store;
+}
+
 /* The run itself.  Any error leaves it to the caller to record. */
 static void
 run_attempt(Run *run)
@@ -269,12 +285,15 @@ run_attempt(Run *run)
 	run_enter_bookkeeping();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	store = store_open(RowExclusiveLock);
-	if (outcome_is_missed(&run->start))
-		outcome_missed(store, &run->start, run->report);
-	else
-		outcome_succeeded(store, &run->start, run->report);
-	store_close(store, NoLock);
+	store = run_open_store(run);
+	if (store != NULL)
+	{
+		if (outcome_is_missed(&run->start))
+			outcome_missed(store, &run->start, run->report);
+		else
+			outcome_succeeded(store, &run->start, run->report);
+		store_close(store, NoLock);
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	RESUME_CANCEL_INTERRUPTS();
@@ -310,9 +329,12 @@ run_record_failure(Run *run, const ErrorData *error)
 	run_begin();
 	run_enter_bookkeeping();
 	run_log_failure(run, error);
-	store = store_open(RowExclusiveLock);
-	outcome_failed(store, &run->start, error->sqlerrcode, error->message, run->report);
-	store_close(store, NoLock);
+	store = run_open_store(run);
+	if (store != NULL)
+	{
+		outcome_failed(store, &run->start, error->sqlerrcode, error->message, run->report);
+		store_close(store, NoLock);
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	RESUME_CANCEL_INTERRUPTS();

@@ -80,8 +80,14 @@ scheduler_exit(int code, Datum arg)
 	my_db->due = 0;
 	my_db->oldest_due = DT_NOEND;
 	my_db->next_wakeup = DT_NOEND;
-	if (no_extension)
+	if (no_extension && !my_db->noted)
 		my_db->state = TS_DB_IDLE;
+	else if (no_extension)
+	{
+		/* a commit since we looked: the extension may be there now */
+		my_db->state = TS_DB_WANTED;
+		my_db->start_at = now;
+	}
 	else
 	{
 		/* at once if somebody has asked us to leave, or it was going well */
@@ -161,6 +167,7 @@ scheduler_take_notes(TsNote *notes, int *n)
 	*n = 0;
 	SpinLockAcquire(&my_db->mutex);
 	my_db->alarm = DT_NOBEGIN;
+	my_db->noted = false;
 	while (my_db->notes_head != my_db->notes_tail)
 		notes[(*n)++] = my_db->notes[my_db->notes_head++ % TS_NOTES];
 	reread_from = my_db->reread_from;
@@ -177,14 +184,15 @@ static void
 scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_failed)
 {
 	int64		failed = -1;
+	Store	   *store;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetLatestSnapshot());
-	no_extension = !store_exists();
+	store = store_try_open(AccessShareLock);
+	no_extension = (store == NULL);
 	if (!no_extension)
 	{
-		Store	   *store = store_open(AccessShareLock);
 		Snapshot	snapshot = GetActiveSnapshot();
 
 		if (reread_from != DT_NOEND)

@@ -147,6 +147,7 @@ shared_allocate_database(Oid database)
 			db->bad_starts = 0;
 			db->scheduler = NULL;
 			db->scheduler_pid = 0;
+			db->noted = false;
 			db->alarm = DT_NOBEGIN;
 			db->notes_head = db->notes_tail = 0;
 			db->reread_from = DT_NOEND;

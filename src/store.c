@@ -141,21 +141,43 @@ store_require(bool there)
 }
 
 /*
- * Opens both tables with a lock of that strength.  The caller is in a
- * transaction with an active snapshot.
+ * Opens both tables with a lock of that strength, or returns NULL if they are
+ * not there.  The caller is in a transaction with an active snapshot.
  */
+Store *
+store_try_open(LOCKMODE lockmode)
+{
+	Store	   *store;
+	Relation	task;
+	Relation	alarm;
+
+	if (!store_exists())
+		return NULL;
+	task = try_table_open(oids.task, lockmode);
+	if (task == NULL)
+		return NULL;
+	alarm = try_table_open(oids.alarm, lockmode);
+	if (alarm == NULL)
+	{
+		table_close(task, lockmode);
+		return NULL;
+	}
+
+	store = palloc0(sizeof(Store));
+	store->task = task;
+	store->alarm = alarm;
+	store->task_slot = table_slot_create(store->task, NULL);
+	store->alarm_slot = table_slot_create(store->alarm, NULL);
+	return store;
+}
+
+/* The same for those who need them: 55000 if they are not there. */
 Store *
 store_open(LOCKMODE lockmode)
 {
-	Store	   *store = palloc0(sizeof(Store));
+	Store	   *store = store_try_open(lockmode);
 
-	store_require(store_exists());
-	store->task = try_table_open(oids.task, lockmode);
-	store_require(store->task != NULL);
-	store->alarm = try_table_open(oids.alarm, lockmode);
-	store_require(store->alarm != NULL);
-	store->task_slot = table_slot_create(store->task, NULL);
-	store->alarm_slot = table_slot_create(store->alarm, NULL);
+	store_require(store != NULL);
 	return store;
 }
 

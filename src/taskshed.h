@@ -135,6 +135,9 @@ typedef struct TsDatabase
 	PGPROC	   *scheduler;		/* NULL without one */
 	int			scheduler_pid;
 
+	/* set by commits that leave something, cleared when that is taken */
+	bool		noted;
+
 	/* what the scheduler sleeps until; DT_NOBEGIN while it is awake */
 	TimestampTz alarm;
 
@@ -326,6 +329,7 @@ typedef struct Store
 
 extern void store_init(void);
 extern bool store_exists(void);
+extern Store *store_try_open(LOCKMODE lockmode);
 extern Store *store_open(LOCKMODE lockmode);
 extern void store_close(Store *store, LOCKMODE lockmode);
 extern Relation store_queue_index(Store *store);
