@@ -113,7 +113,10 @@ alias_require(Oid owner, const char *name)
 	return target;
 }
 
-/* The function that a new alias stands for; it must be there: 42883. */
+/*
+ * The function that a new alias stands for.  Errors: 42883 there is none,
+ * 42809 it cannot be called directly.
+ */
 static char *
 alias_check_target(const char *callback)
 {
@@ -122,6 +125,8 @@ alias_check_target(const char *callback)
 
 	if (candidates == NULL)
 		resolve_report_unknown(resolve_name(callback));
+	for (FuncCandidateList c = candidates; c != NULL; c = c->next)
+		resolve_check_kind(c->oid);
 	return resolve_qualified_name(candidates->oid);
 }
 

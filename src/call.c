@@ -39,6 +39,10 @@ call_parse_command(const char *command)
 	List	   *statements = pg_parse_query(command);
 	RawStmt    *statement;
 
+	if (statements == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("command must not be empty")));
 	if (list_length(statements) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),

@@ -221,8 +221,8 @@ resolve_fits_exactly(Oid funcid, int nkeys)
 	return ninputs == nkeys;
 }
 
-/* Refuses what cannot be called directly: 42809. */
-static void
+/* Refuses what a worker cannot call directly: 42809. */
+void
 resolve_check_kind(Oid funcid)
 {
 	Oid			type = get_func_rettype(funcid);
@@ -240,6 +240,13 @@ resolve_check_kind(Oid funcid)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("%s is %s", resolve_signature(funcid), what),
 				 errhint("A callback must be a function or procedure that can be called directly.")));
+
+	/* another session can have another schema of that name, and function */
+	if (isAnyTempNamespace(get_func_namespace(funcid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s is a temporary function", resolve_signature(funcid)),
+				 errhint("A callback is called in another session, which cannot see it.")));
 }
 
 /* The closest of a function's input argument names, or NULL. */

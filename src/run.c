@@ -308,15 +308,20 @@ run_log_failure(const Run *run, const ErrorData *error)
 {
 	char	   *owner = GetUserNameFromId(GetSessionUserId(), true);
 	const char *unbound = callback_unbound();
+	char	   *message = pstrdup(unbound != NULL ? unbound : error->message);
 
 	if (ts_log_failures == 0)
 		return;
+	for (char *p = message; *p != '\0'; p++)
+	{
+		if (*p == '\n' || *p == '\r')
+			*p = ' ';
+	}
 	ereport(ts_log_failures,
 			(errcode(error->sqlerrcode),
 			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
 					run->task_id, owner != NULL ? owner : "?", run->callback,
-					unpack_sql_state(error->sqlerrcode),
-					unbound != NULL ? unbound : error->message),
+					unpack_sql_state(error->sqlerrcode), message),
 			 errhidestmt(true), errhidecontext(true)));
 }
 

@@ -56,14 +56,12 @@
 /* The tasks that are due and waiting are counted at most this often (us). */
 #define DUE_INTERVAL		(100 * INT64CONST(1000))
 
-/* A scheduler that has been up this long (us) was well started. */
-#define WELL_STARTED		(10 * USECS_PER_SEC)
-
 /* After a bad start the next is 1, 2, 4 ... 64 seconds later. */
 #define MAX_START_SHIFT		6
 
 static TsDatabase *my_db = NULL;
 static TimestampTz started_at;
+static bool well_started = false;	/* has been through one round */
 static bool no_extension = false;
 static TimeoutId alarm_timeout;
 
@@ -90,13 +88,16 @@ scheduler_exit(int code, Datum arg)
 	}
 	else
 	{
-		/* at once if somebody has asked us to leave, or it was going well */
 		my_db->state = TS_DB_WANTED;
-		my_db->start_at = now;
-		if (ProcDiePending || now - started_at >= WELL_STARTED)
+		if (well_started)
+		{
+			/* whatever ended it, the next is likely to do better */
 			my_db->bad_starts = 0;
+			my_db->start_at = Max(now, started_at + USECS_PER_SEC);
+		}
 		else
-			my_db->start_at += USECS_PER_SEC << Min(my_db->bad_starts++, MAX_START_SHIFT);
+			my_db->start_at = now +
+				(USECS_PER_SEC << Min(my_db->bad_starts++, MAX_START_SHIFT));
 	}
 	SpinLockRelease(&my_db->mutex);
 	shared_wake_launcher();
@@ -332,6 +333,7 @@ ts_scheduler_main(Datum main_arg)
 
 		now = GetCurrentTimestamp();
 		wake = ts_enabled ? pool_dispatch(database, now, &backlog) : DT_NOEND;
+		well_started = true;
 		if (!lookahead_wants_reading() && scheduler_publish(now, backlog, wake))
 			scheduler_sleep(wake);
 	}
