@@ -36,8 +36,16 @@
 static RawStmt *
 call_parse_command(const char *command)
 {
-	List	   *statements = pg_parse_query(command);
+	List	   *statements;
 	RawStmt    *statement;
+	ErrorContextCallback context;
+
+	context.callback = callback_position_context;
+	context.arg = unconstify(char *, command);
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	statements = pg_parse_query(command);
+	error_context_stack = context.previous;
 
 	if (statements == NIL)
 		ereport(ERROR,
@@ -69,12 +77,26 @@ call_command(ParamListInfo params)
 	return TextDatumGetCString(params->params[0].value);
 }
 
+static void
+call_command_context(void *arg)
+{
+	errcontext("argument \"command\" (text) of callback %s", (char *) arg);
+}
+
 /* What can be said of the values before the call: a command must be one. */
 void
 call_check_values(const Callback *callback, ParamListInfo params)
 {
-	if (callback->kind == CALLBACK_EXECUTE)
-		(void) call_parse_command(call_command(params));
+	ErrorContextCallback context;
+
+	if (callback->kind != CALLBACK_EXECUTE)
+		return;
+	context.callback = call_command_context;
+	context.arg = callback->signature;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	(void) call_parse_command(call_command(params));
+	error_context_stack = context.previous;
 }
 
 /*

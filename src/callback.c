@@ -189,6 +189,7 @@ callback_parameter_type(Callback *callback, const CallbackArgument *argument, ch
 				kind == 's' || kind == '0' ? TEXTOID : JSONBOID;
 		case ANYARRAYOID:
 		case ANYCOMPATIBLEARRAYOID:
+			callback->polymorphic = true;
 			return JSONBARRAYOID;
 		default:
 			if (get_typtype(argument->type) == TYPTYPE_PSEUDO)
@@ -321,6 +322,40 @@ callback_write_call(Callback *callback)
 }
 
 /*
+ * For the time in which a text is parsed that the user's statement does not
+ * contain: has the position of an error refer to that text.  arg is the text.
+ */
+void
+callback_position_context(void *arg)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery((char *) arg);
+	}
+}
+
+/* Says that the values do not go together as polymorphic arguments: 42883. */
+static void
+callback_report_types(const Callback *callback)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < callback->nparams; i++)
+		appendStringInfo(&list, "%s%s %s", i > 0 ? ", " : "",
+						 NameStr(TupleDescAttr(callback->params[i].desc, 0)->attname),
+						 format_type_be(callback->params[i].type));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("callback %s cannot be called with values of these types", callback->signature),
+			 errdetail("The arguments are %s.", list.data)));
+}
+
+/*
  * Prepares the call.  That finds what remains to be found wrong with it, as
  * with polymorphic types that do not go together.
  */
@@ -331,12 +366,38 @@ callback_plan(Callback *callback)
 	CachedPlanSource *plan = CreateCachedPlan(parsed, callback->query,
 											  CreateCommandTag(parsed->stmt));
 	Oid		   *types = palloc((callback->nparams + 1) * sizeof(Oid));
-	List	   *queries;
+	List	   *queries = NIL;
+	MemoryContext old = CurrentMemoryContext;
+	ErrorContextCallback context;
 
 	for (int i = 0; i < callback->nparams; i++)
 		types[i] = callback->params[i].type;
-	queries = pg_analyze_and_rewrite_fixedparams(parsed, callback->query, types,
-												 callback->nparams, NULL);
+
+	context.callback = callback_position_context;
+	context.arg = callback->query;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	PG_TRY();
+	{
+		queries = pg_analyze_and_rewrite_fixedparams(parsed, callback->query, types,
+													 callback->nparams, NULL);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		if (!callback->polymorphic || (error->sqlerrcode != ERRCODE_UNDEFINED_FUNCTION &&
+									   error->sqlerrcode != ERRCODE_AMBIGUOUS_FUNCTION &&
+									   error->sqlerrcode != ERRCODE_DATATYPE_MISMATCH))
+			PG_RE_THROW();
+		FlushErrorState();
+		error_context_stack = context.previous;
+		callback_report_types(callback);
+	}
+	PG_END_TRY();
+	error_context_stack = context.previous;
 	CompleteCachedPlan(plan, queries, NULL, types, callback->nparams, NULL, NULL,
 					   CURSOR_OPT_GENERIC_PLAN, false);
 	SaveCachedPlan(plan);

@@ -17,20 +17,26 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "common/keywords.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/catcache.h"
 #include "utils/fmgroids.h"
+#include "utils/formatting.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
 #include "taskshed.h"
 
 /* The one argument of a function that takes all of kwargs as it is. */
@@ -38,6 +44,9 @@
 
 /* A name is taken for a misspelt one if no more than this many edits differ. */
 #define MAX_EDITS		3
+
+#define EXECUTE_HINT \
+	"To run an SQL command, schedule taskshed.execute with the command in kwargs: '{\"command\": \"...\"}'."
 
 /* Candidates named in a message. */
 #define MAX_LISTED		10
@@ -55,7 +64,7 @@ resolve_report_no_name(const char *name)
 	else if (*end == '(')
 		hint = "Leave the parentheses out, and give arguments by name in kwargs.";
 	else if (*end != '\0')
-		hint = "To run an SQL command, schedule taskshed.execute with the command in kwargs: '{\"command\": \"...\"}'.";
+		hint = EXECUTE_HINT;
 	else
 		hint = "A callback is named function or schema.function.";
 	ereport(ERROR,
@@ -78,7 +87,11 @@ resolve_name(const char *name)
 		resolve_report_no_name(name);
 
 	foreach(lc, identifiers)
+	{
+		if (*(char *) lfirst(lc) == '\0')
+			resolve_report_no_name(name);
 		names = lappend(names, makeString(lfirst(lc)));
+	}
 	return names;
 }
 
@@ -249,24 +262,37 @@ resolve_check_kind(Oid funcid)
 				 errhint("A callback is called in another session, which cannot see it.")));
 }
 
+/*
+ * How far a name is from the one that was written, case aside; more than the
+ * bound if it is too far to be meant.
+ */
+static int
+resolve_distance(const char *written, const char *name, int bound)
+{
+	char	   *x;
+	char	   *y;
+
+	if (strlen(written) >= NAMEDATALEN || *name == '\0')
+		return bound + 1;
+	x = asc_tolower(written, strlen(written));
+	y = asc_tolower(name, strlen(name));
+	return varstr_levenshtein_less_equal(x, strlen(x), y, strlen(y), 1, 1, 1, bound, true);
+}
+
 /* The closest of a function's input argument names, or NULL. */
 static const char *
-resolve_closest(const char *key, const CallbackArgument *arguments, int n)
+resolve_closest_argument(const char *key, const CallbackArgument *arguments, int n)
 {
 	const char *closest = NULL;
 	int			best = Min(MAX_EDITS, (int) strlen(key) / 2) + 1;
 
-	if (strlen(key) > NAMEDATALEN)
-		return NULL;
 	for (int i = 0; i < n; i++)
 	{
 		int			distance;
 
-		if (!arguments[i].is_input || arguments[i].name[0] == '\0')
+		if (!arguments[i].is_input)
 			continue;
-		distance = varstr_levenshtein_less_equal(key, strlen(key), arguments[i].name,
-												 strlen(arguments[i].name), 1, 1, 1,
-												 best, true);
+		distance = resolve_distance(key, arguments[i].name, best);
 		if (distance < best)
 		{
 			best = distance;
@@ -274,6 +300,43 @@ resolve_closest(const char *key, const CallbackArgument *arguments, int n)
 		}
 	}
 	return closest;
+}
+
+/*
+ * The closest name of a function that the user may look at, schema-qualified,
+ * or NULL: a namesake in another schema, or a name much like it among those
+ * that are not the server's own.
+ */
+static char *
+resolve_closest_function(const char *schema, const char *name)
+{
+	Oid			closest = InvalidOid;
+	int			best = Min(MAX_EDITS, (int) strlen(name) / 3) + 1;
+	Oid			namespace = schema != NULL ? get_namespace_oid(schema, true) : InvalidOid;
+	Relation	rel = table_open(ProcedureRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
+		bool		namesake = strcmp(NameStr(form->proname), name) == 0;
+		int			distance;
+
+		if (!namesake && (form->pronamespace == PG_CATALOG_NAMESPACE ||
+						  (OidIsValid(namespace) && form->pronamespace != namespace)))
+			continue;
+		distance = resolve_distance(name, NameStr(form->proname), best);
+		if (distance < best && compat_may_use_schema(form->pronamespace, GetUserId()) &&
+			!isAnyTempNamespace(form->pronamespace))
+		{
+			best = distance;
+			closest = form->oid;
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return OidIsValid(closest) ? resolve_qualified_name(closest) : NULL;
 }
 
 static bool
@@ -296,6 +359,7 @@ resolve_report_arguments(Oid funcid, char **keys, int nkeys)
 	int			n = resolve_arguments(funcid, &arguments);
 	StringInfoData missing;
 	int			nmissing = 0;
+	bool		whole = false;
 
 	resolve_check_kind(funcid);
 	for (int i = 0; i < nkeys; i++)
@@ -307,11 +371,17 @@ resolve_report_arguments(Oid funcid, char **keys, int nkeys)
 			known = arguments[j].is_input && strcmp(keys[i], arguments[j].name) == 0;
 		if (known)
 			continue;
-		closest = resolve_closest(keys[i], arguments, n);
+		closest = resolve_closest_argument(keys[i], arguments, n);
+		for (int j = 0; j < n; j++)
+		{
+			if (arguments[j].is_input && strcmp(arguments[j].name, WHOLE_ARGUMENT) == 0)
+				whole = true;
+		}
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("callback %s has no argument \"%s\"", signature, keys[i]),
-				 closest != NULL ? errhint("Did you mean \"%s\"?", closest) : 0));
+				 closest != NULL ? errhint("Did you mean \"%s\"?", closest) :
+				 whole ? errhint("An argument named kwargs takes all keys if it is the only one and of type jsonb.") : 0));
 	}
 
 	initStringInfo(&missing);
@@ -346,23 +416,24 @@ resolve_report_unknown(List *names)
 {
 	char	   *schema;
 	char	   *function;
-	CatCList   *same_name;
-	char	   *elsewhere = NULL;
+	char	   *closest;
+	const char *hint = NULL;
 
 	DeconstructQualifiedName(names, &schema, &function);
-	same_name = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(function));
-	for (int i = 0; elsewhere == NULL && i < same_name->n_members; i++)
-		elsewhere = resolve_qualified_name(((Form_pg_proc)
-											GETSTRUCT(&same_name->members[i]->tuple))->oid);
-	ReleaseSysCacheList(same_name);
+	closest = resolve_closest_function(schema, function);
+	if (closest != NULL)
+		hint = psprintf("Did you mean %s?", closest);
+	else if (schema == NULL && ScanKeywordLookup(function, &ScanKeywords) >= 0)
+		hint = EXECUTE_HINT;
+	else if (schema == NULL)
+		hint = "No function or procedure of that name is in the search_path.";
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_FUNCTION),
 			 errmsg("callback %s does not exist", NameListToQuotedString(names)),
 			 schema != NULL && !OidIsValid(get_namespace_oid(schema, true)) ?
 			 errdetail("There is no schema \"%s\".", schema) : 0,
-			 elsewhere != NULL ? errhint("Did you mean %s?", elsewhere) :
-			 schema == NULL ? errhint("No function or procedure of that name is in the search_path.") : 0));
+			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
 static char *
@@ -397,13 +468,17 @@ resolve_callback(const char *name, char **keys, int nkeys)
 	FuncCandidateList candidates = NULL;
 	FuncCandidateList candidate;
 	Oid			funcid = InvalidOid;
+	bool		unnamed = false;
 
 	if (all == NULL)
 		resolve_report_unknown(names);
 
 	for (int i = 0; i < nkeys; i++)
+	{
 		argnames = lappend(argnames, keys[i]);
-	if (nkeys <= FUNC_MAX_ARGS)
+		unnamed = unnamed || keys[i][0] == '\0';
+	}
+	if (nkeys <= FUNC_MAX_ARGS && !unnamed)
 		candidates = FuncnameGetCandidates(names, nkeys, argnames, false, true, false, true);
 
 	if (candidates == NULL)

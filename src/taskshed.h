@@ -455,6 +455,7 @@ typedef struct Callback
 extern void callback_init(void);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
 extern void callback_prune(void);
+extern void callback_position_context(void *arg);
 extern void callback_check_privilege(const Callback *callback, Oid role);
 extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, bool checking);
 extern const char *callback_unbound(void);
