@@ -505,8 +505,17 @@ COMMENT ON COLUMN taskshed.tasks.run_count IS 'Runs that have ended, failed ones
 COMMENT ON COLUMN taskshed.tasks.failures_in_row IS 'Failed runs since the last one that succeeded.';
 COMMENT ON COLUMN taskshed.tasks.created_at IS 'When the task was first added.';
 
+/* What the scheduler knows of the current database only roughly, or not while it does not work, is looked up. */
 CREATE VIEW taskshed.status AS
-SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.due, s.oldest_due,
+SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running,
+	CASE WHEN d.datname = pg_catalog.current_database() AND s.state <> 'active'
+		THEN (SELECT count(*) FROM taskshed.alarm a
+			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND NOT a.failed)
+		ELSE s.due END::integer AS due,
+	CASE WHEN d.datname = pg_catalog.current_database() AND s.state <> 'active'
+		THEN (SELECT min(a.run_at) FROM taskshed.alarm a
+			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND NOT a.failed)
+		ELSE s.oldest_due END AS oldest_due,
 	CASE WHEN d.datname = pg_catalog.current_database()
 		THEN (SELECT count(*) FROM taskshed.alarm a WHERE a.failed) ELSE s.failed END::integer AS failed,
 	s.next_wakeup, s.runs_ok, s.runs_failed, s.last_failure_at, s.message
