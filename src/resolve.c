@@ -193,7 +193,9 @@ resolve_arguments(Oid funcid, CallbackArgument **arguments)
 	first_default = ninputs - ((Form_pg_proc) GETSTRUCT(tuple))->pronargdefaults;
 	for (int i = 0, input = 0; i < n; i++)
 	{
-		(*arguments)[i].has_default = (*arguments)[i].is_input && input >= first_default;
+		/* a call by name cannot leave out a VARIADIC argument */
+		(*arguments)[i].has_default = (*arguments)[i].is_input && input >= first_default &&
+			!(*arguments)[i].is_variadic;
 		if ((*arguments)[i].is_input)
 			input++;
 	}
@@ -219,6 +221,32 @@ resolve_takes_whole(Oid funcid)
 				 strcmp(arguments[i].name, WHOLE_ARGUMENT) == 0);
 	}
 	return ninputs == 1 && whole;
+}
+
+static bool
+resolve_has_key(char **keys, int nkeys, const char *name)
+{
+	for (int i = 0; i < nkeys; i++)
+	{
+		if (strcmp(keys[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Does a function have a VARIADIC argument that is not among the keys? */
+static bool
+resolve_lacks_variadic(Oid funcid, char **keys, int nkeys)
+{
+	CallbackArgument *arguments;
+	int			n = resolve_arguments(funcid, &arguments);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (arguments[i].is_variadic && !resolve_has_key(keys, nkeys, arguments[i].name))
+			return true;
+	}
+	return false;
 }
 
 /* Has a function just these input arguments, no more? */
@@ -337,17 +365,6 @@ resolve_closest_function(const char *schema, const char *name)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return OidIsValid(closest) ? resolve_qualified_name(closest) : NULL;
-}
-
-static bool
-resolve_has_key(char **keys, int nkeys, const char *name)
-{
-	for (int i = 0; i < nkeys; i++)
-	{
-		if (strcmp(keys[i], name) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* Says why the only function of a name does not take the keys: 42883. */
@@ -520,5 +537,7 @@ resolve_callback(const char *name, char **keys, int nkeys)
 	}
 
 	resolve_check_kind(funcid);
+	if (resolve_lacks_variadic(funcid, keys, nkeys))
+		resolve_report_arguments(funcid, keys, nkeys);
 	return funcid;
 }
