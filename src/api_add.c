@@ -259,7 +259,11 @@ add_write(Store *store, NewTask *task)
 		{
 			id = ROW_GET(Int64, &row, task_id);
 			if (!spec->replace_existing && add_leaves_alone(store, id, now))
+			{
+				if (store_await_removal(store, id))
+					continue;
 				return;
+			}
 			if (store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok)
 			{
 				/* who has waited for the lock finds another row */

@@ -102,9 +102,19 @@ static bool
 change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, TimestampTz arg)
 {
 	TaskRow		task;
+	AlarmRow	alarm;
+	int64		id = 0;
 
-	return store_find_task(store, owner, task_id, &task) &&
-		change_by_id(store, ROW_GET(Int64, &task, task_id), change, arg);
+	/* a task that was removed while we waited may have been added again */
+	while (store_find_task(store, owner, task_id, &task) &&
+		   ROW_GET(Int64, &task, task_id) != id)
+	{
+		CHECK_FOR_INTERRUPTS();
+		id = ROW_GET(Int64, &task, task_id);
+		if (store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok)
+			return change(store, &alarm, arg);
+	}
+	return false;
 }
 
 static int

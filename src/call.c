@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "parser/analyze.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
@@ -58,6 +59,10 @@ call_parse_command(const char *command)
 						list_length(statements)),
 				 errhint("Several commands can be put into a DO block or a procedure.")));
 	statement = linitial_node(RawStmt, statements);
+	if (IsA(statement->stmt, CopyStmt) && castNode(CopyStmt, statement->stmt)->filename == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot COPY to/from client")));
 	if (IsA(statement->stmt, TransactionStmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -142,6 +147,7 @@ call_at_top_level(Callback *callback, ParamListInfo params)
 
 	if (callback->kind == CALLBACK_EXECUTE)
 	{
+		callback_check_privilege(callback, GetUserId());
 		call_execute_command(call_command(params));
 		return;
 	}
@@ -172,6 +178,7 @@ call_here(Callback *callback, ParamListInfo params)
 	{
 		char	   *command = call_command(params);
 
+		callback_check_privilege(callback, GetUserId());
 		(void) call_parse_command(command);
 		rc = SPI_execute(command, false, 0);
 	}

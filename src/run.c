@@ -214,7 +214,6 @@ run_callback(Run *run)
 		PopActiveSnapshot();
 	}
 
-	current_run = NULL;
 	commit_mode = synchronous_commit;
 	if (run_transactions == run->transactions)
 	{
@@ -233,6 +232,7 @@ run_callback(Run *run)
 		PopActiveSnapshot();
 	}
 	synchronous_commit = commit_mode;
+	current_run = NULL;
 }
 
 /* Says in pg_stat_activity what is running, to those who may see queries. */

@@ -364,6 +364,49 @@ store_lock_alarm(Store *store, int64 id, AlarmRow *row, LockWaitPolicy wait_poli
 	return TM_Ok;
 }
 
+/*
+ * If somebody is about to remove a task, waits for the end of that transaction
+ * and returns true.  The task is gone then, or it is not.
+ */
+bool
+store_await_removal(Store *store, int64 id)
+{
+	SnapshotData dirty;
+	ScanKeyData key;
+	IndexScanDesc scan;
+	TransactionId remover = InvalidTransactionId;
+	ItemPointerData tid;
+
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	scan = compat_index_beginscan(store->alarm, store_index(store, ALARM_TASK), &dirty, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (!TransactionIdIsValid(remover) &&
+		   index_getnext_slot(scan, BackwardScanDirection, store->alarm_slot))
+	{
+		bool		should_free;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(store->alarm_slot, false, &should_free);
+
+		/*
+		 * a row that is being updated points to its new version, not to
+		 * itself
+		 */
+		if (TransactionIdIsValid(dirty.xmax) &&
+			ItemPointerEquals(&tuple->t_self, &tuple->t_data->t_ctid))
+		{
+			remover = dirty.xmax;
+			tid = tuple->t_self;
+		}
+	}
+	index_endscan(scan);
+	ExecClearTuple(store->alarm_slot);
+
+	if (!TransactionIdIsValid(remover))
+		return false;
+	XactLockTableWait(remover, store->alarm, &tid, XLTW_Delete);
+	return true;
+}
+
 /* The ids of the tasks that an index finds, in its order, as an array of *n. */
 static int64 *
 store_collect_ids(Store *store, Relation index, ScanKey keys, int nkeys, int *n)

@@ -342,6 +342,7 @@ extern int64 *store_find_owned(Store *store, Oid owner, int *n);
 extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
 extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
 								  LockWaitPolicy wait_policy);
+extern bool store_await_removal(Store *store, int64 id);
 extern void store_insert_task(Store *store, TaskRow *row);
 extern bool store_try_insert_task(Store *store, TaskRow *row);
 extern void store_update_task(Store *store, TaskRow *row);
@@ -405,7 +406,7 @@ extern char *resolve_signature(Oid funcid);
 extern int	resolve_arguments(Oid funcid, CallbackArgument **arguments);
 extern bool resolve_takes_whole(Oid funcid);
 extern void resolve_check_kind(Oid funcid);
-extern void resolve_report_unknown(List *names);
+extern void resolve_report_unknown(List *names) pg_attribute_noreturn();
 extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 
 /* ------------------------------------------------------------------------

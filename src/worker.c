@@ -35,6 +35,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -180,7 +181,11 @@ worker_reset_session(bool used_temp, bool settings_left)
 			ResetAllOptions();
 		}
 		if (used_temp)
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
 			ResetTempTableNamespace();
+			PopActiveSnapshot();
+		}
 		CommitTransactionCommand();
 	}
 }

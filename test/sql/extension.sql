@@ -3,6 +3,7 @@
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SET client_min_messages = warning;
+\set SHOW_CONTEXT never
 \pset null '(null)'
 CREATE SCHEMA extension;
 CREATE FUNCTION extension.nothing() RETURNS text LANGUAGE sql AS $$SELECT 'done'$$;
