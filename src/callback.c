@@ -75,6 +75,13 @@ callback_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
 	generation++;
 }
 
+/* Changes whenever what a callback depends on may have changed. */
+uint64
+callback_generation(void)
+{
+	return generation;
+}
+
 static void
 callback_drop(Callback *callback)
 {

@@ -78,7 +78,7 @@ notes_deliver(TsDatabase *db)
 		}
 		earliest = Min(earliest, note->run_at);
 	}
-	if (earliest < db->alarm)
+	if (earliest < db->alarm || mine.reread_from == DT_NOBEGIN)
 		wake = db->scheduler;
 	SpinLockRelease(&db->mutex);
 
@@ -151,6 +151,14 @@ notes_add_gone(TimestampTz run_at, int64 id, Oid owner)
 {
 	if (mine.n < NOTES_KEPT)
 		notes_add(run_at, id, owner);
+}
+
+/* The scheduler is to come and look at everything. */
+void
+notes_reread(void)
+{
+	mine.pending = true;
+	mine.reread_from = DT_NOBEGIN;
 }
 
 /* The database is to have a scheduler, whatever is in its queue. */

@@ -268,6 +268,17 @@ pool_retire(int slot)
 	nretiring++;
 }
 
+/* Has all workers leave. */
+void
+pool_dismiss(void)
+{
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (pool[i].known && !pool[i].retire)
+			pool_retire(i);
+	}
+}
+
 /* The worker of a role that a task is best handed to, or -1. */
 static int
 pool_choose(RoleQueue *queue, TimestampTz now)

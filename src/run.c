@@ -28,6 +28,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -41,8 +42,8 @@
 #include "taskshed.h"
 
 /*
- * How often a run that lost a deadlock or a serialization conflict is tried
- * again at once, before that counts as its failure.
+ * How often a run that lost a deadlock or the like is tried again at once,
+ * before that counts as its failure.
  */
 #define CONFLICT_RETRIES	5
 
@@ -368,6 +369,42 @@ run_abort(MemoryContext context)
 }
 
 /*
+ * Is an error nobody's fault, so that the run can just be tried again?  That
+ * is so for deadlocks and serialization conflicts, and for what the server
+ * says when a function that it has found is dropped under its eyes.
+ */
+static bool
+run_lost_race(const ErrorData *error, uint64 generation)
+{
+	bool		changed;
+
+	if (error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+		return true;
+	if (error->sqlerrcode != ERRCODE_INTERNAL_ERROR)
+		return false;
+
+	/* a new transaction learns of what others have done meanwhile */
+	StartTransactionCommand();
+	changed = (callback_generation() != generation);
+	CommitTransactionCommand();
+	return changed;
+}
+
+/*
+ * Lets those go first who were in the way of a run: for some 10 ms, and twice
+ * as long each time.
+ */
+static void
+run_step_aside(int tries)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 10L << tries, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * Runs a task, if it is due, and fills in what became of it, and whether its
  * callback may have left settings behind by committing them.  The task is one
  * of the role that this process is connected as.  The current memory context
@@ -381,14 +418,16 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 	Run			run = {.id = id,.report = report,.context = context};
 	ErrorData  *volatile error = NULL;
 	volatile int tries = 0;
-	bool		again;
+	volatile bool again;
 	volatile bool committed = false;
+	volatile uint64 generation = 0;
 
 	surroundings_save(&saved);
 	QueryCancelPending = false;
 	do
 	{
 		again = false;
+		generation = callback_generation();
 		error = NULL;
 		PG_TRY();
 		{
@@ -403,11 +442,12 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 		PG_END_TRY();
 		surroundings_restore(&saved);
 
-		if (error != NULL &&
-			(error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-			 error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE) &&
-			!committed && tries++ < CONFLICT_RETRIES)
+		if (error != NULL && !committed && tries < CONFLICT_RETRIES &&
+			run_lost_race(error, generation))
+		{
 			again = true;
+			run_step_aside(tries++);
+		}
 		MemoryContextSwitchTo(context);
 	} while (again);
 

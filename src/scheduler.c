@@ -209,7 +209,10 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
 	if (no_extension)
+	{
+		pool_dismiss();
 		proc_exit(0);
+	}
 	if (failed >= 0)
 	{
 		SpinLockAcquire(&my_db->mutex);

@@ -12,6 +12,9 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -34,6 +37,8 @@ int			ts_max_workers = 4;
 int			ts_worker_idle_timeout = 30000;
 int			ts_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 int			ts_log_failures = WARNING;
+
+static object_access_hook_type prev_object_access_hook = NULL;
 
 static const struct config_enum_entry synchronous_commit_options[] = {
 	{"local", SYNCHRONOUS_COMMIT_LOCAL_FLUSH, false},
@@ -85,6 +90,21 @@ define_settings(void)
 	MarkGUCPrefixReserved("taskshed");
 }
 
+/* DROP EXTENSION: has the scheduler and the workers find out and leave. */
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+	if (access == OAT_DROP && class_id == ExtensionRelationId && ts_shared != NULL)
+	{
+		char	   *name = get_extension_name(object_id);
+
+		if (name != NULL && strcmp(name, "taskshed") == 0)
+			notes_reread();
+	}
+}
+
 /*
  * Without preload, as in pg_upgrade or a stray LOAD, the library loads and
  * does nothing: whoever calls one of its functions is told by
@@ -97,6 +117,8 @@ _PG_init(void)
 		return;
 
 	define_settings();
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
 	shared_init();
 	notes_init();
 	store_init();

@@ -230,6 +230,7 @@ extern void notes_init(void);
 extern void notes_add(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
+extern void notes_reread(void);
 
 /* ------------------------------------------------------------------------
  * store.c
@@ -455,6 +456,7 @@ typedef struct Callback
 
 extern void callback_init(void);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
+extern uint64 callback_generation(void);
 extern void callback_prune(void);
 extern void callback_position_context(void *arg);
 extern void callback_check_privilege(const Callback *callback, Oid role);
@@ -641,6 +643,7 @@ extern void lookahead_lost_worker(int slot, int64 running_id);
  * pool.c
  */
 extern void pool_collect(Oid database);
+extern void pool_dismiss(void);
 extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
 
 /* ------------------------------------------------------------------------
