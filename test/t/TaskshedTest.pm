@@ -1,0 +1,261 @@
+
+# What the TAP tests of taskshed share: a node that has it preloaded, sessions
+# that stay open, a ledger in which callbacks leave their traces, and a lock by
+# which a test decides how long a callback runs.
+
+package TaskshedTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(
+  taskshed_node
+  taskshed_database
+  set_and_reload
+  session
+  await
+  await_blocked
+  await_no_task
+  lag_of_ledger
+);
+
+# What taskshed_database puts into a database.
+#
+# Callbacks commit their line of the ledger together with everything else that
+# their run does, so the ledger says how often a task had its effect.  It has
+# no unique constraint: a second effect must be seen and not be prevented.
+#
+# A callback that calls hold() runs until the test gives the advisory lock of
+# that number back.
+my $fixture = q{
+CREATE TABLE ledger (
+	what text NOT NULL,
+	planned timestamptz,
+	started timestamptz NOT NULL DEFAULT clock_timestamp(),
+	pid integer NOT NULL DEFAULT pg_backend_pid(),
+	who text NOT NULL DEFAULT session_user || '/' || current_user);
+CREATE FUNCTION note(what text, planned timestamptz DEFAULT NULL) RETURNS void
+LANGUAGE sql AS $$
+	INSERT INTO public.ledger (what, planned) VALUES (note.what, note.planned);
+$$;
+CREATE FUNCTION planned() RETURNS timestamptz LANGUAGE sql AS $$
+	SELECT run_at FROM taskshed.tasks WHERE worker_pid = pg_backend_pid();
+$$;
+CREATE FUNCTION hold(what text, lock integer DEFAULT 1) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_advisory_xact_lock_shared(lock);
+	PERFORM public.note(what);
+END $$;
+GRANT ALL ON ledger TO PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO PUBLIC;
+GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
+};
+
+# Starts a server with taskshed.  Parameters: conf => lines for
+# postgresql.conf.
+sub taskshed_node
+{
+	my ($name, %params) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init;
+	$node->append_conf(
+		'postgresql.conf', q{
+shared_preload_libraries = 'taskshed'
+max_worker_processes = 20
+log_statement = none
+log_min_messages = info
+log_line_prefix = '%m [%p] %b %q%u@%d '
+});
+	$node->append_conf('postgresql.conf', $params{conf})
+	  if defined $params{conf};
+	$node->start;
+	taskshed_database($node, 'postgres');
+	return $node;
+}
+
+# Gives a database the extension and the functions above.
+sub taskshed_database
+{
+	my ($node, $database) = @_;
+
+	$node->safe_psql($database, "CREATE EXTENSION taskshed; $fixture");
+	return;
+}
+
+# Changes settings of the server, by name => value, while it runs, and waits
+# until the schedulers have taken notice; 'undef' resets one.
+sub set_and_reload
+{
+	my ($node, %settings) = @_;
+
+	foreach my $name (sort keys %settings)
+	{
+		$node->safe_psql('postgres',
+			defined $settings{$name}
+			? "ALTER SYSTEM SET $name = '$settings{$name}'"
+			: "ALTER SYSTEM RESET $name");
+	}
+	$node->reload;
+	if (exists $settings{'taskshed.enabled'})
+	{
+		my $off = ($settings{'taskshed.enabled'} || 'on') eq 'off';
+
+		await(
+			$node,
+			"SELECT state = '"
+			  . ($off ? 'disabled' : 'active') . q{'
+			FROM taskshed.status WHERE database = current_database()},
+			'the scheduler knows its settings');
+	}
+	return;
+}
+
+# Waits until a query returns true.  Fails the test if it never does.
+sub await
+{
+	my ($node, $query, $what, $database) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return 1 if $node->poll_query_until($database || 'postgres', $query);
+	my ($rc, $out, $err) = $node->psql(
+		$database || 'postgres', q{\x
+		SELECT * FROM taskshed.status; SELECT * FROM taskshed.tasks LIMIT 2;
+		SELECT backend_type, pid, state, wait_event, query
+		FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'});
+	diag("while waiting until $what:\n$out\n$err");
+	fail("waited until $what");
+	return 0;
+}
+
+# Waits until so many callbacks run and wait for that advisory lock.
+sub await_blocked
+{
+	my ($node, $n, $lock) = @_;
+
+	$lock = 1 unless defined $lock;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node, qq{
+		SELECT count(*) = $n FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE l.locktype = 'advisory' AND l.objid = $lock AND NOT l.granted
+			AND a.backend_type = 'taskshed worker'},
+		"$n callbacks wait for lock $lock");
+}
+
+# Waits until there are no tasks any more whose task_id is LIKE the pattern.
+sub await_no_task
+{
+	my ($node, $pattern) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		"SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE task_id LIKE '$pattern')",
+		"no task like $pattern is left");
+}
+
+# The lag of the runs in the ledger, as "p50 ..., p99 ..., max ... ms".
+sub lag_of_ledger
+{
+	my ($node, $condition) = @_;
+
+	return $node->safe_psql(
+		'postgres', qq{
+		SELECT format('p50 %s, p99 %s, max %s ms', round(p[1]::numeric, 2),
+			round(p[2]::numeric, 2), round(p[3]::numeric, 2))
+		FROM (SELECT percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP
+				(ORDER BY extract(epoch FROM started - planned) * 1000)
+			FROM ledger WHERE $condition) AS x(p)});
+}
+
+# A session that stays open.
+sub session
+{
+	my ($node, $database) = @_;
+
+	return TaskshedTest::Session->new($node, $database || 'postgres');
+}
+
+# psql in the background.  (PostgreSQL::Test::Cluster has that too, but not
+# the same one in all minor releases of 15.)
+package TaskshedTest::Session;
+
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+
+sub new
+{
+	my ($class, $node, $database) = @_;
+	my $self = bless { in => '', out => '', err => '', n => 0 }, $class;
+
+	$self->{timer} =
+	  IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
+	$self->{run} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-d', $node->connstr($database), '-f', '-' ],
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
+		$self->{timer});
+	$self->query('SELECT 1');
+	return $self;
+}
+
+# Sends a query and does not wait for its end.
+sub send
+{
+	my ($self, $query) = @_;
+
+	$self->{n}++;
+	$self->{in} .=
+	  "$query\n;\n\\echo '=$self->{n}='\n\\warn '=$self->{n}='\n";
+	$self->{timer}->start($PostgreSQL::Test::Utils::timeout_default);
+	$self->{run}->pump_nb;
+	return;
+}
+
+# Has the query that was sent last ended?
+sub is_done
+{
+	my ($self) = @_;
+
+	$self->{run}->pump_nb;
+	return $self->{out} =~ /=$self->{n}=\n/
+	  && $self->{err}   =~ /=$self->{n}=\n/;
+}
+
+# Waits for the end of what was sent, and returns what it said, errors last.
+sub result
+{
+	my ($self) = @_;
+	my $result;
+
+	$self->{run}->pump until $self->is_done;
+	$result = $self->{out} . $self->{err};
+	$self->{out} = $self->{err} = '';
+	$result =~ s/=\d+=\n//g;
+	chomp $result;
+	return $result;
+}
+
+sub query
+{
+	my ($self, $query) = @_;
+
+	$self->send($query);
+	return $self->result;
+}
+
+sub quit
+{
+	my ($self) = @_;
+
+	$self->{in} .= "\\q\n";
+	return $self->{run}->finish;
+}
+
+1;
