@@ -107,7 +107,7 @@ CALL mistake('.send_invoice');
 CALL mistake('app..send_invoice');
 CALL mistake('shop.app.send_invoice');
 CALL mistake('"send_invoice');
-CALL mistake('"" ');
+CALL mistake('""');
 CALL mistake('app.send-invoice');
 CALL mistake('send_invoce');
 CALL mistake('app.send_invoce');
