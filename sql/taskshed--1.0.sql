@@ -73,16 +73,16 @@ COMMENT ON COLUMN taskshed.task.run_type IS 'once or recurring.';
 COMMENT ON COLUMN taskshed.task.every IS 'Interval between the times of a recurring task.';
 COMMENT ON COLUMN taskshed.task.schedule IS 'Cron expression. Reserved: always NULL in this version.';
 COMMENT ON COLUMN taskshed.task.timezone IS 'Time zone in which the days and months of every are counted.';
-COMMENT ON COLUMN taskshed.task.until IS 'No run after this time. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.max_runs IS 'No more runs than this. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.until IS 'No run after this time.';
+COMMENT ON COLUMN taskshed.task.max_runs IS 'No more runs than this.';
 COMMENT ON COLUMN taskshed.task.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
-COMMENT ON COLUMN taskshed.task.start_within IS 'Longest delay of a start. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.timeout IS 'Longest duration of a run. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.max_attempts IS 'How often a run is tried. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.retry_delay IS 'Delay before the second attempt. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.retry_backoff IS 'Factor by which the delay grows. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.retry_max_delay IS 'Longest delay between attempts. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.history IS 'Which runs are recorded. Reserved: always NULL in this version.';
+COMMENT ON COLUMN taskshed.task.start_within IS 'A run that cannot start this soon after its time is missed.';
+COMMENT ON COLUMN taskshed.task.timeout IS 'Longest duration of a run; NULL is what taskshed.timeout says.';
+COMMENT ON COLUMN taskshed.task.max_attempts IS 'How often a run is tried; 0 means until it succeeds, NULL once.';
+COMMENT ON COLUMN taskshed.task.retry_delay IS 'Delay before the second attempt.';
+COMMENT ON COLUMN taskshed.task.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
+COMMENT ON COLUMN taskshed.task.retry_max_delay IS 'Longest delay between attempts.';
+COMMENT ON COLUMN taskshed.task.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
 COMMENT ON INDEX taskshed.task_pkey IS 'Finds a task by its internal key.';
 COMMENT ON INDEX taskshed.task_key IS 'Finds a task by its owner and task_id.';
 COMMENT ON INDEX taskshed.task_group IS 'Finds the tasks of a group.';
@@ -90,13 +90,16 @@ COMMENT ON INDEX taskshed.task_group IS 'Finds the tasks of a group.';
 CREATE TABLE taskshed.alarm (
 	id bigint NOT NULL,
 	run_at timestamptz NOT NULL,
+	scheduled_at timestamptz NOT NULL,
 	anchor timestamptz NOT NULL,
 	revision bigint NOT NULL,
 	run_count bigint NOT NULL,
 	owner oid NOT NULL,
 	attempt integer NOT NULL,
 	failures_in_row integer NOT NULL,
+	interruptions integer NOT NULL,
 	failed boolean NOT NULL,
+	resume_at timestamptz,
 	paused_at timestamptz,
 	previous_run_at timestamptz,
 	last_run_at timestamptz,
@@ -104,19 +107,23 @@ CREATE TABLE taskshed.alarm (
 	last_sqlstate text COLLATE "C",
 	last_error text
 ) USING heap;
-CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id) WHERE paused_at IS NULL AND NOT failed;
+CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id)
+	WHERE paused_at IS NULL AND NOT failed OR resume_at IS NOT NULL;
 CREATE INDEX alarm_task ON taskshed.alarm (id, run_at);
 CREATE INDEX alarm_failed ON taskshed.alarm (owner, id) WHERE failed;
 
 COMMENT ON TABLE taskshed.alarm IS 'When each task runs next and how its last run went: one row a task, changed by each run. Read it through the view tasks.';
 COMMENT ON COLUMN taskshed.alarm.id IS 'Internal key of the task.';
-COMMENT ON COLUMN taskshed.alarm.run_at IS 'Time of the next run, or of the one that failed.';
+COMMENT ON COLUMN taskshed.alarm.run_at IS 'When the next run or attempt is to start.';
+COMMENT ON COLUMN taskshed.alarm.scheduled_at IS 'The time that this run is for: run_at, unless that is the time of a further attempt.';
 COMMENT ON COLUMN taskshed.alarm.anchor IS 'Time from which the grid of a recurring task is counted.';
 COMMENT ON COLUMN taskshed.alarm.revision IS 'Raised when the task is replaced or re-timed; a run writes its outcome only to the revision it started from.';
 COMMENT ON COLUMN taskshed.alarm.run_count IS 'Runs that have ended, failed ones included.';
 COMMENT ON COLUMN taskshed.alarm.owner IS 'OID of the role that the task runs as.';
 COMMENT ON COLUMN taskshed.alarm.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.alarm.failures_in_row IS 'Failed runs since the last one that succeeded.';
+COMMENT ON COLUMN taskshed.alarm.interruptions IS 'Runs in a row that lost their worker or the server.';
+COMMENT ON COLUMN taskshed.alarm.resume_at IS 'While a run beside the schedule waits or runs: the run_at to go back to.';
 COMMENT ON COLUMN taskshed.alarm.failed IS 'True for a task that has failed for good and will not run again by itself.';
 COMMENT ON COLUMN taskshed.alarm.paused_at IS 'When the task was paused; NULL when it is not.';
 COMMENT ON COLUMN taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
@@ -143,6 +150,95 @@ COMMENT ON COLUMN taskshed.callback.owner_name IS 'Name that the owner had when 
 COMMENT ON COLUMN taskshed.callback.name IS 'The alias, unique for its owner, 1 to 255 characters.';
 COMMENT ON COLUMN taskshed.callback.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
 COMMENT ON INDEX taskshed.callback_pkey IS 'Finds an alias by its owner and name.';
+
+/*
+ * The history of runs: a ring of tables.  Runs are recorded in one of them;
+ * when that is old or large enough the next is emptied and used.
+ */
+CREATE SEQUENCE taskshed.run_seq AS bigint CACHE 1;
+COMMENT ON SEQUENCE taskshed.run_seq IS 'Numbers of runs.';
+
+CREATE TABLE taskshed.run_0 (
+	run_id bigint NOT NULL,
+	scheduled_at timestamptz NOT NULL,
+	started_at timestamptz,
+	finished_at timestamptz NOT NULL,
+	owner oid NOT NULL,
+	attempt integer NOT NULL,
+	worker_pid integer,
+	status text COLLATE "C" NOT NULL,
+	task_id text COLLATE "C" NOT NULL,
+	group_id text COLLATE "C",
+	callback text COLLATE "C" NOT NULL,
+	result text,
+	sqlstate text COLLATE "C",
+	message text,
+	detail text,
+	hint text,
+	context text
+) USING heap;
+CREATE INDEX run_0_task ON taskshed.run_0 (task_id);
+CREATE TABLE taskshed.run_1 (LIKE taskshed.run_0) USING heap;
+CREATE INDEX run_1_task ON taskshed.run_1 (task_id);
+CREATE TABLE taskshed.run_2 (LIKE taskshed.run_0) USING heap;
+CREATE INDEX run_2_task ON taskshed.run_2 (task_id);
+CREATE TABLE taskshed.run_3 (LIKE taskshed.run_0) USING heap;
+CREATE INDEX run_3_task ON taskshed.run_3 (task_id);
+CREATE TABLE taskshed.run_4 (LIKE taskshed.run_0) USING heap;
+CREATE INDEX run_4_task ON taskshed.run_4 (task_id);
+CREATE TABLE taskshed.run_5 (LIKE taskshed.run_0) USING heap;
+CREATE INDEX run_5_task ON taskshed.run_5 (task_id);
+CREATE TABLE taskshed.run_6 (LIKE taskshed.run_0) USING heap;
+CREATE INDEX run_6_task ON taskshed.run_6 (task_id);
+CREATE TABLE taskshed.run_7 (LIKE taskshed.run_0) USING heap;
+CREATE INDEX run_7_task ON taskshed.run_7 (task_id);
+
+CREATE TABLE taskshed.history (
+	began_at timestamptz NOT NULL,
+	part integer NOT NULL,
+	CONSTRAINT history_pkey PRIMARY KEY (part),
+	CONSTRAINT history_parts CHECK (part BETWEEN 0 AND 7)
+) USING heap;
+COMMENT ON TABLE taskshed.history IS 'Since when each table of the history has been written to; the latest is in use.';
+COMMENT ON COLUMN taskshed.history.began_at IS 'When the table was emptied and taken into use.';
+COMMENT ON COLUMN taskshed.history.part IS 'Number of the table: 0 is run_0.';
+COMMENT ON INDEX taskshed.history_pkey IS 'Finds a table of the history.';
+INSERT INTO taskshed.history VALUES (pg_catalog.clock_timestamp(), 0);
+
+DO $$
+DECLARE
+	part integer;
+	col record;
+BEGIN
+	FOR part IN 0..7 LOOP
+		EXECUTE pg_catalog.format('COMMENT ON TABLE taskshed.run_%s IS %L', part,
+			'A part of the history of runs. Read it through the view runs.');
+		EXECUTE pg_catalog.format('COMMENT ON INDEX taskshed.run_%s_task IS %L', part,
+			'Finds the runs of a task.');
+		FOR col IN SELECT * FROM (VALUES
+			('run_id', 'Number of the run.'),
+			('scheduled_at', 'The time that the run was for.'),
+			('started_at', 'When it started; NULL for one that was missed.'),
+			('finished_at', 'When it ended, or was found to be missed.'),
+			('owner', 'OID of the role that the task ran as.'),
+			('attempt', 'Which attempt it was, from 1.'),
+			('worker_pid', 'Process that ran it.'),
+			('status', 'succeeded, failed, timeout, cancelled, interrupted or missed.'),
+			('task_id', 'The task.'),
+			('group_id', 'Group that the task belonged to, or NULL.'),
+			('callback', 'What was called.'),
+			('result', 'What the callback returned, as text.'),
+			('sqlstate', 'SQLSTATE of the error.'),
+			('message', 'Message of the error.'),
+			('detail', 'Detail of the error.'),
+			('hint', 'Hint of the error.'),
+			('context', 'Context of the error.')) AS c (name, description)
+		LOOP
+			EXECUTE pg_catalog.format('COMMENT ON COLUMN taskshed.run_%s.%I IS %L', part,
+				col.name, col.description);
+		END LOOP;
+	END LOOP;
+END $$;
 
 -- Rows that arrive by a restore or by hand reach the scheduler through this.
 CREATE FUNCTION taskshed._alarm_changed() RETURNS trigger
@@ -306,28 +402,33 @@ COMMENT ON PROCEDURE taskshed.execute(text) IS
 
 CREATE FUNCTION taskshed.cancel_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.cancel_tasks(text[], text, name) IS 'Stops runs in progress. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cancel_tasks';
+COMMENT ON FUNCTION taskshed.cancel_tasks(text[], text, name) IS
+'Stops the runs in progress of tasks, named by task_ids or by group_id; a one-off task is then failed, a recurring one goes on at its next time. Returns how many were told to stop.';
 
 CREATE FUNCTION taskshed.retry_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.retry_tasks(text[], text, name) IS 'Schedules failed tasks again. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_retry_tasks';
+COMMENT ON FUNCTION taskshed.retry_tasks(text[], text, name) IS
+'Sends failed tasks, named by task_ids or by group_id, round again at once, with their attempts counted anew. Returns how many had failed.';
 
 CREATE FUNCTION taskshed.run_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.run_tasks(text[], text, name) IS 'Runs tasks once more in the background. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_run_tasks';
+COMMENT ON FUNCTION taskshed.run_tasks(text[], text, name) IS
+'Runs tasks, named by task_ids or by group_id, once in the background, paused or not; their schedule stays as it is. Returns how many there were.';
 
 CREATE FUNCTION taskshed.cancel_task(task_id text, owner name DEFAULT NULL)
 RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.cancel_task(text, name) IS 'Stops a run in progress. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cancel_task';
+COMMENT ON FUNCTION taskshed.cancel_task(text, name) IS
+'Stops the run in progress of a task; a one-off task is then failed, a recurring one goes on at its next time. Returns whether there was one.';
 
 CREATE FUNCTION taskshed.retry_task(task_id text, owner name DEFAULT NULL)
 RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.retry_task(text, name) IS 'Schedules a failed task again. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_retry_task';
+COMMENT ON FUNCTION taskshed.retry_task(text, name) IS
+'Sends a failed task round again at once, with its attempts counted anew. Returns whether it had failed.';
 
 CREATE FUNCTION taskshed.set_owner(new_owner name, task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
@@ -394,7 +495,7 @@ SELECT t.id,
 	t.callback,
 	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.kwargs END AS kwargs,
 	t.run_type,
-	a.run_at,
+	coalesce(a.resume_at, a.run_at) AS run_at,
 	t.every,
 	t.schedule,
 	t.timezone,
@@ -411,7 +512,7 @@ SELECT t.id,
 	CASE WHEN x.id IS NOT NULL THEN 'running'
 		WHEN a.failed THEN 'failed'
 		WHEN a.paused_at IS NOT NULL THEN 'paused'
-		WHEN a.run_at <= pg_catalog.clock_timestamp() THEN 'due'
+		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
 		ELSE 'scheduled' END AS state,
 	a.paused_at,
 	a.attempt,
@@ -442,16 +543,16 @@ COMMENT ON COLUMN taskshed.task_details.run_at IS 'Time of the next run; of the 
 COMMENT ON COLUMN taskshed.task_details.every IS 'Interval between the times of a recurring task.';
 COMMENT ON COLUMN taskshed.task_details.schedule IS 'Cron expression. Not supported yet.';
 COMMENT ON COLUMN taskshed.task_details.timezone IS 'Time zone in which the days and months of every are counted.';
-COMMENT ON COLUMN taskshed.task_details.until IS 'No run after this time. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.max_runs IS 'No more runs than this. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.until IS 'No run after this time.';
+COMMENT ON COLUMN taskshed.task_details.max_runs IS 'No more runs than this.';
 COMMENT ON COLUMN taskshed.task_details.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
-COMMENT ON COLUMN taskshed.task_details.start_within IS 'Longest delay of a start. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.timeout IS 'Longest duration of a run. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.max_attempts IS 'How often a run is tried. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.retry_delay IS 'Delay before the second attempt. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.retry_backoff IS 'Factor by which the delay grows. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.retry_max_delay IS 'Longest delay between attempts. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.history IS 'Which runs are recorded. Not supported yet.';
+COMMENT ON COLUMN taskshed.task_details.start_within IS 'A run that cannot start this soon after its time is missed.';
+COMMENT ON COLUMN taskshed.task_details.timeout IS 'Longest duration of a run; NULL is what taskshed.timeout says.';
+COMMENT ON COLUMN taskshed.task_details.max_attempts IS 'How often a run is tried; 0 means until it succeeds, NULL once.';
+COMMENT ON COLUMN taskshed.task_details.retry_delay IS 'Delay before the second attempt.';
+COMMENT ON COLUMN taskshed.task_details.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
+COMMENT ON COLUMN taskshed.task_details.retry_max_delay IS 'Longest delay between attempts.';
+COMMENT ON COLUMN taskshed.task_details.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
 COMMENT ON COLUMN taskshed.task_details.state IS 'running, failed, paused, due or scheduled: the first that fits.';
 COMMENT ON COLUMN taskshed.task_details.paused_at IS 'When the task was paused; NULL when it is not.';
 COMMENT ON COLUMN taskshed.task_details.attempt IS 'Attempts made for run_at so far.';
@@ -482,16 +583,16 @@ COMMENT ON COLUMN taskshed.tasks.run_at IS 'Time of the next run; of the run tha
 COMMENT ON COLUMN taskshed.tasks.every IS 'Interval between the times of a recurring task.';
 COMMENT ON COLUMN taskshed.tasks.schedule IS 'Cron expression. Not supported yet.';
 COMMENT ON COLUMN taskshed.tasks.timezone IS 'Time zone in which the days and months of every are counted.';
-COMMENT ON COLUMN taskshed.tasks.until IS 'No run after this time. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.max_runs IS 'No more runs than this. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.until IS 'No run after this time.';
+COMMENT ON COLUMN taskshed.tasks.max_runs IS 'No more runs than this.';
 COMMENT ON COLUMN taskshed.tasks.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
-COMMENT ON COLUMN taskshed.tasks.start_within IS 'Longest delay of a start. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.timeout IS 'Longest duration of a run. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.max_attempts IS 'How often a run is tried. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.retry_delay IS 'Delay before the second attempt. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.retry_backoff IS 'Factor by which the delay grows. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.retry_max_delay IS 'Longest delay between attempts. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.history IS 'Which runs are recorded. Not supported yet.';
+COMMENT ON COLUMN taskshed.tasks.start_within IS 'A run that cannot start this soon after its time is missed.';
+COMMENT ON COLUMN taskshed.tasks.timeout IS 'Longest duration of a run; NULL is what taskshed.timeout says.';
+COMMENT ON COLUMN taskshed.tasks.max_attempts IS 'How often a run is tried; 0 means until it succeeds, NULL once.';
+COMMENT ON COLUMN taskshed.tasks.retry_delay IS 'Delay before the second attempt.';
+COMMENT ON COLUMN taskshed.tasks.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
+COMMENT ON COLUMN taskshed.tasks.retry_max_delay IS 'Longest delay between attempts.';
+COMMENT ON COLUMN taskshed.tasks.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
 COMMENT ON COLUMN taskshed.tasks.state IS 'running, failed, paused, due or scheduled: the first that fits.';
 COMMENT ON COLUMN taskshed.tasks.paused_at IS 'When the task was paused; NULL when it is not.';
 COMMENT ON COLUMN taskshed.tasks.attempt IS 'Attempts made for run_at so far.';
@@ -535,14 +636,35 @@ COMMENT ON COLUMN taskshed.status.runs_failed IS 'Runs that failed since the ser
 COMMENT ON COLUMN taskshed.status.last_failure_at IS 'When the last run failed.';
 COMMENT ON COLUMN taskshed.status.message IS 'What keeps tasks from running, if anything does.';
 
-CREATE VIEW taskshed.runs AS
-SELECT NULL::bigint AS run_id, NULL::name AS owner, NULL::text AS task_id, NULL::text AS group_id,
-	NULL::text AS callback, NULL::timestamptz AS scheduled_at, NULL::timestamptz AS started_at,
-	NULL::timestamptz AS finished_at, NULL::text AS status, NULL::integer AS attempt, NULL::text AS result,
-	NULL::text AS sqlstate, NULL::text AS message, NULL::text AS detail, NULL::text AS hint,
-	NULL::text AS context, NULL::integer AS worker_pid
-WHERE false;
-COMMENT ON VIEW taskshed.runs IS 'History of runs. Not recorded yet: always empty.';
+CREATE VIEW taskshed.runs WITH (security_barrier) AS
+SELECT r.run_id,
+	coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = r.owner), r.owner::text::name) AS owner,
+	r.task_id,
+	r.group_id,
+	r.callback,
+	r.scheduled_at,
+	r.started_at,
+	r.finished_at,
+	r.status,
+	r.attempt,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.result END AS result,
+	r.sqlstate,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.message END AS message,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.detail END AS detail,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.hint END AS hint,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.context END AS context,
+	r.worker_pid
+FROM (SELECT * FROM taskshed.run_0
+	UNION ALL SELECT * FROM taskshed.run_1
+	UNION ALL SELECT * FROM taskshed.run_2
+	UNION ALL SELECT * FROM taskshed.run_3
+	UNION ALL SELECT * FROM taskshed.run_4
+	UNION ALL SELECT * FROM taskshed.run_5
+	UNION ALL SELECT * FROM taskshed.run_6
+	UNION ALL SELECT * FROM taskshed.run_7) r
+WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
+	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
+COMMENT ON VIEW taskshed.runs IS 'The history of runs that the reader may see, bounded by taskshed.history_retention and taskshed.history_max_size.';
 COMMENT ON COLUMN taskshed.runs.run_id IS 'Number of the run.';
 COMMENT ON COLUMN taskshed.runs.owner IS 'Role that the task runs as.';
 COMMENT ON COLUMN taskshed.runs.task_id IS 'The task.';

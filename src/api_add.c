@@ -113,6 +113,30 @@ add_fill_task(TaskRow *row, const NewTask *task)
 		ROW_SET_NULL(row, task_every);
 	ROW_SET(Pointer, row, task_timezone, cstring_to_text(spec->timezone));
 	ROW_SET(Pointer, row, task_catch_up, cstring_to_text(spec->catch_up));
+
+	for (int attnum = Anum_task_until; attnum <= Natts_task; attnum++)
+	{
+		if (attnum != Anum_task_catch_up)
+			row->nulls[attnum - 1] = true;
+	}
+	if (spec->has_until)
+		ROW_SET(TimestampTz, row, task_until, spec->until);
+	if (spec->max_runs > 0)
+		ROW_SET(Int32, row, task_max_runs, spec->max_runs);
+	if (spec->start_within != NULL)
+		ROW_SET(Pointer, row, task_start_within, spec->start_within);
+	if (spec->timeout != NULL)
+		ROW_SET(Pointer, row, task_timeout, spec->timeout);
+	if (spec->max_attempts >= 0)
+		ROW_SET(Int32, row, task_max_attempts, spec->max_attempts);
+	if (spec->retry_delay != NULL)
+		ROW_SET(Pointer, row, task_retry_delay, spec->retry_delay);
+	if (spec->retry_backoff > 0)
+		ROW_SET(Float8, row, task_retry_backoff, spec->retry_backoff);
+	if (spec->retry_max_delay != NULL)
+		ROW_SET(Pointer, row, task_retry_max_delay, spec->retry_max_delay);
+	if (spec->history != NULL)
+		ROW_SET(Pointer, row, task_history, cstring_to_text(spec->history));
 }
 
 /* Writes the alarm of a task that has none. */
@@ -126,12 +150,14 @@ add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
 	memset(row.values, 0, sizeof(row.values));
 	ROW_SET(Int64, &row, alarm_id, id);
 	ROW_SET(TimestampTz, &row, alarm_run_at, run_at);
+	ROW_SET(TimestampTz, &row, alarm_scheduled_at, run_at);
 	ROW_SET(TimestampTz, &row, alarm_anchor, run_at);
 	ROW_SET(Int64, &row, alarm_revision, 1);
 	ROW_SET(Int64, &row, alarm_run_count, 0);
 	ROW_SET(ObjectId, &row, alarm_owner, spec->owner);
 	ROW_SET(Int32, &row, alarm_attempt, 0);
 	ROW_SET(Int32, &row, alarm_failures_in_row, 0);
+	ROW_SET(Int32, &row, alarm_interruptions, 0);
 	ROW_SET(Bool, &row, alarm_failed, false);
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
@@ -187,11 +213,16 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 		TimestampTz run_at = spec->has_run_at ? spec->run_at : now;
 
 		ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
+		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
 		ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
 	}
+	else if (failed)
+		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	ROW_SET(Bool, alarm, alarm_failed, false);
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	ROW_SET_NULL(alarm, alarm_resume_at);
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)

@@ -78,14 +78,58 @@ static bool
 change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 {
 	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
+	ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
 	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET(Int32, alarm, alarm_interruptions, 0);
 	ROW_SET(Bool, alarm, alarm_failed, false);
+	ROW_SET_NULL(alarm, alarm_resume_at);
 	store_update_alarm(store, alarm);
 	if (ROW_ISNULL(alarm, alarm_paused_at))
 		notes_add(run_at, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
 	return true;
+}
+
+/* Sends a failed task round again, now, with its attempts counted anew. */
+static bool
+change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
+{
+	if (!ROW_GET(Bool, alarm, alarm_failed))
+		return false;
+	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
+	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
+	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	ROW_SET_NULL(alarm, alarm_resume_at);
+	ROW_SET(Bool, alarm, alarm_failed, false);
+	store_update_alarm(store, alarm);
+	if (ROW_ISNULL(alarm, alarm_paused_at))
+		notes_add(now, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	return true;
+}
+
+/*
+ * Asks for one run beside the schedule, paused or not.  The revision stays, so
+ * a run in progress ends as it would have, and this one comes after it.
+ */
+static bool
+change_run(Store *store, AlarmRow *alarm, TimestampTz now)
+{
+	if (!ROW_ISNULL(alarm, alarm_resume_at))
+		return true;
+	ROW_SET(TimestampTz, alarm, alarm_resume_at, ROW_GET(TimestampTz, alarm, alarm_run_at));
+	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
+	store_update_alarm(store, alarm);
+	notes_add(now, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	return true;
+}
+
+/* Stops the run in progress, if there is one. */
+static bool
+change_cancel(Store *store, AlarmRow *alarm, TimestampTz now)
+{
+	return stop_request(ROW_GET(Int64, alarm, alarm_id));
 }
 
 static bool
@@ -94,6 +138,8 @@ change_by_id(Store *store, int64 id, TaskChange change, TimestampTz arg)
 	AlarmRow	alarm;
 
 	CHECK_FOR_INTERRUPTS();
+	if (change == change_cancel)
+		return store_get_alarm(store, id, &alarm) && change(store, &alarm, arg);
 	return store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok &&
 		change(store, &alarm, arg);
 }
@@ -252,6 +298,41 @@ Datum
 ts_remove_task(PG_FUNCTION_ARGS)
 {
 	return change_one(fcinfo, "taskshed.remove_task()", change_remove);
+}
+
+PG_FUNCTION_INFO_V1(ts_retry_tasks);
+Datum
+ts_retry_tasks(PG_FUNCTION_ARGS)
+{
+	return change_selected(fcinfo, "taskshed.retry_tasks()", change_retry);
+}
+
+PG_FUNCTION_INFO_V1(ts_retry_task);
+Datum
+ts_retry_task(PG_FUNCTION_ARGS)
+{
+	return change_one(fcinfo, "taskshed.retry_task()", change_retry);
+}
+
+PG_FUNCTION_INFO_V1(ts_run_tasks);
+Datum
+ts_run_tasks(PG_FUNCTION_ARGS)
+{
+	return change_selected(fcinfo, "taskshed.run_tasks()", change_run);
+}
+
+PG_FUNCTION_INFO_V1(ts_cancel_tasks);
+Datum
+ts_cancel_tasks(PG_FUNCTION_ARGS)
+{
+	return change_selected(fcinfo, "taskshed.cancel_tasks()", change_cancel);
+}
+
+PG_FUNCTION_INFO_V1(ts_cancel_task);
+Datum
+ts_cancel_task(PG_FUNCTION_ARGS)
+{
+	return change_one(fcinfo, "taskshed.cancel_task()", change_cancel);
 }
 
 PG_FUNCTION_INFO_V1(ts_remove_all_tasks);

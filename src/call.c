@@ -18,13 +18,16 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "parser/analyze.h"
+#include "tcop/dest.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/portal.h"
@@ -32,6 +35,63 @@
 
 #include "compat.h"
 #include "taskshed.h"
+
+/* Keeps the first value of a result and drops the rest. */
+typedef struct CallReceiver
+{
+	DestReceiver pub;
+	MemoryContext context;
+	bool		done;
+	char	   *result;
+} CallReceiver;
+
+static void
+call_receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static bool
+call_receiver_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	CallReceiver *receiver = (CallReceiver *) self;
+	Oid			output;
+	bool		is_varlena;
+	Datum		value;
+	bool		isnull;
+
+	if (receiver->done || slot->tts_tupleDescriptor->natts == 0)
+		return true;
+	receiver->done = true;
+	value = slot_getattr(slot, 1, &isnull);
+	if (!isnull && TupleDescAttr(slot->tts_tupleDescriptor, 0)->atttypid != VOIDOID)
+	{
+		MemoryContext old = MemoryContextSwitchTo(receiver->context);
+
+		getTypeOutputInfo(TupleDescAttr(slot->tts_tupleDescriptor, 0)->atttypid,
+						  &output, &is_varlena);
+		receiver->result = OidOutputFunctionCall(output, value);
+		MemoryContextSwitchTo(old);
+	}
+	return true;
+}
+
+static void
+call_receiver_shutdown(DestReceiver *self)
+{
+}
+
+static DestReceiver *
+call_receiver(CallReceiver *receiver)
+{
+	memset(receiver, 0, sizeof(*receiver));
+	receiver->pub.receiveSlot = call_receiver_receive;
+	receiver->pub.rStartup = call_receiver_startup;
+	receiver->pub.rShutdown = call_receiver_shutdown;
+	receiver->pub.rDestroy = call_receiver_shutdown;
+	receiver->pub.mydest = DestNone;
+	receiver->context = CurrentMemoryContext;
+	return &receiver->pub;
+}
 
 /* The one command of a call of taskshed.execute, parsed: 42601 if it is none. */
 static RawStmt *
@@ -108,7 +168,7 @@ call_check_values(const Callback *callback, ParamListInfo params)
  * Runs one command at top level, as a client's would be.  All it needs must
  * live on when it ends transactions, so it is kept where the caller is.
  */
-static void
+static char *
 call_execute_command(const char *command)
 {
 	RawStmt    *statement = call_parse_command(command);
@@ -116,6 +176,7 @@ call_execute_command(const char *command)
 	Portal		portal;
 	List	   *plans;
 	QueryCompletion qc;
+	CallReceiver receiver;
 	bool		snapshot = analyze_requires_snapshot(statement);
 
 	if (snapshot)
@@ -129,27 +190,29 @@ call_execute_command(const char *command)
 	portal->visible = false;
 	PortalDefineQuery(portal, NULL, command, tag, plans, NULL);
 	PortalStart(portal, NULL, 0, InvalidSnapshot);
-	(void) compat_portal_run(portal, None_Receiver, &qc);
+	(void) compat_portal_run(portal, call_receiver(&receiver), &qc);
 	PortalDrop(portal, false);
+	return receiver.result;
 }
 
 /*
- * Calls the callback at the top level of the worker's transaction, and drops
- * what it returns.  If it may commit, no snapshot is active, and callback,
+ * Calls the callback at the top level of the worker's transaction.  Returns
+ * the first column of the first row of its result as text, in the current
+ * memory context, or NULL if there is none.  If it may commit, no snapshot is active, and callback,
  * params and the current memory context outlive the transaction.
  */
-void
+char *
 call_at_top_level(Callback *callback, ParamListInfo params)
 {
 	Portal		portal;
 	CachedPlan *plan;
 	QueryCompletion qc;
+	CallReceiver receiver;
 
 	if (callback->kind == CALLBACK_EXECUTE)
 	{
 		callback_check_privilege(callback, GetUserId());
-		call_execute_command(call_command(params));
-		return;
+		return call_execute_command(call_command(params));
 	}
 	portal = CreatePortal("", true, true);
 	portal->visible = false;
@@ -157,8 +220,9 @@ call_at_top_level(Callback *callback, ParamListInfo params)
 	PortalDefineQuery(portal, NULL, callback->query, callback->plan->commandTag,
 					  plan->stmt_list, plan);
 	PortalStart(portal, params, 0, InvalidSnapshot);
-	(void) compat_portal_run(portal, None_Receiver, &qc);
+	(void) compat_portal_run(portal, call_receiver(&receiver), &qc);
 	PortalDrop(portal, false);
+	return receiver.result;
 }
 
 /*

@@ -56,6 +56,15 @@ typedef struct Look
 	int			interruptions;
 } Look;
 
+/* Runs that have lost their workers, to be written down. */
+typedef struct Loss
+{
+	int64		id;
+	LostRun		run;
+} Loss;
+
+static List *losses = NIL;
+
 static Look *looks = NULL;
 static int	nlooks = 0;
 static int	max_looks = 0;
@@ -199,13 +208,13 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before, int interruptions
 	Assert(task == NULL || task->slot < 0);
 	if (task != NULL)
 		lookahead_forget(task);
-	if (!store_get_alarm(store, id, &alarm) ||
-		!ROW_ISNULL(&alarm, alarm_paused_at) || ROW_GET(Bool, &alarm, alarm_failed))
+	if (!store_get_alarm(store, id, &alarm) || !outcome_is_queued(&alarm))
 		return;
 
 	queue = lookahead_role(ROW_GET(ObjectId, &alarm, alarm_owner));
 	key.run_at = ROW_GET(TimestampTz, &alarm, alarm_run_at);
-	if (lookahead_covers(queue, &key))
+	/* what is known of a task that was interrupted must not be forgotten */
+	if (interruptions > 0 || lookahead_covers(queue, &key))
 	{
 		key.run_at = Max(key.run_at, not_before);
 		task = lookahead_add(queue, &key);
@@ -226,6 +235,79 @@ lookahead_note(Store *store, const TsNote *note)
 		task->changed = true;
 	else if (task != NULL || lookahead_covers(lookahead_role(note->owner), &key))
 		lookahead_look(store, note->id, DT_NOBEGIN, 0);
+}
+
+static void
+lookahead_look_later(int64 id, TimestampTz not_before, int interruptions)
+{
+	if (nlooks == max_looks)
+	{
+		max_looks = Max(64, 2 * max_looks);
+		looks = looks == NULL ? MemoryContextAlloc(TopMemoryContext, max_looks * sizeof(Look)) :
+			repalloc(looks, max_looks * sizeof(Look));
+	}
+	looks[nlooks].id = id;
+	looks[nlooks].not_before = not_before;
+	looks[nlooks].interruptions = interruptions;
+	nlooks++;
+}
+
+/* A run has lost its worker: that will be written down. */
+void
+lookahead_add_loss(int64 id, const LostRun *run)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Loss	   *loss = palloc(sizeof(Loss));
+
+	loss->id = id;
+	loss->run = *run;
+	losses = lappend(losses, loss);
+	MemoryContextSwitchTo(old);
+}
+
+/* Are there lost runs that are to be written down? */
+bool
+lookahead_has_losses(void)
+{
+	return losses != NIL;
+}
+
+/*
+ * Writes down what happened to runs that have lost their workers, and has
+ * their tasks looked up again: at once the first time, later and later when
+ * it happens again.  Returns whether some must wait for others who are
+ * changing the task.
+ */
+bool
+lookahead_write_losses(Store *store)
+{
+	List	   *todo = losses;
+	ListCell   *lc;
+
+	losses = NIL;
+	foreach(lc, todo)
+	{
+		Loss	   *loss = lfirst(lc);
+		bool		again;
+		int			interruptions;
+
+		if (outcome_lost(store, loss->id, &loss->run, &again, &interruptions) && !again)
+		{
+			TimestampTz not_before = DT_NOBEGIN;
+
+			if (interruptions > 1)
+				not_before = GetCurrentTimestamp() +
+					(USECS_PER_SEC << Min(interruptions - 2, MAX_INTERRUPTION_SHIFT));
+			lookahead_look_later(loss->id, not_before, interruptions);
+		}
+		if (again)
+			lookahead_add_loss(loss->id, &loss->run);
+		else
+			suspects_forget(loss->run.slot, loss->id);
+		pfree(loss);
+	}
+	list_free(todo);
+	return losses != NIL;
 }
 
 /* Is there anything to be read from the tables? */
@@ -332,19 +414,35 @@ lookahead_hand_out(LookaheadTask *task, int slot)
 	task->changed = false;
 }
 
-static void
-lookahead_look_later(int64 id, TimestampTz not_before, int interruptions)
+/*
+ * Tasks that were interrupted run one at a time: when the server crashes
+ * again, it is known which of them it was.
+ */
+bool
+lookahead_must_wait(LookaheadTask *task)
 {
-	if (nlooks == max_looks)
+	HASH_SEQ_STATUS scan;
+	LookaheadTask *other;
+	bool		wait = false;
+
+	if (task->interruptions == 0)
+		return false;
+	hash_seq_init(&scan, tasks);
+	while ((other = hash_seq_search(&scan)) != NULL)
 	{
-		max_looks = Max(64, 2 * max_looks);
-		looks = looks == NULL ? MemoryContextAlloc(TopMemoryContext, max_looks * sizeof(Look)) :
-			repalloc(looks, max_looks * sizeof(Look));
+		if (other->slot >= 0 && other->interruptions > 0)
+			wait = true;
 	}
-	looks[nlooks].id = id;
-	looks[nlooks].not_before = not_before;
-	looks[nlooks].interruptions = interruptions;
-	nlooks++;
+	return wait;
+}
+
+/* Has a waiting task wait until a later time. */
+void
+lookahead_put_off(LookaheadTask *task, TimestampTz until)
+{
+	pairingheap_remove(task->queue->waiting, &task->node);
+	task->key.run_at = until;
+	pairingheap_add(task->queue->waiting, &task->node);
 }
 
 /* A task that was handed out has not been started and waits again. */
@@ -392,30 +490,22 @@ lookahead_report(const TsReport *report)
 
 /*
  * A worker is gone.  Whatever it had not reported is looked up again: it may
- * have been done or not.  The task that it was running waits longer each time
- * this happens to it.
+ * have been done or not.  That the task which it was running was interrupted
+ * is written down first.
  */
 void
-lookahead_lost_worker(int slot, int64 running_id)
+lookahead_lost_worker(int slot, int64 running_id, const LostRun *lost)
 {
 	HASH_SEQ_STATUS scan;
 	LookaheadTask *task;
-	TimestampTz now = GetCurrentTimestamp();
 
 	hash_seq_init(&scan, tasks);
 	while ((task = hash_seq_search(&scan)) != NULL)
 	{
 		if (task->slot != slot)
 			continue;
-		if (task->id == running_id)
-		{
-			TimestampTz not_before = DT_NOBEGIN;
-
-			if (task->interruptions > 0)
-				not_before = now + (USECS_PER_SEC << Min(task->interruptions - 1,
-														 MAX_INTERRUPTION_SHIFT));
-			lookahead_look_later(task->id, not_before, task->interruptions + 1);
-		}
+		if (task->id == running_id && lost->revision != 0)
+			lookahead_add_loss(task->id, lost);
 		else
 			lookahead_look_later(task->id, DT_NOBEGIN, task->interruptions);
 		/* removing the entry just returned is allowed during a scan */

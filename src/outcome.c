@@ -18,8 +18,12 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
@@ -31,6 +35,14 @@
 /* A task with catch_up skip starts this late at most, in microseconds. */
 #define SKIP_START_WITHIN	USECS_PER_SEC
 
+/* What tasks have that were not given other delays, in microseconds. */
+#define RETRY_DELAY			(10 * USECS_PER_SEC)
+#define RETRY_BACKOFF		2.0
+#define RETRY_MAX_DELAY		USECS_PER_HOUR
+
+/* The part of a delay by which it may be shorter. */
+#define RETRY_JITTER		0.1
+
 /* How often (ms) a run that waits looks for a deadlock. */
 #define DEADLOCK_CHECK		10
 
@@ -39,49 +51,97 @@
 
 static TimeoutId deadlock_check;
 
-/* Takes from a task's rows what a run needs to know of them at its end. */
+/* A task's interval in microseconds, or what is to be taken if it has none. */
+static int64
+outcome_usecs(const TaskRow *task, int attnum, int64 otherwise)
+{
+	if (task->nulls[attnum - 1])
+		return otherwise;
+	return spec_interval_usecs(DatumGetIntervalP(task->values[attnum - 1]));
+}
+
+/*
+ * Takes from a task's rows what a run needs to know of them at its end, into
+ * the current memory context.
+ */
 void
 outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, TimestampTz now)
 {
 	start->id = ROW_GET(Int64, alarm, alarm_id);
 	start->revision = ROW_GET(Int64, alarm, alarm_revision);
-	start->run_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
+	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
 	start->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
 	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
 	start->previous_run_at = ROW_ISNULL(alarm, alarm_previous_run_at) ? DT_NOBEGIN :
 		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
 	start->started_at = now;
+	start->worker_pid = MyProcPid;
+
+	start->owner = ROW_GET(ObjectId, task, task_owner);
+	start->task_id = TextDatumGetCString(ROW_DATUM(task, task_task_id));
+	start->group_id = ROW_ISNULL(task, task_group_id) ? NULL :
+		TextDatumGetCString(ROW_DATUM(task, task_group_id));
+	start->callback = TextDatumGetCString(ROW_DATUM(task, task_callback));
 	start->recurring = !ROW_ISNULL(task, task_every);
 	if (start->recurring)
 		start->every = *ROW_GET(IntervalP, task, task_every);
 	start->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
 	start->catch_up = *VARDATA_ANY(DatumGetTextPP(ROW_DATUM(task, task_catch_up)));
+	start->start_within = outcome_usecs(task, Anum_task_start_within,
+										start->catch_up == 's' ? SKIP_START_WITHIN : -1);
+	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
+		ROW_GET(TimestampTz, task, task_until);
+	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
+	start->max_attempts = ROW_ISNULL(task, task_max_attempts) ? 1 :
+		ROW_GET(Int32, task, task_max_attempts);
+	start->retry_delay = outcome_usecs(task, Anum_task_retry_delay, RETRY_DELAY);
+	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? RETRY_BACKOFF :
+		ROW_GET(Float8, task, task_retry_backoff);
+	start->retry_max_delay = outcome_usecs(task, Anum_task_retry_max_delay,
+										   Max(RETRY_MAX_DELAY, start->retry_delay));
+	start->timeout = outcome_usecs(task, Anum_task_timeout, (int64) ts_timeout * 1000);
+	start->extra = !ROW_ISNULL(alarm, alarm_resume_at);
+	if (start->extra)
+		start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
+	start->history = ROW_ISNULL(task, task_history) ? (char) ts_history :
+		*VARDATA_ANY(DatumGetTextPP(ROW_DATUM(task, task_history)));
 }
 
-/* Is it too late for this run? */
+/*
+ * Is a task waiting to run?  Also one that is paused or failed may have been
+ * asked for a run beside its schedule.  The queue's index has this condition.
+ */
+bool
+outcome_is_queued(const AlarmRow *alarm)
+{
+	return !ROW_ISNULL(alarm, alarm_resume_at) ||
+		(ROW_ISNULL(alarm, alarm_paused_at) && !ROW_GET(Bool, alarm, alarm_failed));
+}
+
+/* Is it too late for this run?  A further attempt is late by its nature. */
 bool
 outcome_is_missed(const RunStart *start)
 {
-	return start->catch_up == 's' &&
-		start->started_at - start->run_at > SKIP_START_WITHIN;
+	if (start->attempt > 1 || start->extra)
+		return false;
+	return start->started_at > start->until ||
+		(start->start_within >= 0 &&
+		 start->started_at - start->scheduled_at > start->start_within);
 }
 
 /*
  * The next time of a recurring task; false if there is none.  With catch_up
  * coalesce a run stands for all times up to its start, with all for its own
- * time only, and with skip those that may still start are left to come.
+ * time only.  Of times that were missed, those that may still start are left
+ * to come.
  */
 static bool
 outcome_next(const RunStart *start, bool missed, TimestampTz *next)
 {
-	TimestampTz after = start->run_at;
+	TimestampTz after = start->scheduled_at;
 
-	if (start->zone == NULL)
-		return false;
-	if (start->catch_up == 'c')
-		after = Max(after, start->started_at);
-	else if (start->catch_up == 's')
-		after = Max(after, start->started_at - (missed ? SKIP_START_WITHIN : 0));
+	if (start->catch_up != 'a')
+		after = Max(after, start->started_at - (missed ? Max(start->start_within, 0) : 0));
 	return recurrence_next(start->anchor, &start->every, start->zone, after, next);
 }
 
@@ -136,7 +196,7 @@ outcome_error_text(const char *message)
 }
 
 static void
-outcome_set_error(AlarmRow *alarm, const char *status, const char *sqlstate, const char *message)
+outcome_set_status(AlarmRow *alarm, const char *status, const char *sqlstate, const char *message)
 {
 	ROW_SET(Pointer, alarm, alarm_last_status, cstring_to_text(status));
 	if (sqlstate != NULL)
@@ -152,42 +212,93 @@ outcome_set_error(AlarmRow *alarm, const char *status, const char *sqlstate, con
 static void
 outcome_count_run(AlarmRow *alarm, const RunStart *start)
 {
-	ROW_SET(TimestampTz, alarm, alarm_previous_run_at, start->run_at);
-	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
+	ROW_SET(TimestampTz, alarm, alarm_previous_run_at, start->scheduled_at);
 	ROW_SET(Int64, alarm, alarm_run_count, ROW_GET(Int64, alarm, alarm_run_count) + 1);
 }
 
+/* The task is done: its rows go. */
+static void
+outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
+{
+	TaskRow		task;
+
+	store_delete_alarm(store, alarm);
+	if (store_get_task(store, start->id, &task))
+		store_delete_task(store, &task);
+	report->fate = TS_FATE_GONE;
+}
+
+/* The task stays as failed. */
+static void
+outcome_fail(Store *store, AlarmRow *alarm, TsReport *report)
+{
+	ROW_SET(Bool, alarm, alarm_failed, true);
+	store_update_alarm(store, alarm);
+	report->fate = TS_FATE_GONE;
+}
+
 /*
- * Writes an alarm whose outcome has been filled in: with the next time of a
- * recurring task, or as failed for good.
+ * The task waits for another time, or attempt; after that if it has been
+ * asked for a run beside its schedule meanwhile.
  */
 static void
-outcome_finish(Store *store, const RunStart *start, bool missed, AlarmRow *alarm,
-			   TsReport *report)
+outcome_wait(Store *store, AlarmRow *alarm, TimestampTz run_at, TsReport *report)
+{
+	if (ROW_ISNULL(alarm, alarm_resume_at))
+		ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
+	else
+		ROW_SET(TimestampTz, alarm, alarm_resume_at, run_at);
+	store_update_alarm(store, alarm);
+	report->fate = TS_FATE_GONE;
+	if (outcome_is_queued(alarm))
+	{
+		report->fate = TS_FATE_NEXT;
+		report->next_run_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
+	}
+}
+
+/* A run beside the schedule is over: the schedule is as it was. */
+static void
+outcome_extra(Store *store, AlarmRow *alarm, TsReport *report)
+{
+	if (!ROW_ISNULL(alarm, alarm_resume_at))
+	{
+		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
+		ROW_SET_NULL(alarm, alarm_resume_at);
+	}
+	outcome_wait(store, alarm, ROW_GET(TimestampTz, alarm, alarm_run_at), report);
+}
+
+/*
+ * A recurring task goes on to its next time.  If it has had its last run it
+ * goes as a one-off task does.
+ */
+static void
+outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, AlarmRow *alarm,
+				TsReport *report)
 {
 	TimestampTz next;
 
-	report->fate = TS_FATE_GONE;
-	if (!start->recurring)
-		ROW_SET(Bool, alarm, alarm_failed, true);
-	else if (outcome_next(start, missed, &next))
+	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	if (start->zone == NULL)
 	{
-		ROW_SET(TimestampTz, alarm, alarm_run_at, next);
-		if (ROW_ISNULL(alarm, alarm_paused_at))
-		{
-			report->fate = TS_FATE_NEXT;
-			report->next_run_at = next;
-		}
+		outcome_set_status(alarm, "failed", "22023",
+						   "the task's time zone is not known to this server");
+		outcome_fail(store, alarm, report);
+	}
+	else if ((start->max_runs > 0 && ROW_GET(Int64, alarm, alarm_run_count) >= start->max_runs) ||
+			 !outcome_next(start, missed, &next) || next > start->until)
+	{
+		if (ok)
+			outcome_remove(store, start, alarm, report);
+		else
+			outcome_fail(store, alarm, report);
 	}
 	else
 	{
-		ROW_SET(Bool, alarm, alarm_failed, true);
-		outcome_set_error(alarm, "failed", "22008",
-						  start->zone == NULL ? "the task's time zone is not known to this server" :
-						  "there is no next time within the range of timestamps");
+		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);
+		outcome_wait(store, alarm, next, report);
 	}
-	ROW_SET(Int32, alarm, alarm_attempt, 0);
-	store_update_alarm(store, alarm);
 }
 
 /* The run was too late: records that its time was missed. */
@@ -196,48 +307,167 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 {
 	AlarmRow	alarm;
 
+	history_record(start, "missed", NULL, NULL);
 	if (!outcome_lock(store, start, &alarm, report))
 		return;
-	outcome_set_error(&alarm, "missed", NULL, NULL);
-	outcome_finish(store, start, true, &alarm, report);
+	outcome_set_status(&alarm, "missed", NULL, NULL);
+	if (start->recurring)
+		outcome_advance(store, start, true, true, &alarm, report);
+	else
+		outcome_fail(store, &alarm, report);
 }
 
 /* The run has succeeded: a one-off task is done, a recurring one goes on. */
 void
-outcome_succeeded(Store *store, const RunStart *start, TsReport *report)
+outcome_succeeded(Store *store, const RunStart *start, const char *result, TsReport *report)
 {
 	AlarmRow	alarm;
 
+	history_record(start, "succeeded", result, NULL);
 	if (!outcome_lock(store, start, &alarm, report))
 		return;
+	ROW_SET(Int32, &alarm, alarm_interruptions, 0);
+	if (start->extra)
+	{
+		outcome_extra(store, &alarm, report);
+		return;
+	}
 	if (!start->recurring)
 	{
-		TaskRow		task;
+		outcome_remove(store, start, &alarm, report);
+		return;
+	}
+	ROW_SET(TimestampTz, &alarm, alarm_last_run_at, start->started_at);
+	ROW_SET(Int32, &alarm, alarm_failures_in_row, 0);
+	outcome_set_status(&alarm, "succeeded", NULL, NULL);
+	outcome_count_run(&alarm, start);
+	outcome_advance(store, start, false, true, &alarm, report);
+}
 
-		store_delete_alarm(store, &alarm);
-		if (store_get_task(store, start->id, &task))
-			store_delete_task(store, &task);
-		report->fate = TS_FATE_GONE;
+/*
+ * When a failed run is to be tried again; false if it is not.  The delay
+ * varies a little, so that tasks that failed together do not come back
+ * together.  A recurring task's attempts end before its next time.
+ */
+static bool
+outcome_retry_at(const RunStart *start, TimestampTz *retry_at)
+{
+	double		delay;
+	TimestampTz next;
+
+	if (start->max_attempts > 0 && start->attempt >= start->max_attempts)
+		return false;
+	delay = Min((double) start->retry_delay * pow(start->retry_backoff, start->attempt - 1),
+				(double) start->retry_max_delay);
+	delay *= 1 - RETRY_JITTER * pg_prng_double(&pg_global_prng_state);
+	*retry_at = GetCurrentTimestamp() + (int64) delay;
+	if (!start->recurring || start->zone == NULL)
+		return true;
+
+	/* one that is behind has until the first time that is still to come */
+	return !recurrence_next(start->anchor, &start->every, start->zone,
+							Max(start->scheduled_at, start->started_at), &next) ||
+		*retry_at < next;
+}
+
+/*
+ * The run has failed.  It is tried again if it has attempts left; otherwise a
+ * one-off task has failed too, and a recurring one goes on.
+ */
+void
+outcome_failed(Store *store, const RunStart *start, const char *status,
+			   const ErrorData *error, TsReport *report)
+{
+	AlarmRow	alarm;
+	TimestampTz retry_at;
+	int			failures;
+
+	history_record(start, status, NULL, error);
+	if (!outcome_lock(store, start, &alarm, report))
+		return;
+	ROW_SET(Int32, &alarm, alarm_interruptions, 0);
+	if (start->extra)
+	{
+		outcome_extra(store, &alarm, report);
+		return;
+	}
+	failures = ROW_GET(Int32, &alarm, alarm_failures_in_row) + 1;
+	ROW_SET(TimestampTz, &alarm, alarm_last_run_at, start->started_at);
+	ROW_SET(Int32, &alarm, alarm_failures_in_row, failures);
+	outcome_set_status(&alarm, status, unpack_sql_state(error->sqlerrcode), error->message);
+	if (start->recurring && ts_pause_after_failures > 0 &&
+		failures >= ts_pause_after_failures && ROW_ISNULL(&alarm, alarm_paused_at))
+		ROW_SET(TimestampTz, &alarm, alarm_paused_at, GetCurrentTimestamp());
+
+	if (strcmp(status, "cancelled") != 0 && outcome_retry_at(start, &retry_at))
+	{
+		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
+		outcome_wait(store, &alarm, retry_at, report);
 		return;
 	}
 	outcome_count_run(&alarm, start);
-	ROW_SET(Int32, &alarm, alarm_failures_in_row, 0);
-	outcome_set_error(&alarm, "succeeded", NULL, NULL);
-	outcome_finish(store, start, false, &alarm, report);
+	if (start->recurring)
+		outcome_advance(store, start, false, false, &alarm, report);
+	else
+	{
+		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
+		outcome_fail(store, &alarm, report);
+	}
 }
 
-/* The run has failed: a one-off task has too, a recurring one goes on. */
-void
-outcome_failed(Store *store, const RunStart *start, int sqlerrcode, const char *message,
-			   TsReport *report)
+/*
+ * The scheduler's part: a run has lost its worker.  A run that was ended
+ * because it would not stop has timed out; any other was interrupted, which
+ * uses no attempt but is not tolerated for ever.
+ *
+ * Returns whether the task is to run again, and how many of its runs in a row
+ * were interrupted; again is set if somebody is changing it just now, so that
+ * this must be called once more.
+ */
+bool
+outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *interruptions)
 {
 	AlarmRow	alarm;
+	TaskRow		task;
+	RunStart	start;
+	TsReport	report;
+	ErrorData	error = {0};
+	TM_Result	result = store_lock_alarm(store, id, &alarm, LockWaitSkip);
 
-	if (!outcome_lock(store, start, &alarm, report))
-		return;
-	outcome_count_run(&alarm, start);
-	ROW_SET(Int32, &alarm, alarm_failures_in_row,
-			ROW_GET(Int32, &alarm, alarm_failures_in_row) + 1);
-	outcome_set_error(&alarm, "failed", unpack_sql_state(sqlerrcode), message);
-	outcome_finish(store, start, false, &alarm, report);
+	*interruptions = 0;
+	*again = (result == TM_WouldBlock);
+	if (result != TM_Ok || !store_get_task(store, id, &task) ||
+		ROW_GET(Int64, &alarm, alarm_revision) != lost->revision)
+		return true;
+
+	outcome_start(&start, &task, &alarm, lost->started_at);
+	start.worker_pid = lost->worker_pid;
+	if (start.scheduled_at != lost->scheduled_at || start.attempt != lost->attempt)
+		return true;			/* it had come to its end after all */
+	if (lost->timed_out)
+	{
+		error.sqlerrcode = ERRCODE_QUERY_CANCELED;
+		error.message = "the run took longer than its timeout and would not stop; its worker was terminated";
+		outcome_failed(store, &start, "timeout", &error, &report);
+		return true;
+	}
+
+	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions) + 1;
+	error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+	error.message = "the run was interrupted: its worker or the server went away";
+	if (*interruptions >= ts_max_interruptions)
+	{
+		error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",
+								 *interruptions);
+		error.hint = "The callback may be what ends them. taskshed.retry_task() has it tried again.";
+		history_record(&start, "interrupted", NULL, &error);
+		outcome_set_status(&alarm, "interrupted", unpack_sql_state(error.sqlerrcode), error.message);
+		ROW_SET(Int32, &alarm, alarm_interruptions, 0);
+		outcome_fail(store, &alarm, &report);
+		return false;
+	}
+	history_record(&start, "interrupted", NULL, &error);
+	ROW_SET(Int32, &alarm, alarm_interruptions, *interruptions);
+	store_update_alarm(store, &alarm);
+	return true;
 }

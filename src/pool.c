@@ -39,6 +39,9 @@
 /* A worker is started this long (us) before its role's next task is due. */
 #define START_AHEAD			250000
 
+/* How soon (us) to look whether the next of several suspects may run. */
+#define SUSPECT_DELAY		100000
+
 /* With more roles than places, a worker stays at least this long (us). */
 #define TURN				1000000
 
@@ -57,6 +60,9 @@ typedef struct PoolWorker
 	int			unstarted;		/* of these, not taken by the worker yet */
 	bool		retire;
 	TimestampTz idle_since;		/* with outstanding = 0 */
+	int			pid;
+	bool		stuck;			/* its run does not end, whatever is done */
+	bool		stuck_reported;
 	int64		running_id;		/* 0 between runs */
 	TimestampTz running_since;
 } PoolWorker;
@@ -69,7 +75,7 @@ static int	nretiring;
 
 /* A worker of ours has gone, or never come. */
 static void
-pool_lost(Oid database, int slot, int64 running_id)
+pool_lost(Oid database, int slot, int64 running_id, const LostRun *lost)
 {
 	PoolWorker *mine = &pool[slot];
 	RoleQueue  *queue = mine->queue;
@@ -85,7 +91,7 @@ pool_lost(Oid database, int slot, int64 running_id)
 				 "workers of the role with OID %u do not start; see the server log", queue->role);
 		shared_set_message(shared_find_database(database), message);
 	}
-	lookahead_lost_worker(slot, running_id);
+	lookahead_lost_worker(slot, running_id, lost);
 	mine->known = false;
 }
 
@@ -139,9 +145,18 @@ pool_collect(Oid database)
 		if (mine->known && (!ours || worker->generation != mine->generation))
 		{
 			bool		same = (worker->generation == mine->generation);
+			LostRun		lost = {
+				.revision = worker->running_revision,
+				.scheduled_at = worker->running_scheduled_at,
+				.started_at = worker->running_since,
+				.attempt = worker->running_attempt,
+				.worker_pid = mine->pid,
+				.slot = i,
+				.timed_out = worker->timed_out
+			};
 
 			SpinLockRelease(&worker->mutex);
-			pool_lost(database, i, same ? running_id : 0);
+			pool_lost(database, i, same ? running_id : 0, &lost);
 			SpinLockAcquire(&worker->mutex);
 			ours = (worker->state != TS_WORKER_FREE && worker->database == database);
 		}
@@ -162,6 +177,8 @@ pool_collect(Oid database)
 		role = worker->role;
 		mine->generation = worker->generation;
 		mine->retire = worker->retire;
+		mine->pid = worker->pid;
+		mine->stuck = worker->stuck && worker->running_id != 0;
 		mine->running_id = worker->running_id;
 		mine->running_since = worker->running_since;
 		mine->unstarted = worker->handed_tail - worker->handed_head;
@@ -170,6 +187,7 @@ pool_collect(Oid database)
 		if (adopt)
 		{
 			mine->known = true;
+			mine->stuck_reported = false;
 			mine->queue = lookahead_role(role);
 			mine->asked_at = GetCurrentTimestamp();
 		}
@@ -266,6 +284,23 @@ pool_retire(int slot)
 	pool[slot].retire = true;
 	pool[slot].queue->nworkers--;
 	nretiring++;
+}
+
+/* A run that does not end, whatever is done, and that was not yet reported. */
+bool
+pool_take_stuck(int64 *id, int *pid)
+{
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (pool[i].known && pool[i].stuck && !pool[i].stuck_reported)
+		{
+			pool[i].stuck_reported = true;
+			*id = pool[i].running_id;
+			*pid = pool[i].pid;
+			return true;
+		}
+	}
+	return false;
 }
 
 /* Has all workers leave. */
@@ -479,6 +514,11 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 
 			if (slot < 0)
 				break;
+			if (lookahead_must_wait(task))
+			{
+				lookahead_put_off(task, now + SUSPECT_DELAY);
+				continue;
+			}
 			(void) pool_hand_out(task, slot);
 		}
 		if (task == NULL)

@@ -61,10 +61,9 @@ typedef struct Run
 	TsReport   *report;
 	uint64		transactions;	/* run_transactions when the callback began */
 	MemoryContext context;		/* outlives the transactions; holds the rest */
-	char	   *task_id;
-	char	   *group_id;		/* or NULL */
-	char	   *callback;
+	char	   *callback;		/* what is called, an alias resolved */
 	Jsonb	   *kwargs;
+	char	   *result;			/* or NULL */
 } Run;
 
 /* What the callback could have changed of the process, before it runs. */
@@ -107,8 +106,9 @@ surroundings_restore(const Surroundings *saved)
 
 /* From here to the end of the transaction only our own code runs. */
 static void
-run_enter_bookkeeping(void)
+run_enter_bookkeeping(const Run *run)
 {
+	stop_disable(run->start.timeout);
 	HOLD_CANCEL_INTERRUPTS();
 	XactReadOnly = false;
 	LockTimeout = 0;
@@ -128,15 +128,28 @@ run_begin(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
-/* The function that the task's callback means: an alias stands for another. */
-static char *
-run_find_callback(const TaskRow *task)
+/* Tells others what they need to know if this process should not come back. */
+static void
+run_announce(const Run *run)
 {
-	char	   *name = TextDatumGetCString(ROW_DATUM(task, task_callback));
+	Suspect		suspect;
 
-	if (!ROW_GET(Bool, task, task_is_alias))
-		return name;
-	return alias_require(ROW_GET(ObjectId, task, task_owner), name);
+	memset(&suspect, 0, sizeof(suspect));	/* its checksum includes the
+											 * padding */
+	suspect.id = run->id;
+	suspect.revision = run->start.revision;
+	suspect.scheduled_at = run->start.scheduled_at;
+	suspect.started_at = run->start.started_at;
+	suspect.database = MyDatabaseId;
+	suspect.attempt = run->start.attempt;
+	suspect.worker_pid = MyProcPid;
+
+	SpinLockAcquire(&ts_my_worker->mutex);
+	ts_my_worker->running_revision = run->start.revision;
+	ts_my_worker->running_scheduled_at = run->start.scheduled_at;
+	ts_my_worker->running_attempt = run->start.attempt;
+	SpinLockRelease(&ts_my_worker->mutex);
+	suspects_note(&suspect);
 }
 
 /*
@@ -159,7 +172,7 @@ run_read(Run *run)
 		return false;			/* the extension has been dropped */
 	there = store_get_alarm(store, run->id, &alarm) && store_get_task(store, run->id, &task);
 	store_close(store, AccessShareLock);
-	if (!there || !ROW_ISNULL(&alarm, alarm_paused_at) || ROW_GET(Bool, &alarm, alarm_failed))
+	if (!there || !outcome_is_queued(&alarm))
 		return false;
 	if (ROW_GET(TimestampTz, &alarm, alarm_run_at) > now ||
 		ROW_GET(ObjectId, &alarm, alarm_owner) != GetSessionUserId())
@@ -168,13 +181,13 @@ run_read(Run *run)
 		return false;
 	}
 
+	old = MemoryContextSwitchTo(run->context);
 	outcome_start(&run->start, &task, &alarm, now);
 	run->started = true;
-	old = MemoryContextSwitchTo(run->context);
-	run->task_id = TextDatumGetCString(ROW_DATUM(&task, task_task_id));
-	run->group_id = ROW_ISNULL(&task, task_group_id) ? NULL :
-		TextDatumGetCString(ROW_DATUM(&task, task_group_id));
-	run->callback = run_find_callback(&task);
+	run->callback = run->start.callback;
+	run_announce(run);
+	if (ROW_GET(Bool, &task, task_is_alias))
+		run->callback = alias_require(run->start.owner, run->start.callback);
 	run->kwargs = DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs));
 	MemoryContextSwitchTo(old);
 	return true;
@@ -202,16 +215,17 @@ run_callback(Run *run)
 	XactReadOnly = DefaultXactReadOnly;
 	run->transactions = run_transactions;
 	run->called = true;
+	stop_enable(run->start.timeout);
 	callback = callback_prepare(run->callback, run->kwargs);
 	params = callback_bind(callback, run->kwargs, false);
 	if (callback->kind != CALLBACK_FUNCTION)
 	{
 		PopActiveSnapshot();
-		call_at_top_level(callback, params);
+		run->result = call_at_top_level(callback, params);
 	}
 	else
 	{
-		call_at_top_level(callback, params);
+		run->result = call_at_top_level(callback, params);
 		PopActiveSnapshot();
 	}
 
@@ -241,7 +255,7 @@ static void
 run_show(Run *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(run->context);
-	char	   *text = psprintf("%s -- task %s", run->callback, run->task_id);
+	char	   *text = psprintf("%s -- task %s", run->callback, run->start.task_id);
 
 	MemoryContextSwitchTo(old);
 	debug_query_string = text;
@@ -283,7 +297,7 @@ run_attempt(Run *run)
 	else
 		run_callback(run);
 
-	run_enter_bookkeeping();
+	run_enter_bookkeeping(run);
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
 	store = run_open_store(run);
@@ -292,7 +306,7 @@ run_attempt(Run *run)
 		if (outcome_is_missed(&run->start))
 			outcome_missed(store, &run->start, run->report);
 		else
-			outcome_succeeded(store, &run->start, run->report);
+			outcome_succeeded(store, &run->start, run->result, run->report);
 		store_close(store, NoLock);
 	}
 	PopActiveSnapshot();
@@ -321,9 +335,23 @@ run_log_failure(const Run *run, const ErrorData *error)
 	ereport(ts_log_failures,
 			(errcode(error->sqlerrcode),
 			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
-					run->task_id, owner != NULL ? owner : "?", run->callback,
+					run->start.task_id, owner != NULL ? owner : "?", run->callback,
 					unpack_sql_state(error->sqlerrcode), message),
 			 errhidestmt(true), errhidecontext(true)));
+}
+
+static const char *
+run_status(const ErrorData *error)
+{
+	switch (stop_get_reason(error))
+	{
+		case STOP_CANCEL:
+			return "cancelled";
+		case STOP_TIMEOUT:
+			return "timeout";
+		default:
+			return "failed";
+	}
 }
 
 /* Records a failure in a transaction of its own. */
@@ -333,12 +361,12 @@ run_record_failure(Run *run, const ErrorData *error)
 	Store	   *store;
 
 	run_begin();
-	run_enter_bookkeeping();
+	run_enter_bookkeeping(run);
 	run_log_failure(run, error);
 	store = run_open_store(run);
 	if (store != NULL)
 	{
-		outcome_failed(store, &run->start, error->sqlerrcode, error->message, run->report);
+		outcome_failed(store, &run->start, run_status(error), error, run->report);
 		store_close(store, NoLock);
 	}
 	PopActiveSnapshot();
@@ -456,11 +484,16 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 		/* not even read: whatever is wrong is not the task's fault */
 		if (!run.started)
 			ReThrowError(error);
+		if (stop_get_reason(error) == STOP_TIMEOUT)
+			error->message = "the run took longer than its timeout";
+		else if (stop_get_reason(error) == STOP_CANCEL)
+			error->message = "the run was cancelled";
 		run_record_failure(&run, error);
 		surroundings_restore(&saved);
 		MemoryContextSwitchTo(context);
 	}
 
+	suspects_clear();
 	*settings_left = committed || run.committed;
 	current_run = NULL;
 	debug_query_string = NULL;
@@ -490,12 +523,12 @@ ts_current_task(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 
 	lag = palloc0(sizeof(Interval));
-	lag->time = run->start.started_at - run->start.run_at;
-	values[0] = CStringGetTextDatum(run->task_id);
-	if (run->group_id != NULL)
-		values[1] = CStringGetTextDatum(run->group_id);
-	nulls[1] = (run->group_id == NULL);
-	values[2] = TimestampTzGetDatum(run->start.run_at);
+	lag->time = run->start.started_at - run->start.scheduled_at;
+	values[0] = CStringGetTextDatum(run->start.task_id);
+	if (run->start.group_id != NULL)
+		values[1] = CStringGetTextDatum(run->start.group_id);
+	nulls[1] = (run->start.group_id == NULL);
+	values[2] = TimestampTzGetDatum(run->start.scheduled_at);
 	values[3] = Int32GetDatum(run->start.attempt);
 	values[4] = IntervalPGetDatum(lag);
 	values[5] = TimestampTzGetDatum(run->start.previous_run_at);

@@ -38,6 +38,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -52,6 +53,9 @@
 
 /* The failed tasks are counted at most this often (us). */
 #define COUNT_INTERVAL		(30 * USECS_PER_SEC)
+
+/* The history is looked after at most this often (us). */
+#define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
 
 /* The tasks that are due and waiting are counted at most this often (us). */
 #define DUE_INTERVAL		(100 * INT64CONST(1000))
@@ -132,6 +136,90 @@ static void
 scheduler_alarm_handler(void)
 {
 	SetLatch(MyLatch);
+}
+
+/*
+ * Writes down runs that have lost their workers.  Returns when to try again;
+ * DT_NOEND if that is not needed.
+ */
+static TimestampTz
+scheduler_write_losses(void)
+{
+	Store	   *store;
+	bool		again = false;
+
+	if (!lookahead_has_losses())
+		return DT_NOEND;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+	store = store_try_open(RowExclusiveLock);
+	if (store != NULL)
+	{
+		again = lookahead_write_losses(store);
+		store_close(store, NoLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return again ? GetCurrentTimestamp() + USECS_PER_SEC : DT_NOEND;
+}
+
+/*
+ * Reports a run that has ignored the end of its time, a cancel and a
+ * termination, once.  It is left alone: ending it by force would restart the
+ * server.
+ */
+static void
+scheduler_report_stuck(int64 id, int pid)
+{
+	Store	   *store;
+	TaskRow		task;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+	store = store_try_open(AccessShareLock);
+	if (store != NULL && store_get_task(store, id, &task))
+		ereport(WARNING,
+				(errmsg("task \"%s\" has used up its time and does not react to being stopped",
+						TextDatumGetCString(ROW_DATUM(&task, task_task_id))),
+				 errdetail("Worker process %d calls %s.", pid,
+						   TextDatumGetCString(ROW_DATUM(&task, task_callback))),
+				 errhint("It is left alone. Ending it with SIGKILL would restart the server.")));
+	if (store != NULL)
+		store_close(store, AccessShareLock);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Keeps the history in bounds: at the start, which tells the workers where to
+ * record runs, and then as long as there are any.
+ */
+static void
+scheduler_maintain_history(void)
+{
+	static TimestampTz maintained_at = 0;
+	static int64 runs = -1;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		runs_now;
+
+	SpinLockAcquire(&my_db->mutex);
+	runs_now = my_db->counts.runs_ok + my_db->counts.runs_failed;
+	SpinLockRelease(&my_db->mutex);
+	if (maintained_at != 0 &&
+		now - maintained_at < (runs_now == runs ? USECS_PER_HOUR : HISTORY_INTERVAL))
+		return;
+	maintained_at = now;
+	runs = runs_now;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (store_exists())
+		history_maintain(my_db);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
 /*
@@ -284,6 +372,7 @@ scheduler_override_settings(void)
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_deferrable", "off"},
+		{"synchronous_commit", "local"},
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"}
@@ -301,6 +390,7 @@ ts_scheduler_main(Datum main_arg)
 	TimestampTz reread_from;
 	TimestampTz wake = DT_NOEND;
 	int			nnotes;
+	Suspect		suspect;
 
 	scheduler_attach(database);
 	pqsignal(SIGTERM, die);
@@ -313,6 +403,21 @@ ts_scheduler_main(Datum main_arg)
 	notes = MemoryContextAlloc(TopMemoryContext, TS_NOTES * sizeof(TsNote));
 	pgstat_report_activity(STATE_IDLE, NULL);
 
+	/* what was running when the server died is written down first of all */
+	while (suspects_take(database, &suspect))
+	{
+		LostRun		lost = {
+			.revision = suspect.revision,
+			.scheduled_at = suspect.scheduled_at,
+			.started_at = suspect.started_at,
+			.attempt = suspect.attempt,
+			.slot = -1,
+			.worker_pid = suspect.worker_pid
+		};
+
+		lookahead_add_loss(suspect.id, &lost);
+	}
+
 	/* begin with everything there is */
 	SpinLockAcquire(&my_db->mutex);
 	my_db->reread_from = DT_NOBEGIN;
@@ -321,6 +426,9 @@ ts_scheduler_main(Datum main_arg)
 	for (;;)
 	{
 		TimestampTz now;
+		TimestampTz losses_again;
+		int64		stuck_id;
+		int			stuck_pid;
 		bool		backlog = false;
 		bool		count_failed;
 
@@ -330,12 +438,17 @@ ts_scheduler_main(Datum main_arg)
 
 		reread_from = scheduler_take_notes(notes, &nnotes);
 		pool_collect(database);
+		losses_again = scheduler_write_losses();
+		while (pool_take_stuck(&stuck_id, &stuck_pid))
+			scheduler_report_stuck(stuck_id, stuck_pid);
 		count_failed = scheduler_must_count_failed(nnotes > 0 || reread_from != DT_NOEND);
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
+		scheduler_maintain_history();
 		now = GetCurrentTimestamp();
 		wake = ts_enabled ? pool_dispatch(database, now, &backlog) : DT_NOEND;
+		wake = Min(wake, losses_again);
 		well_started = true;
 		if (!lookahead_wants_reading() && scheduler_publish(now, backlog, wake))
 			scheduler_sleep(wake);

@@ -52,8 +52,9 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 static Size
 shared_size(void)
 {
-	return add_size(offsetof(TsShared, workers),
-					mul_size(max_worker_processes, sizeof(TsWorker)));
+	return add_size(MAXALIGN(add_size(offsetof(TsShared, workers),
+									  mul_size(max_worker_processes, sizeof(TsWorker)))),
+					mul_size(max_worker_processes, sizeof(Suspect)));
 }
 
 static void
@@ -80,13 +81,22 @@ shared_startup(void)
 		memset(ts_shared, 0, shared_size());
 		ts_shared->lock = &GetNamedLWLockTranche("taskshed")->lock;
 		ts_shared->nworkers = max_worker_processes;
+		ts_shared->suspects = (Suspect *)
+			((char *) ts_shared + MAXALIGN(offsetof(TsShared, workers) +
+										   max_worker_processes * sizeof(TsWorker)));
 		SpinLockInit(&ts_shared->mutex);
 		for (int i = 0; i < TS_MAX_DATABASES; i++)
 			SpinLockInit(&ts_shared->databases[i].mutex);
 		for (int i = 0; i < ts_shared->nworkers; i++)
+		{
 			SpinLockInit(&ts_shared->workers[i].mutex);
+			pg_atomic_init_u64(&ts_shared->workers[i].stop_request, 0);
+		}
 	}
 	LWLockRelease(AddinShmemInitLock);
+
+	if (!found && !IsBinaryUpgrade)
+		suspects_startup();
 }
 
 /* Asks for the memory; only while shared_preload_libraries are loaded. */
@@ -304,7 +314,11 @@ shared_ask_worker(Oid database, Oid role)
 			worker->pid = 0;
 			worker->retire = false;
 			worker->running_id = 0;
+			worker->running_revision = 0;
 			worker->running_since = 0;
+			worker->timed_out = false;
+			worker->stuck = false;
+			pg_atomic_write_u64(&worker->stop_request, 0);
 			worker->serial = 0;
 			worker->handed_head = worker->handed_tail = 0;
 			worker->reports_head = worker->reports_tail = 0;

@@ -14,9 +14,12 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type_d.h"
+#include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
@@ -52,15 +55,15 @@ static const struct
 	[ADD_REPLACE_EXISTING] = {"replace_existing", BOOLOID, true},
 	[ADD_SCHEDULE] = {"schedule", TEXTOID, false},
 	[ADD_TIMEZONE] = {"timezone", TEXTOID, true},
-	[ADD_UNTIL] = {"until", TIMESTAMPTZOID, false},
-	[ADD_MAX_RUNS] = {"max_runs", INT4OID, false},
-	[ADD_START_WITHIN] = {"start_within", INTERVALOID, false},
-	[ADD_TIMEOUT] = {"timeout", INTERVALOID, false},
-	[ADD_MAX_ATTEMPTS] = {"max_attempts", INT4OID, false},
-	[ADD_RETRY_DELAY] = {"retry_delay", INTERVALOID, false},
-	[ADD_RETRY_BACKOFF] = {"retry_backoff", FLOAT8OID, false},
-	[ADD_RETRY_MAX_DELAY] = {"retry_max_delay", INTERVALOID, false},
-	[ADD_HISTORY] = {"history", TEXTOID, false},
+	[ADD_UNTIL] = {"until", TIMESTAMPTZOID, true},
+	[ADD_MAX_RUNS] = {"max_runs", INT4OID, true},
+	[ADD_START_WITHIN] = {"start_within", INTERVALOID, true},
+	[ADD_TIMEOUT] = {"timeout", INTERVALOID, true},
+	[ADD_MAX_ATTEMPTS] = {"max_attempts", INT4OID, true},
+	[ADD_RETRY_DELAY] = {"retry_delay", INTERVALOID, true},
+	[ADD_RETRY_BACKOFF] = {"retry_backoff", FLOAT8OID, true},
+	[ADD_RETRY_MAX_DELAY] = {"retry_max_delay", INTERVALOID, true},
+	[ADD_HISTORY] = {"history", TEXTOID, true},
 	[ADD_OWNER] = {"owner", NAMEOID, true},
 	[ADD_VALIDATE] = {"validate", BOOLOID, true}
 };
@@ -275,6 +278,91 @@ spec_kwargs(const Datum *values, const bool *nulls)
 }
 
 /*
+ * The length of an interval in microseconds; months count as 30 days, days as
+ * 24 hours.  22008 if that is out of range.
+ */
+int64
+spec_interval_usecs(const Interval *interval)
+{
+	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+	int64		usecs;
+
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &usecs) ||
+		pg_add_s64_overflow(usecs, interval->time, &usecs))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
+				 errmsg("interval out of range")));
+	return usecs;
+}
+
+/* An interval that must not be negative: 22023. */
+static Interval *
+spec_duration(const Datum *values, const bool *nulls, int param)
+{
+	Interval   *interval;
+
+	if (nulls[param])
+		return NULL;
+	interval = DatumGetIntervalP(values[param]);
+	if (spec_interval_usecs(interval) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", spec_params[param].name)));
+	return interval;
+}
+
+/* A number that must be at least low: 22023; otherwise if not given. */
+static int
+spec_number(const Datum *values, const bool *nulls, int param, int low, int otherwise)
+{
+	int			number;
+
+	if (nulls[param])
+		return otherwise;
+	number = DatumGetInt32(values[param]);
+	if (number < low)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be at least %d", spec_params[param].name, low)));
+	return number;
+}
+
+/* What limits a task's runs, has them tried again and recorded. */
+static void
+spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls)
+{
+	static const char *const histories[] = {"all", "errors", "none", NULL};
+
+	spec->has_until = !nulls[ADD_UNTIL];
+	if (spec->has_until)
+	{
+		spec->until = DatumGetTimestampTz(values[ADD_UNTIL]);
+		if (spec->until < (spec->has_run_at ? spec->run_at : GetCurrentTimestamp()))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("until must not be before the first run"),
+					 errhint("Such a task would never run.")));
+	}
+	spec->max_runs = spec_number(values, nulls, ADD_MAX_RUNS, 1, 0);
+	spec->start_within = spec_duration(values, nulls, ADD_START_WITHIN);
+	spec->timeout = spec_duration(values, nulls, ADD_TIMEOUT);
+	spec->max_attempts = spec_number(values, nulls, ADD_MAX_ATTEMPTS, 0, -1);
+	spec->retry_delay = spec_duration(values, nulls, ADD_RETRY_DELAY);
+	spec->retry_max_delay = spec_duration(values, nulls, ADD_RETRY_MAX_DELAY);
+	if (!nulls[ADD_RETRY_BACKOFF])
+	{
+		spec->retry_backoff = DatumGetFloat8(values[ADD_RETRY_BACKOFF]);
+		if (isnan(spec->retry_backoff) || isinf(spec->retry_backoff) || spec->retry_backoff < 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("retry_backoff must be at least 1 and finite")));
+	}
+	if (!nulls[ADD_HISTORY])
+		spec->history = spec_choice("history", values[ADD_HISTORY], histories,
+									"\"all\", \"errors\" or \"none\"");
+}
+
+/*
  * Turns a row of parameters, in the order of ADD_CALLBACK and so on, into a
  * TaskSpec in the current memory context.  The values must stay where they
  * are.  Errors: 22023 and 22001 as documented for add_task, 0A000 for what is
@@ -349,6 +437,7 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls)
 	spec->catch_up = nulls[ADD_CATCH_UP] ? "coalesce" :
 		spec_choice("catch_up", values[ADD_CATCH_UP], catch_ups,
 					"\"coalesce\", \"all\" or \"skip\"");
+	spec_limits(spec, values, nulls);
 	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
 		DatumGetBool(values[ADD_REPLACE_EXISTING]);
 	spec->timezone = spec_timezone(values, nulls);

@@ -37,6 +37,13 @@ int			ts_max_workers = 4;
 int			ts_worker_idle_timeout = 30000;
 int			ts_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 int			ts_log_failures = WARNING;
+int			ts_history = 'a';
+int			ts_history_retention = 7 * 24 * 60;
+int			ts_history_max_size = 1024;
+int			ts_history_max_text = 1024;
+int			ts_pause_after_failures = 0;
+int			ts_timeout = 0;
+int			ts_max_interruptions = 5;
 
 static object_access_hook_type prev_object_access_hook = NULL;
 
@@ -55,6 +62,13 @@ static const struct config_enum_entry log_failures_options[] = {
 	{"warning", WARNING, false},
 	{"log", LOG, false},
 	{"off", 0, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry history_options[] = {
+	{"all", 'a', false},
+	{"errors", 'e', false},
+	{"none", 'n', false},
 	{NULL, 0, false}
 };
 
@@ -87,6 +101,41 @@ define_settings(void)
 							 "One line for each: task, callback, owner, SQLSTATE and message; never the values of kwargs.",
 							 &ts_log_failures, WARNING, log_failures_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("taskshed.history",
+							 "Sets which runs are recorded in the history.",
+							 "It is the default of tasks that do not say.",
+							 &ts_history, 'a', history_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.history_retention",
+							"Sets how long runs are kept in the history.",
+							"They go some at a time, so the oldest may be kept an eighth longer.",
+							&ts_history_retention, 7 * 24 * 60, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.history_max_size",
+							"Sets how large the history of a database may become.",
+							"The oldest runs go first, whatever their age.",
+							&ts_history_max_size, 1024, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.history_max_text",
+							"Sets the length at which a run's result and error texts are cut.",
+							NULL,
+							&ts_history_max_text, 1024, 0, 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.pause_after_failures",
+							"Sets after how many failures in a row a recurring task is paused.",
+							"0 means never.",
+							&ts_pause_after_failures, 0, 0, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.timeout",
+							"Sets how long a run may take.",
+							"It is the default of tasks that do not say; 0 means any time.",
+							&ts_timeout, 0, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.max_interruptions",
+							"Sets after how many runs in a row that lost their worker or the server a task counts as failed.",
+							"An interruption uses no attempt.",
+							&ts_max_interruptions, 5, 1, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("taskshed");
 }
 
@@ -123,6 +172,7 @@ _PG_init(void)
 	notes_init();
 	store_init();
 	callback_init();
+	history_init();
 	if (!IsBinaryUpgrade)
 		launcher_register();
 }

@@ -7,6 +7,7 @@
  * before it:
  *
  *		shared.c		shared memory: databases and worker slots
+ *		suspects.c		what was running when the server died
  *		notes.c			what a transaction scheduled, told at its commit
  *		store.c			the tables task and alarm, by direct access
  *		queue.c			reading alarms in the order they are due
@@ -19,7 +20,9 @@
  *		api_add.c		add_task, add_tasks
  *		api_change.c	pause, resume, remove, re-time
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
+ *		history.c		the record of runs
  *		outcome.c		what a run's end writes into the task's row
+ *		stop.c			stopping a run
  *		run.c			one run of a task, in a transaction
  *		worker.c		the process that runs the tasks of a role
  *		lookahead.c		the scheduler's memory of what is due next
@@ -44,6 +47,7 @@
 #include "lib/pairingheap.h"
 #include "nodes/execnodes.h"
 #include "nodes/params.h"
+#include "port/atomics.h"
 #include "pgtime.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -60,6 +64,13 @@ extern int	ts_max_workers;
 extern int	ts_worker_idle_timeout; /* ms */
 extern int	ts_synchronous_commit;	/* a SYNCHRONOUS_COMMIT_... */
 extern int	ts_log_failures;	/* an elevel, or 0 for off */
+extern int	ts_history;			/* 'a'll, 'e'rrors or 'n'one */
+extern int	ts_history_retention;	/* minutes */
+extern int	ts_history_max_size;	/* MB */
+extern int	ts_history_max_text;	/* bytes */
+extern int	ts_pause_after_failures;
+extern int	ts_timeout;			/* ms; 0: none */
+extern int	ts_max_interruptions;
 
 extern void ts_require_preload(void);
 
@@ -75,6 +86,9 @@ extern void ts_require_preload(void);
 
 /* Databases that can have a scheduler at the same time. */
 #define TS_MAX_DATABASES	256
+
+/* Tables of the history of runs. */
+#define TS_HISTORY_PARTS	8
 
 /* Notes of committed changes that a scheduler has not taken yet. */
 #define TS_NOTES			1024
@@ -149,6 +163,8 @@ typedef struct TsDatabase
 	/* reread the queue from here: notes were lost; DT_NOEND if none were */
 	TimestampTz reread_from;
 
+	int			history_part;	/* where workers record runs */
+
 	/* what the view status shows */
 	bool		disabled;
 	int			due;
@@ -184,8 +200,16 @@ typedef struct TsWorker
 
 	/* the run in progress; 0 between runs */
 	int64		running_id;
+	int64		running_revision;	/* of its task, once that is read */
+	TimestampTz running_scheduled_at;	/* the time that it is for */
+	int			running_attempt;
 	TimestampTz running_since;
-	uint32		serial;			/* counts the tasks taken */
+	uint32		serial;			/* counts the tasks taken; never 0 in a run */
+	volatile bool timed_out;	/* it is ending since its run would not */
+	volatile bool stuck;		/* and even that does not work */
+
+	/* the serial of a run that is to stop, times 256, and why */
+	pg_atomic_uint64 stop_request;
 
 	/* tasks handed out and not taken yet, oldest first */
 	uint32		handed_head;
@@ -198,12 +222,26 @@ typedef struct TsWorker
 	TsReport	reports[TS_REPORTS];
 } TsWorker;
 
+/* A run that was in progress when the server died. */
+typedef struct Suspect
+{
+	int64		id;				/* of the task; 0 in an empty entry */
+	int64		revision;
+	TimestampTz scheduled_at;
+	TimestampTz started_at;
+	Oid			database;
+	int			attempt;
+	int			worker_pid;
+} Suspect;
+
 typedef struct TsShared
 {
 	LWLock	   *lock;			/* allocation of databases[] */
-	slock_t		mutex;			/* protects launcher */
+	slock_t		mutex;			/* protects launcher and the suspects */
 	PGPROC	   *launcher;
 	int			nworkers;		/* worker slots */
+	int			nsuspects;
+	Suspect    *suspects;		/* room for one for each worker slot */
 	TsDatabase	databases[TS_MAX_DATABASES];
 	TsWorker	workers[FLEXIBLE_ARRAY_MEMBER];
 } TsShared;
@@ -222,6 +260,15 @@ extern TsWorker *shared_ask_worker(Oid database, Oid role);
 extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
 extern void shared_process_interrupts(void);
+
+/* ------------------------------------------------------------------------
+ * suspects.c
+ */
+extern void suspects_startup(void);
+extern void suspects_note(const Suspect *suspect);
+extern void suspects_clear(void);
+extern void suspects_forget(int slot, int64 id);
+extern bool suspects_take(Oid database, Suspect *suspect);
 
 /* ------------------------------------------------------------------------
  * notes.c
@@ -269,13 +316,16 @@ enum
 {
 	Anum_alarm_id = 1,
 	Anum_alarm_run_at,
+	Anum_alarm_scheduled_at,
 	Anum_alarm_anchor,
 	Anum_alarm_revision,
 	Anum_alarm_run_count,
 	Anum_alarm_owner,
 	Anum_alarm_attempt,
 	Anum_alarm_failures_in_row,
+	Anum_alarm_interruptions,
 	Anum_alarm_failed,
+	Anum_alarm_resume_at,
 	Anum_alarm_paused_at,
 	Anum_alarm_previous_run_at,
 	Anum_alarm_last_run_at,
@@ -467,7 +517,7 @@ extern const char *callback_unbound(void);
  * call.c
  */
 extern void call_check_values(const Callback *callback, ParamListInfo params);
-extern void call_at_top_level(Callback *callback, ParamListInfo params);
+extern char *call_at_top_level(Callback *callback, ParamListInfo params);
 extern char *call_here(Callback *callback, ParamListInfo params);
 
 /* ------------------------------------------------------------------------
@@ -494,6 +544,16 @@ typedef struct TaskSpec
 	bool		has_paused;
 	bool		paused;
 	const char *catch_up;
+	bool		has_until;
+	TimestampTz until;
+	int			max_runs;		/* 0: no limit */
+	Interval   *start_within;	/* these are NULL if not given */
+	Interval   *timeout;
+	Interval   *retry_delay;
+	Interval   *retry_max_delay;
+	int			max_attempts;	/* -1 if not given */
+	double		retry_backoff;	/* 0 if not given */
+	char	   *history;		/* NULL if not given */
 	bool		replace_existing;
 	const char *timezone;
 	Oid			owner;
@@ -536,6 +596,7 @@ extern void spec_check_id(const char *what, text *id);
 extern void spec_check_run_at(TimestampTz run_at);
 extern TupleDesc spec_tupdesc(void);
 extern void spec_check_keys(Jsonb *object);
+extern int64 spec_interval_usecs(const Interval *interval);
 extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls);
 
 /* ------------------------------------------------------------------------
@@ -544,33 +605,97 @@ extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls);
 extern bool read_is_running(int64 id);
 
 /* ------------------------------------------------------------------------
- * outcome.c
+ * history.c
  */
 
-/* How a run began: what its outcome is compared with. */
+/*
+ * How a run began: what its outcome is compared with, and all that its end
+ * needs to know of the task.
+ */
 typedef struct RunStart
 {
 	int64		id;
 	int64		revision;
-	TimestampTz run_at;			/* the time it is for */
+	TimestampTz scheduled_at;	/* the time it is for */
 	TimestampTz anchor;
 	TimestampTz started_at;
 	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
 	int			attempt;		/* counted from 1 */
+	int			worker_pid;
+
+	Oid			owner;
+	char	   *task_id;
+	char	   *group_id;		/* or NULL */
+	char	   *callback;		/* as stored */
 	bool		recurring;
 	Interval	every;			/* of a recurring task */
 	pg_tz	   *zone;			/* NULL if unknown to this server */
 	char		catch_up;		/* 'c'oalesce, 'a'll or 's'kip */
+	int64		start_within;	/* us; -1: no limit */
+	TimestampTz until;			/* DT_NOEND: no limit */
+	int			max_runs;		/* 0: no limit */
+	int			max_attempts;	/* 0: no limit */
+	int64		retry_delay;	/* us */
+	double		retry_backoff;
+	int64		retry_max_delay;	/* us */
+	int64		timeout;		/* us; 0: none */
+	char		history;		/* 'a'll, 'e'rrors or 'n'one */
+	bool		extra;			/* beside the schedule: run_tasks */
 } RunStart;
+
+extern void history_init(void);
+extern void history_record(const RunStart *start, const char *status, const char *result,
+						   const ErrorData *error);
+extern void history_maintain(TsDatabase *db);
+
+/* ------------------------------------------------------------------------
+ * outcome.c
+ */
+
+/* A run whose worker has gone, as far as its slot tells. */
+typedef struct LostRun
+{
+	int64		revision;
+	TimestampTz scheduled_at;
+	TimestampTz started_at;
+	int			attempt;
+	int			worker_pid;
+	int			slot;			/* or -1 */
+	bool		timed_out;
+} LostRun;
 
 extern void outcome_init(void);
 extern void outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
 						  TimestampTz now);
+extern bool outcome_is_queued(const AlarmRow *alarm);
 extern bool outcome_is_missed(const RunStart *start);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
-extern void outcome_succeeded(Store *store, const RunStart *start, TsReport *report);
-extern void outcome_failed(Store *store, const RunStart *start, int sqlerrcode,
-						   const char *message, TsReport *report);
+extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,
+							  TsReport *report);
+extern void outcome_failed(Store *store, const RunStart *start, const char *status,
+						   const ErrorData *error, TsReport *report);
+extern bool outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again,
+						 int *interruptions);
+
+/* ------------------------------------------------------------------------
+ * stop.c
+ */
+
+/* How long (ms) a callback may go on after it was told that its time is up. */
+#define STOP_GRACE	5000
+
+typedef enum StopReason
+{
+	STOP_NONE,
+	STOP_CANCEL,				/* cancel_task */
+	STOP_TIMEOUT
+} StopReason;
+
+extern void stop_init(void);
+extern void stop_enable(int64 timeout);
+extern void stop_disable(int64 timeout);
+extern StopReason stop_get_reason(const ErrorData *error);
+extern bool stop_request(int64 id);
 
 /* ------------------------------------------------------------------------
  * run.c
@@ -589,6 +714,8 @@ extern RunResult run_task(int64 id, TsReport *report, bool *settings_left);
  * worker.c
  */
 extern TsWorker *ts_my_worker;	/* NULL elsewhere */
+
+extern void worker_wake_scheduler_from_handler(void);
 
 extern PGDLLEXPORT void ts_worker_main(Datum main_arg);
 
@@ -628,6 +755,9 @@ extern RoleQueue *lookahead_role(Oid role);
 extern RoleQueue *lookahead_next_role(bool restart);
 extern void lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from);
 extern void lookahead_note(Store *store, const TsNote *note);
+extern void lookahead_add_loss(int64 id, const LostRun *run);
+extern bool lookahead_has_losses(void);
+extern bool lookahead_write_losses(Store *store);
 extern bool lookahead_wants_reading(void);
 extern void lookahead_read(Store *store, Snapshot snapshot);
 extern LookaheadTask *lookahead_first(RoleQueue *queue);
@@ -635,15 +765,18 @@ extern LookaheadTask *lookahead_find(int64 id);
 extern int	lookahead_count_due(TimestampTz now, TimestampTz *oldest);
 extern void lookahead_hand_out(LookaheadTask *task, int slot);
 extern void lookahead_take_back(LookaheadTask *task);
+extern bool lookahead_must_wait(LookaheadTask *task);
+extern void lookahead_put_off(LookaheadTask *task, TimestampTz until);
 extern void lookahead_adopt(int64 id, Oid role, int slot);
 extern void lookahead_report(const TsReport *report);
-extern void lookahead_lost_worker(int slot, int64 running_id);
+extern void lookahead_lost_worker(int slot, int64 running_id, const LostRun *lost);
 
 /* ------------------------------------------------------------------------
  * pool.c
  */
 extern void pool_collect(Oid database);
 extern void pool_dismiss(void);
+extern bool pool_take_stuck(int64 *id, int *pid);
 extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
 
 /* ------------------------------------------------------------------------

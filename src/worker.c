@@ -57,10 +57,21 @@ worker_exit(int code, Datum arg)
 {
 	TsWorker   *worker = ts_my_worker;
 
+	/* a run in progress stays noted until the scheduler has written it down */
 	ts_my_worker = NULL;
 	shared_free_worker(worker);
 	shared_release_database(my_db);
 	shared_wake_launcher();
+}
+
+/* For a signal handler: wakes the scheduler without taking a lock. */
+void
+worker_wake_scheduler_from_handler(void)
+{
+	PGPROC	   *scheduler = ((volatile TsDatabase *) my_db)->scheduler;
+
+	if (scheduler != NULL)
+		SetLatch(&scheduler->procLatch);
 }
 
 /* Takes the slot that the launcher has started this process for. */
@@ -111,8 +122,11 @@ worker_next(const TsReport *report, int64 *id)
 	{
 		*id = worker->handed[worker->handed_head++ % TS_HANDED];
 		worker->running_id = *id;
+		worker->running_revision = 0;
 		worker->running_since = now;
 		worker->serial++;
+		if (worker->serial == 0)
+			worker->serial++;
 		found = true;
 	}
 	SpinLockRelease(&worker->mutex);
@@ -300,6 +314,7 @@ ts_worker_main(Datum main_arg)
 	RegisterXactCallback(worker_xact_callback, NULL);
 	outcome_init();
 	run_init();
+	stop_init();
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
 	pgstat_report_activity(STATE_IDLE, NULL);
 

@@ -430,15 +430,30 @@ ROLLBACK;
 
 -- What is not there yet says so.
 CALL fails($$SELECT taskshed.add_task('nothing', schedule => '* * * * *')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', until => '2100-01-01')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', max_runs => 1)$$);
-CALL fails($$SELECT taskshed.add_task('nothing', start_within => '1 minute')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', timeout => '1 minute')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', max_attempts => 3)$$);
-CALL fails($$SELECT taskshed.add_task('nothing', retry_delay => '1 second')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', retry_backoff => 2)$$);
-CALL fails($$SELECT taskshed.add_task('nothing', retry_max_delay => '1 hour')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', history => 'all')$$);
+
+-- Limits, retries and history: kept as given, and checked.
+SELECT taskshed.add_task('nothing', '2100-01-01', every => '1 hour', task_id => 'limited', until => '2100-02-01',
+	max_runs => 3, start_within => '1 minute', timeout => '2 minutes', max_attempts => 4, retry_delay => '5 seconds',
+	retry_backoff => 1.5, retry_max_delay => '1 hour', history => 'errors');
+SELECT until, max_runs, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay, history
+FROM taskshed.fetch_task('limited');
+SELECT taskshed.add_task('nothing', '2100-01-01', every => '1 hour', task_id => 'limited');
+SELECT until, max_runs, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay, history
+FROM taskshed.fetch_task('limited');
+SELECT taskshed.remove_task('limited');
+CALL fails($$SELECT taskshed.add_task('nothing', '2100-01-02', until => '2100-01-01')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', until => '2000-01-01')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', max_runs => 0)$$);
+CALL fails($$SELECT taskshed.add_task('nothing', start_within => '-1 minute')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', timeout => '-1 minute')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', max_attempts => -1)$$);
+CALL fails($$SELECT taskshed.add_task('nothing', retry_delay => '-1 second')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', retry_delay => '178000000 years')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', retry_backoff => 0.5)$$);
+CALL fails($$SELECT taskshed.add_task('nothing', retry_backoff => 'NaN')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', retry_backoff => 'Infinity')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', retry_max_delay => '-1 hour')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', history => 'some')$$);
 
 -- The originals of "every" and "catch_up" are no names for parameters in SQL.
 CALL fails($$SELECT taskshed.add_task('nothing', "interval" => '1 hour')$$);

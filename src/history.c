@@ -1,0 +1,367 @@
+/*-------------------------------------------------------------------------
+ *
+ * history.c
+ *		The record of runs: written by workers, kept in bounds by the scheduler.
+ *
+ * The history is a ring of plain tables, run_0 to run_7, behind the view runs.
+ * All workers of a database write to the one that the scheduler has put into
+ * its entry in shared memory.  When that table is old or large enough, the
+ * scheduler empties the next one and has it used.  So old runs go a table at
+ * a time and leave nothing to vacuum.
+ *
+ * A table is emptied only if its lock is free at once.  Whoever holds it, an
+ * analyst in the middle of a long query, say, is not waited for, and nobody
+ * queues behind us: the history just grows a while longer.
+ *
+ * A record is written by direct table access, in the transaction of the run's
+ * outcome, like the task's own rows.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/heap.h"
+#include "catalog/index.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "commands/sequence.h"
+#include "executor/executor.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+enum
+{
+	Anum_run_run_id = 1,
+	Anum_run_scheduled_at,
+	Anum_run_started_at,
+	Anum_run_finished_at,
+	Anum_run_owner,
+	Anum_run_attempt,
+	Anum_run_worker_pid,
+	Anum_run_status,
+	Anum_run_task_id,
+	Anum_run_group_id,
+	Anum_run_callback,
+	Anum_run_result,
+	Anum_run_sqlstate,
+	Anum_run_message,
+	Anum_run_detail,
+	Anum_run_hint,
+	Anum_run_context,
+	Natts_run = Anum_run_context
+};
+
+enum
+{
+	Anum_history_began_at = 1,
+	Anum_history_part,
+	Natts_history = Anum_history_part
+};
+
+/* The part in use and the sequence, as last looked up. */
+static Oid	part_relid = InvalidOid;
+static Oid	sequence_relid = InvalidOid;
+static int	part_number = -1;
+
+static void
+history_relcache_callback(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == part_relid || relid == sequence_relid)
+		part_relid = sequence_relid = InvalidOid;
+}
+
+/* Once a process. */
+void
+history_init(void)
+{
+	CacheRegisterRelcacheCallback(history_relcache_callback, (Datum) 0);
+}
+
+static Oid
+history_part_relid(int part)
+{
+	Oid			schema = get_namespace_oid("taskshed", true);
+
+	return OidIsValid(schema) ? get_relname_relid(psprintf("run_%d", part), schema) : InvalidOid;
+}
+
+/* Is a run of this status to be recorded? */
+static bool
+history_wants(char mode, const char *status)
+{
+	switch (mode)
+	{
+		case 'n':
+			return false;
+		case 'e':
+			return strcmp(status, "succeeded") != 0;
+		default:
+			return true;
+	}
+}
+
+static Datum
+history_text(const char *string)
+{
+	return PointerGetDatum(cstring_to_text_with_len(string,
+													pg_mbcliplen(string, strlen(string),
+																 ts_history_max_text)));
+}
+
+static void
+history_set_text(Datum *values, bool *nulls, int attnum, const char *string)
+{
+	nulls[attnum - 1] = (string == NULL);
+	if (string != NULL)
+		values[attnum - 1] = history_text(string);
+}
+
+/*
+ * Records a run that has ended, or a time that was missed.  The caller is in
+ * the transaction of the run's outcome.
+ */
+void
+history_record(const RunStart *start, const char *status, const char *result,
+			   const ErrorData *error)
+{
+	TsDatabase *db = shared_find_database(MyDatabaseId);
+	bool		missed = (strcmp(status, "missed") == 0);
+	Datum		values[Natts_run] = {0};
+	bool		nulls[Natts_run] = {false};
+	int			part;
+	Relation	rel;
+	TupleTableSlot *slot;
+	ResultRelInfo *writer;
+	EState	   *estate;
+
+	if (!history_wants(start->history, status) || db == NULL)
+		return;
+
+	SpinLockAcquire(&db->mutex);
+	part = db->history_part;
+	SpinLockRelease(&db->mutex);
+	if (!OidIsValid(part_relid) || part != part_number)
+	{
+		part_relid = history_part_relid(part);
+		sequence_relid = get_relname_relid("run_seq", get_namespace_oid("taskshed", true));
+		part_number = part;
+	}
+	rel = OidIsValid(part_relid) ? try_table_open(part_relid, RowExclusiveLock) : NULL;
+	if (rel == NULL || !OidIsValid(sequence_relid))
+		return;					/* the extension is being dropped */
+
+	values[Anum_run_run_id - 1] = Int64GetDatum(nextval_internal(sequence_relid, false));
+	values[Anum_run_scheduled_at - 1] = TimestampTzGetDatum(start->scheduled_at);
+	values[Anum_run_started_at - 1] = TimestampTzGetDatum(start->started_at);
+	nulls[Anum_run_started_at - 1] = missed;
+	values[Anum_run_finished_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[Anum_run_owner - 1] = ObjectIdGetDatum(start->owner);
+	values[Anum_run_attempt - 1] = Int32GetDatum(start->attempt);
+	values[Anum_run_worker_pid - 1] = Int32GetDatum(start->worker_pid);
+	values[Anum_run_status - 1] = CStringGetTextDatum(status);
+	values[Anum_run_task_id - 1] = CStringGetTextDatum(start->task_id);
+	nulls[Anum_run_group_id - 1] = (start->group_id == NULL);
+	if (start->group_id != NULL)
+		values[Anum_run_group_id - 1] = CStringGetTextDatum(start->group_id);
+	values[Anum_run_callback - 1] = CStringGetTextDatum(start->callback);
+	history_set_text(values, nulls, Anum_run_result, result);
+	history_set_text(values, nulls, Anum_run_sqlstate,
+					 error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL);
+	history_set_text(values, nulls, Anum_run_message, error != NULL ? error->message : NULL);
+	history_set_text(values, nulls, Anum_run_detail, error != NULL ? error->detail : NULL);
+	history_set_text(values, nulls, Anum_run_hint, error != NULL ? error->hint : NULL);
+	history_set_text(values, nulls, Anum_run_context, error != NULL ? error->context : NULL);
+
+	estate = CreateExecutorState();
+	writer = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer, rel, 0, NULL, 0);
+	ExecOpenIndices(writer, false);
+	slot = table_slot_create(rel, NULL);
+	memcpy(slot->tts_values, values, sizeof(values));
+	memcpy(slot->tts_isnull, nulls, sizeof(nulls));
+	ExecStoreVirtualTuple(slot);
+	simple_table_tuple_insert(rel, slot);
+	compat_insert_index_tuples(writer, slot, estate, NULL, NIL);
+	ExecDropSingleTupleTableSlot(slot);
+	ExecCloseIndices(writer);
+	FreeExecutorState(estate);
+	table_close(rel, NoLock);
+}
+
+/* Since when each part has been in use; 0 for those that never were. */
+static void
+history_read_parts(Relation rel, TimestampTz *began_at)
+{
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	HeapTuple	tuple;
+
+	memset(began_at, 0, TS_HISTORY_PARTS * sizeof(TimestampTz));
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool		nulls[2];
+		int			part = DatumGetInt32(heap_getattr(tuple, Anum_history_part,
+													  RelationGetDescr(rel), &nulls[0]));
+		TimestampTz at = DatumGetTimestampTz(heap_getattr(tuple, Anum_history_began_at,
+														  RelationGetDescr(rel), &nulls[1]));
+
+		if (!nulls[0] && !nulls[1] && part >= 0 && part < TS_HISTORY_PARTS)
+			began_at[part] = at;
+	}
+	table_endscan(scan);
+}
+
+/* Writes down that a part is in use from now on. */
+static void
+history_write_part(Relation rel, int part, TimestampTz now)
+{
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	Datum		values[Natts_history];
+	bool		nulls[Natts_history] = {false};
+	HeapTuple	tuple;
+	HeapTuple	new;
+	bool		found = false;
+
+	values[Anum_history_began_at - 1] = TimestampTzGetDatum(now);
+	values[Anum_history_part - 1] = Int32GetDatum(part);
+	new = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	while (!found && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+
+		if (DatumGetInt32(heap_getattr(tuple, Anum_history_part, RelationGetDescr(rel),
+									   &isnull)) == part)
+		{
+			CatalogTupleUpdate(rel, &tuple->t_self, new);
+			found = true;
+		}
+	}
+	table_endscan(scan);
+	if (!found)
+		CatalogTupleInsert(rel, new);
+}
+
+/* A part's size on disk, its index included; 0 if it is not there. */
+static uint64
+history_part_size(int part)
+{
+	Oid			relid = history_part_relid(part);
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+	uint64		blocks;
+	List	   *indexes;
+	ListCell   *lc;
+
+	if (rel == NULL)
+		return 0;
+	blocks = RelationGetNumberOfBlocks(rel);
+	indexes = RelationGetIndexList(rel);
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		blocks += RelationGetNumberOfBlocks(index);
+		index_close(index, AccessShareLock);
+	}
+	table_close(rel, AccessShareLock);
+	return blocks * BLCKSZ;
+}
+
+/* Empties a part if nobody is using it.  Returns whether it is empty now. */
+static bool
+history_empty_part(int part)
+{
+	Oid			relid = history_part_relid(part);
+	Relation	rel;
+
+	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		return false;
+	rel = try_table_open(relid, NoLock);
+	if (rel == NULL)
+		return false;
+	if (RelationGetNumberOfBlocks(rel) > 0)
+		heap_truncate_one_rel(rel);
+	table_close(rel, NoLock);	/* the lock stays until the end */
+	return true;
+}
+
+/*
+ * Keeps the history within its bounds and tells the workers of db which part
+ * to write to.  Called by the scheduler in a transaction of its own, at its
+ * start and every now and then.
+ */
+void
+history_maintain(TsDatabase *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		retention = (int64) ts_history_retention * USECS_PER_MINUTE;
+	uint64		total_limit = (uint64) ts_history_max_size * 1024 * 1024;
+	uint64		part_limit = total_limit / TS_HISTORY_PARTS;
+	uint64		total = 0;
+	Oid			relid = get_relname_relid("history", get_namespace_oid("taskshed", false));
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, RowExclusiveLock) : NULL;
+	TimestampTz began_at[TS_HISTORY_PARTS];
+	int			current = 0;
+	int			next;
+
+	if (rel == NULL)
+		return;
+	history_read_parts(rel, began_at);
+	for (int i = 1; i < TS_HISTORY_PARTS; i++)
+	{
+		if (began_at[i] > began_at[current])
+			current = i;
+	}
+
+	/* a part's runs are all too old when the one after it is */
+	for (int i = 1; i < TS_HISTORY_PARTS; i++)
+	{
+		int			part = (current + i) % TS_HISTORY_PARTS;
+		TimestampTz ended_at = began_at[(part + 1) % TS_HISTORY_PARTS];
+
+		if (began_at[part] != 0 && ended_at != 0 && now - ended_at > retention &&
+			history_part_size(part) > 0)
+			(void) history_empty_part(part);
+	}
+
+	/* the limit may have been lowered: the oldest go first */
+	for (int i = 0; i < TS_HISTORY_PARTS; i++)
+		total += history_part_size(i);
+	for (int i = 1; i < TS_HISTORY_PARTS && total > total_limit; i++)
+	{
+		int			part = (current + i) % TS_HISTORY_PARTS;
+		uint64		size = history_part_size(part);
+
+		if (size > 0 && history_empty_part(part))
+			total -= size;
+	}
+
+	next = (current + 1) % TS_HISTORY_PARTS;
+	if ((now - began_at[current] > retention / (TS_HISTORY_PARTS - 1) ||
+		 history_part_size(current) > part_limit) &&
+		history_empty_part(next))
+	{
+		history_write_part(rel, next, now);
+		current = next;
+	}
+	table_close(rel, NoLock);
+
+	SpinLockAcquire(&db->mutex);
+	db->history_part = current;
+	SpinLockRelease(&db->mutex);
+}
