@@ -127,7 +127,6 @@ await(
 	'there is no scheduler where there is no extension');
 
 # DROP EXTENSION ends it, with all that is scheduled and while it works.
-my $holder = session($node);
 $node->safe_psql(
 	'postgres', q{
 SET ROLE app;
@@ -182,7 +181,6 @@ await(
 	'created and dropped many times', 'without');
 
 # A server that has lost the preload: the data is there, and what one is told.
-$holder->quit;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
 $node->restart;
 foreach my $call (
