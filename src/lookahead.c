@@ -45,6 +45,9 @@
  */
 #define MAX_INTERRUPTION_SHIFT	6
 
+/* How long (us) a task that was interrupted keeps others of its kind waiting. */
+#define SUSPECT_WATCH	(10 * USECS_PER_SEC)
+
 static HTAB *tasks = NULL;
 static HTAB *roles = NULL;
 
@@ -405,32 +408,35 @@ lookahead_count_due(TimestampTz now, TimestampTz *oldest)
 
 /* A waiting task goes to the worker in that slot. */
 void
-lookahead_hand_out(LookaheadTask *task, int slot)
+lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 {
 	Assert(task->slot < 0 && slot >= 0);
 	pairingheap_remove(task->queue->waiting, &task->node);
 	task->queue->nwaiting--;
 	task->slot = slot;
+	task->handed_at = now;
 	task->changed = false;
 }
 
 /*
- * Tasks that were interrupted run one at a time: when the server crashes
- * again, it is known which of them it was.
+ * Tasks that were interrupted more than once in a row are started one at a
+ * time: when the server crashes again, it is known which of them it was.  One
+ * that has been running for a while keeps nobody waiting.
  */
 bool
-lookahead_must_wait(LookaheadTask *task)
+lookahead_must_wait(LookaheadTask *task, TimestampTz now)
 {
 	HASH_SEQ_STATUS scan;
 	LookaheadTask *other;
 	bool		wait = false;
 
-	if (task->interruptions == 0)
+	if (task->interruptions <= 1)
 		return false;
 	hash_seq_init(&scan, tasks);
 	while ((other = hash_seq_search(&scan)) != NULL)
 	{
-		if (other->slot >= 0 && other->interruptions > 0)
+		if (other->slot >= 0 && other->interruptions > 1 &&
+			now - other->handed_at < SUSPECT_WATCH)
 			wait = true;
 	}
 	return wait;
@@ -467,7 +473,7 @@ lookahead_adopt(int64 id, Oid role, int slot)
 	if (task == NULL)
 		task = lookahead_add(lookahead_role(role), &key);
 	if (task->slot < 0)
-		lookahead_hand_out(task, slot);
+		lookahead_hand_out(task, slot, GetCurrentTimestamp());
 }
 
 /* A worker has said what became of a task. */

@@ -335,7 +335,7 @@ pool_choose(RoleQueue *queue, TimestampTz now)
 
 /* Hands a task to a worker.  Returns false if it has just decided to leave. */
 static bool
-pool_hand_out(LookaheadTask *task, int slot)
+pool_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 {
 	TsWorker   *worker = &ts_shared->workers[slot];
 	PGPROC	   *proc = NULL;
@@ -355,7 +355,7 @@ pool_hand_out(LookaheadTask *task, int slot)
 
 	if (done)
 	{
-		lookahead_hand_out(task, slot);
+		lookahead_hand_out(task, slot, now);
 		pool[slot].outstanding++;
 		pool[slot].unstarted++;
 		if (proc != NULL)
@@ -514,12 +514,12 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 
 			if (slot < 0)
 				break;
-			if (lookahead_must_wait(task))
+			if (lookahead_must_wait(task, now))
 			{
 				lookahead_put_off(task, now + SUSPECT_DELAY);
 				continue;
 			}
-			(void) pool_hand_out(task, slot);
+			(void) pool_hand_out(task, slot, now);
 		}
 		if (task == NULL)
 			continue;

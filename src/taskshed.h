@@ -746,6 +746,7 @@ typedef struct LookaheadTask
 	QueueKey	key;
 	RoleQueue  *queue;
 	int			slot;			/* of the worker it was handed to, or -1 */
+	TimestampTz handed_at;
 	bool		changed;		/* noted while it was handed out */
 	int			interruptions;	/* runs in a row that lost their worker */
 } LookaheadTask;
@@ -763,9 +764,9 @@ extern void lookahead_read(Store *store, Snapshot snapshot);
 extern LookaheadTask *lookahead_first(RoleQueue *queue);
 extern LookaheadTask *lookahead_find(int64 id);
 extern int	lookahead_count_due(TimestampTz now, TimestampTz *oldest);
-extern void lookahead_hand_out(LookaheadTask *task, int slot);
+extern void lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now);
 extern void lookahead_take_back(LookaheadTask *task);
-extern bool lookahead_must_wait(LookaheadTask *task);
+extern bool lookahead_must_wait(LookaheadTask *task, TimestampTz now);
 extern void lookahead_put_off(LookaheadTask *task, TimestampTz until);
 extern void lookahead_adopt(int64 id, Oid role, int slot);
 extern void lookahead_report(const TsReport *report);
