@@ -1,8 +1,10 @@
 # Builds taskshed with PGXS, PostgreSQL's own build system for extensions.
 #
 #   make, make install, make installcheck   against the server of PG_CONFIG
-#   make demo, make test                    need nothing but this folder: they bring a throw-away
+#   make demo, make test, make lint         need nothing but this folder: they bring a throw-away
 #                                           server, and what is missing on a bare Debian (as root)
+#   make test-matrix, make test-package     on other versions, and the Debian package (see scripts/)
+#   make dist                               the archive for PGXN
 #
 # WERROR=1 turns warnings into errors.  "make installcheck" starts its own temporary server too,
 # because taskshed has to be preloaded; it needs "make install" first, and an ordinary user.
@@ -49,8 +51,11 @@ endif
 $(OBJS): $(wildcard src/*.h)
 
 # A folder is called "test", hence .PHONY.
-.PHONY: all demo test
-demo:
-	@scripts/demo
-test:
-	@scripts/test
+.PHONY: all demo test test-matrix test-package lint dist
+demo test test-matrix test-package lint:
+	@scripts/$@
+
+# The archive for PGXN, of what is committed.
+DISTVERSION = $(shell sed -n 's/^    "version": "\(.*\)",$$/\1/p' META.json)
+dist:
+	git archive --format=zip --prefix=taskshed-$(DISTVERSION)/ -o taskshed-$(DISTVERSION).zip HEAD

@@ -160,7 +160,7 @@ setup() {
 	for variable in "${!PG@}"; do
 		case $variable in PG_CONFIG | PG_TEST_*) ;; *) unset "$variable" ;; esac
 	done
-	export LC_ALL=C.UTF-8
+	export LC_ALL=C.UTF-8 LANG=C.UTF-8		# (TAP tests forget LC_ALL)
 	umask 022
 
 	# Short, because the names of the servers' sockets begin with it.

@@ -3,8 +3,8 @@
  * compat.h
  *		What differs between PostgreSQL 15, 16, 17 and 18.
  *
- * Each difference is an inline function with the meaning of the newest
- * release; no other file looks at PG_VERSION_NUM.
+ * Each difference is an inline function (pg_noreturn: a macro) with the
+ * meaning of the newest release; no other file looks at PG_VERSION_NUM.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -26,6 +26,11 @@
 
 #if PG_VERSION_NUM < 150000
 #error "taskshed needs PostgreSQL 15 or later"
+#endif
+
+/* 18 puts this before a declaration; before, it could also stand behind. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
 #endif
 
 /* Begins an index scan; 18 added a place for EXPLAIN's counters. */

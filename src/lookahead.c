@@ -491,7 +491,11 @@ lookahead_report(const TsReport *report)
 		lookahead_look_later(task->id, DT_NOBEGIN, 0);
 	lookahead_forget(task);
 	if (report->fate == TS_FATE_NEXT && lookahead_covers(queue, &key))
+	{
+		/* one that is far behind must not be first for ever */
+		key.run_at = Max(key.run_at, GetCurrentTimestamp());
 		(void) lookahead_add(queue, &key);
+	}
 }
 
 /*

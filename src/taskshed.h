@@ -56,6 +56,8 @@
 #include "utils/plancache.h"
 #include "utils/rel.h"
 
+#include "compat.h"
+
 /* ------------------------------------------------------------------------
  * taskshed.c
  */
@@ -457,7 +459,7 @@ extern char *resolve_signature(Oid funcid);
 extern int	resolve_arguments(Oid funcid, CallbackArgument **arguments);
 extern bool resolve_takes_whole(Oid funcid);
 extern void resolve_check_kind(Oid funcid);
-extern void resolve_report_unknown(List *names) pg_attribute_noreturn();
+pg_noreturn extern void resolve_report_unknown(List *names);
 extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 
 /* ------------------------------------------------------------------------

@@ -311,7 +311,7 @@ sub any
 
 	$depth ||= 0;
 	my $kind = int(rand($depth > 3 ? 5 : 8));
-	return undef                                   if $kind == 0;
+	return                                         if $kind == 0;
 	return number()                                if $kind == 1;
 	return one_of(JSON::PP::true, JSON::PP::false) if $kind == 2;
 	return text()                                  if $kind <= 4;
@@ -349,7 +349,7 @@ sub value
 	my ($kind) = @_;
 
 	return any()                        if maybe(0.1) || $kind eq 'any';
-	return undef                        if maybe(0.1);
+	return                              if maybe(0.1);
 	return number()                     if $kind eq 'num';
 	return one_of(0 .. 9, -1, number()) if $kind eq 'int';
 	return array()                      if $kind eq 'array';
@@ -402,7 +402,7 @@ sub callback
 
 sub id
 {
-	return undef  if maybe(0.05);
+	return        if maybe(0.05);
 	return text() if maybe(0.1);
 	return 'task ' . int(rand(300));
 }
@@ -698,7 +698,7 @@ is( $node->safe_psql(
 			AND jsonb_typeof(kwargs) = 'object' AND run_type IN ('once', 'recurring')
 			AND (every IS NOT NULL) = (run_type = 'recurring') AND catch_up IN ('coalesce', 'all', 'skip')
 			AND id <= (SELECT last_value FROM taskshed.task_seq) AND created_at <= clock_timestamp()
-			AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = owner AND rolname = owner_name AND rolcanlogin)
+			AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = owner AND rolname = owner_name AND (rolcanlogin OR current_setting('server_version_num')::int >= 170000))
 			AND (now() AT TIME ZONE timezone) IS NOT NULL)}),
 	'',
 	'all values of tasks are as they must be');

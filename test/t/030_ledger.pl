@@ -98,9 +98,8 @@ diag("seed $seed");
 
 while ($minutes > 0 ? time < $end : $round < $rounds)
 {
-	my $before =
-	  $node->safe_psql('postgres', 'SELECT count(*) FROM effects');
-	my $some = $before + int(rand($batch));
+	my $before = $node->safe_psql('postgres', 'SELECT count(*) FROM effects');
+	my $some   = $before + int(rand($batch));
 
 	$node->safe_psql('postgres',
 		'SELECT add_numbers(' . ($numbers + 1) . ", $batch)");
@@ -127,23 +126,26 @@ my $total = $node->safe_psql('postgres',
 await_no_task($node, '%');
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT task_id, state, last_status, last_error FROM taskshed.tasks LIMIT 10}),
-	'', 'no task is left');
+		SELECT task_id, state, last_status, last_error FROM taskshed.tasks LIMIT 10}
+	),
+	'',
+	'no task is left');
 is( $node->safe_psql(
 		'postgres', qq{
 		SELECT n FROM (SELECT generate_series(1, $numbers)
 			UNION ALL SELECT -generate_series(3, $numbers, 10)) AS x(n)
 		EXCEPT ALL SELECT n FROM effects}),
-	'', 'nothing is lost');
+	'',
+	'nothing is lost');
 is( $node->safe_psql(
 		'postgres', qq{
 		SELECT n FROM effects
 		EXCEPT ALL SELECT n FROM (SELECT generate_series(1, $numbers)
 			UNION ALL SELECT -generate_series(3, $numbers, 10)) AS x(n)}),
-	'', 'nothing is doubled');
+	'',
+	'nothing is doubled');
 is( $node->safe_psql(
-		'postgres',
-		'SELECT count(*), count(DISTINCT n) FROM echoes'),
+		'postgres', 'SELECT count(*), count(DISTINCT n) FROM echoes'),
 	"$total|$total",
 	'the same is true of what deferred triggers do');
 is( $node->safe_psql(
@@ -183,12 +185,12 @@ is( $node->safe_psql(
 my ($n, $what) = $faults->counts;
 cmp_ok($n, '>=', 15, 'enough has happened');
 diag("$total tasks; $what");
-diag('runs: '
-	  . $node->safe_psql(
+diag(
+	'runs: ' . $node->safe_psql(
 		'postgres', q{
 		SELECT string_agg(status || ' ' || n, ', ' ORDER BY status)
 		FROM (SELECT status, count(*) FROM taskshed.runs GROUP BY 1) AS x (status, n)}
-	  ));
+	));
 diag('work resumed after the server accepted connections: '
 	  . $faults->resumed('effects'));
 

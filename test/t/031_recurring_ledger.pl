@@ -106,7 +106,7 @@ diag("seed $seed");
 while ($minutes > 0 ? time < $end : $round < $rounds)
 {
 	my $before = $node->safe_psql('postgres', 'SELECT count(*) FROM beats');
-	my $some = $before + int(rand(120));
+	my $some   = $before + int(rand(120));
 
 	TaskshedFaults::ask($node,
 		"SELECT 1 WHERE (SELECT count(*) FROM beats) >= $some");
@@ -127,8 +127,7 @@ while ($minutes > 0 ? time < $end : $round < $rounds)
 }
 
 # Everything that was missed is caught up; then no run is to begin any more.
-$node->safe_psql('postgres',
-	q{SELECT taskshed.resume_task('paused', 'app')});
+$node->safe_psql('postgres', q{SELECT taskshed.resume_task('paused', 'app')});
 await(
 	$node,
 	q{SELECT count(*) = 0 FROM taskshed.tasks
@@ -136,8 +135,11 @@ await(
 	'all has been caught up');
 $node->safe_psql(
 	'postgres', q{
-	SELECT taskshed.pause_tasks(array_agg(task_id), owner => owner) FROM taskshed.tasks GROUP BY owner});
-await($node, q{SELECT bool_and(state = 'paused') FROM taskshed.tasks},
+	SELECT taskshed.pause_tasks(array_agg(task_id), owner => owner) FROM taskshed.tasks GROUP BY owner}
+);
+await(
+	$node,
+	q{SELECT bool_and(state = 'paused') FROM taskshed.tasks},
 	'nothing is running');
 
 # A time whose run was cancelled has failed: it has no attempts left and is in
@@ -239,14 +241,14 @@ is( $node->safe_psql(
 
 my ($n, $what) = $faults->counts;
 cmp_ok($n, '>=', 15, 'enough has happened');
-diag( $node->safe_psql('postgres', 'SELECT count(*) FROM beats')
+diag($node->safe_psql('postgres', 'SELECT count(*) FROM beats')
 	  . " runs; $what");
-diag('runs: '
-	  . $node->safe_psql(
+diag(
+	'runs: ' . $node->safe_psql(
 		'postgres', q{
 		SELECT string_agg(status || ' ' || n, ', ' ORDER BY status)
 		FROM (SELECT status, count(*) FROM taskshed.runs GROUP BY 1) AS x (status, n)}
-	  ));
+	));
 diag('work resumed after the server accepted connections: '
 	  . $faults->resumed('beats'));
 

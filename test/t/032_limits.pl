@@ -121,8 +121,8 @@ app(q{add_task('take', kwargs => '{"what": "long", "seconds": 600}', task_id => 
 );
 await_state('long', 'failed');
 is(task('long'), 'failed|1|1|timeout|57014', 'a run is ended by its timeout');
-is(runs('long'), 'timeout 1', 'and recorded as that');
-is(effects('long'), '0', 'with no effect');
+is(runs('long'), 'timeout 1',                'and recorded as that');
+is(effects('long'), '0',                     'with no effect');
 like(
 	query(
 		q{SELECT extract(epoch FROM finished_at - started_at), message FROM taskshed.runs WHERE task_id = 'long'}
@@ -144,7 +144,9 @@ is(runs('in time'), 'succeeded 1', 'a run that keeps its limit succeeds');
 app(q{add_task('take', kwargs => '{"what": "again", "seconds": 600}', task_id => 'again', timeout => '50 ms',
 	max_attempts => 3, retry_delay => '10 ms')});
 await_state('again', 'failed');
-is(runs('again'), 'timeout 1, timeout 2, timeout 3', 'a timeout uses an attempt');
+is( runs('again'),
+	'timeout 1, timeout 2, timeout 3',
+	'a timeout uses an attempt');
 
 set_and_reload($node, 'taskshed.timeout' => '200ms');
 $node->poll_query_until('postgres', q{SHOW taskshed.timeout}, '200ms');
@@ -182,12 +184,12 @@ app(q{add_task('take', kwargs => '{"what": "stubborn", "seconds": 600, "stubborn
 app(q{add_task('beat', task_id => 'beside', every => '50 ms', catch_up => 'all')}
 );
 await_state('stubborn', 'failed');
-is( task('stubborn'),
-	'failed|1|1|timeout|57014',
+is(task('stubborn'), 'failed|1|1|timeout|57014',
 	'a callback that swallows the cancel is ended, too');
 is(runs('stubborn'),    'timeout 1', 'and recorded as timed out');
 is(effects('stubborn'), '0',         'with no effect');
-diag('it was ended after '
+diag(
+	'it was ended after '
 	  . query(
 		q{SELECT finished_at - started_at FROM taskshed.runs WHERE task_id = 'stubborn'}
 	  ));
@@ -207,17 +209,17 @@ app(q{add_task('take', kwargs => '{"what": "once", "seconds": 600}', task_id => 
 await_state('once', 'running');
 is(app(q{cancel_task('once')}), 't', 'cancel_task says that it has');
 await_state('once', 'failed');
-is( task('once'),
-	'failed|1|1|cancelled|57014',
+is(task('once'), 'failed|1|1|cancelled|57014',
 	'a cancelled one-off task has failed');
-is(app(q{cancel_task('once')}), 'f', 'nothing is running any more');
+is(app(q{cancel_task('once')}),   'f', 'nothing is running any more');
 is(app(q{cancel_task('nobody')}), 'f', 'nor is an unknown task');
-is(app(q{retry_task('once')}), 't', 'it can be retried');
+is(app(q{retry_task('once')}),    't', 'it can be retried');
 await_state('once', 'running');
 is(app(q{pause_task('once')}),  't', 'paused while it is running');
 is(app(q{cancel_task('once')}), 't', 'and cancelled');
 await_state('once', 'failed');
-is(runs('once'), 'cancelled 1, cancelled 1',
+is( runs('once'),
+	'cancelled 1, cancelled 1',
 	'attempts left are not used after a cancel');
 is(effects('once'), '0', 'nor is there an effect');
 
@@ -244,9 +246,11 @@ await_state('mine', 'running');
 query('CREATE ROLE other LOGIN');
 my ($rc, $out, $err) = $node->psql('postgres',
 	q{SET ROLE other; SELECT taskshed.cancel_task('mine', 'app')});
-like($err, qr/permission denied|must be (a )?member/i,
+like(
+	$err,
+	qr/permission denied|must be (a )?member/i,
 	'nobody else can cancel it');
-is( query(q{SET ROLE other; SELECT taskshed.cancel_task('mine')}),
+is(query(q{SET ROLE other; SELECT taskshed.cancel_task('mine')}),
 	'f', 'nor does that mean somebody else\'s task');
 is(task('mine'), 'running|0|0||', 'it is running');
 is(query(q{SELECT taskshed.cancel_task('mine', 'app')}),
@@ -335,7 +339,8 @@ my $cancelled = query(
 	q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'race %' AND status = 'cancelled'}
 );
 cmp_ok($cancelled, '>', 50, 'many were cancelled');
-diag("$cancelled runs cancelled of those that were asked for with "
+diag(
+	"$cancelled runs cancelled of those that were asked for with "
 	  . query(
 		q{SELECT count(*) || ' calls, ' || count(*) FILTER (WHERE yes) || ' of which in time' FROM asked}
 	  ));
@@ -362,11 +367,11 @@ is( query(
 	),
 	't',
 	'after a delay that grows');
-diag('delays of 0.2 and 0.6 s were '
-	  . query(
+diag(
+	'delays of 0.2 and 0.6 s were ' . query(
 		q{SELECT string_agg(pause::text, ' ') FROM (SELECT started_at - lag(finished_at) OVER (ORDER BY run_id)
 		FROM taskshed.runs WHERE task_id = 'third time') AS x (pause)}
-	  ));
+	));
 is( query(
 		q{SELECT count(DISTINCT scheduled_at) FROM taskshed.runs WHERE task_id = 'third time'}
 	),
@@ -379,11 +384,9 @@ await_state('capped', 'failed');
 is( runs('capped'),
 	'failed 1, failed 2, failed 3, failed 4, failed 5, failed 6',
 	'retry_max_delay is a limit for the delay');
-is( task('capped'),
-	'failed|6|1|failed|P0001',
+is(task('capped'), 'failed|6|1|failed|P0001',
 	'attempts used up: the task has failed');
-is( query(
-		q{SELECT last_error FROM taskshed.tasks WHERE task_id = 'capped'}),
+is( query(q{SELECT last_error FROM taskshed.tasks WHERE task_id = 'capped'}),
 	'attempt 6',
 	'with the last error');
 
@@ -476,8 +479,7 @@ app(q{add_task('conflict', kwargs => '{"times": 1000}', task_id => 'conflict')}
 );
 await_state('conflict', 'failed');
 is(runs('conflict'), 'succeeded 1, failed 1', 'but not for ever');
-cmp_ok(query(q{SELECT last_value FROM tries}),
-	'<=', 20, 'only a few times');
+cmp_ok(query(q{SELECT last_value FROM tries}), '<=', 20, 'only a few times');
 
 #
 # until, max_runs, start_within
@@ -506,14 +508,13 @@ is( query(
 app(q{add_task('beat', '2020-01-01', task_id => 'over', until => '2020-01-02')}
 );
 await_state('over', 'failed');
-is(runs('over'), 'missed 1', 'a one-off task after until is missed');
-is(effects('over'), '0', 'and not run');
-is(task('over'), 'failed|0|0|missed|', 'and stays as failed');
+is(runs('over'),    'missed 1', 'a one-off task after until is missed');
+is(effects('over'), '0',        'and not run');
+is(task('over'),    'failed|0|0|missed|', 'and stays as failed');
 app(q{add_task('beat', '2020-01-01', every => '1 day', task_id => 'long over', until => '2020-01-05', catch_up => 'all')}
 );
 await_no_task($node, 'long over');
-like(runs('long over'), qr/^missed 1(, missed 1)*$/,
-	'a recurring one goes');
+like(runs('long over'), qr/^missed 1(, missed 1)*$/, 'a recurring one goes');
 
 app(q{add_task('beat', clock_timestamp() - interval '1 min', task_id => 'late', start_within => '10 s')}
 );
@@ -537,7 +538,8 @@ is( query(
 		FROM taskshed.runs WHERE task_id = 'some late'}
 	),
 	't|t|t|t|t',
-	'of those that were missed those that were too late are recorded as such');
+	'of those that were missed those that were too late are recorded as such'
+);
 await_no_task($node, 'some late');
 
 # A further attempt is late by its nature.
@@ -648,7 +650,7 @@ is(app(q{run_tasks(ARRAY['held'])}), '1', 'asked for while it is running');
 app(q{add_task('beat', task_id => 'after')});
 await_no_task($node, 'after');
 await_blocked($node, 1, 7);
-is( query(q{SELECT running, due FROM taskshed.status}),
+is(query(q{SELECT running, due FROM taskshed.status}),
 	'1|0', 'it does not run beside itself');
 $holder->query('SELECT pg_advisory_unlock(7)');
 await(
@@ -674,8 +676,8 @@ await(
 	$node,
 	q{SELECT count(*) FILTER (WHERE state = 'failed') = 3 FROM taskshed.tasks WHERE group_id = 'g'},
 	'three have failed');
-is(app(q{retry_tasks(group_id => 'g')}), '3',
-	'retry_tasks counts those that had failed');
+is(app(q{retry_tasks(group_id => 'g')}),
+	'3', 'retry_tasks counts those that had failed');
 await(
 	$node,
 	q{SELECT count(*) FILTER (WHERE state = 'failed') = 3 FROM taskshed.tasks WHERE group_id = 'g'},
@@ -685,13 +687,11 @@ is( runs('retry 1'),
 	'the attempts are counted anew');
 query('DROP TABLE broken');
 is(app(q{retry_task('retry 1')}), 't', 'retry_task');
-is( app(
-		q{retry_tasks(ARRAY['retry 2', 'retry 3', 'fine', 'nobody', NULL])}),
-	'2',
-	'retry_tasks by name');
+is( app(q{retry_tasks(ARRAY['retry 2', 'retry 3', 'fine', 'nobody', NULL])}),
+	'2', 'retry_tasks by name');
 await_no_task($node, 'retry %');
 is(app(q{retry_task('fine')}), 'f', 'what has not failed is not retried');
-is(task('fine'), 'scheduled|0|0||', 'and stays as it is');
+is(task('fine'),               'scheduled|0|0||', 'and stays as it is');
 
 $node->stop;
 done_testing();

@@ -117,8 +117,7 @@ sub harmless_are_done
 sub task
 {
 	my ($task_id) = @_;
-	return $node->safe_psql(
-		'postgres',
+	return $node->safe_psql('postgres',
 		qq{SELECT state, attempt, last_status, last_sqlstate FROM taskshed.tasks WHERE task_id = '$task_id'}
 	);
 }
@@ -152,8 +151,8 @@ sub bad_citizen
 	await_through_crashes(
 		"state = 'failed' FROM taskshed.tasks WHERE task_id = '$what'");
 	harmless_are_done($what);
-	diag("$what: the culprit had failed after "
-		  . $node->safe_psql(
+	diag(
+		"$what: the culprit had failed after " . $node->safe_psql(
 			'postgres', qq{
 			SELECT format('%s, the others had run after %s',
 				(SELECT max(finished_at) FROM taskshed.runs WHERE task_id = '$what') - created_at,
@@ -230,8 +229,7 @@ $node->restart;
 add_harmless('restarted');
 harmless_are_done('restarted');
 is( $node->safe_psql(
-		'postgres',
-		q{SELECT DISTINCT state FROM taskshed.tasks}),
+		'postgres', q{SELECT DISTINCT state FROM taskshed.tasks}),
 	'failed',
 	'they all stay failed');
 
@@ -258,7 +256,8 @@ SKIP:
 	skip 'no ulimit', 4
 	  if system("sh -c 'ulimit -v $limit' 2>/dev/null") != 0;
 	$node->stop;
-	my $start = "ulimit -v $limit; exec pg_ctl -w -D '"
+	my $start =
+		"ulimit -v $limit; exec pg_ctl -w -D '"
 	  . $node->data_dir
 	  . "' -l '"
 	  . $node->logfile
@@ -303,13 +302,12 @@ SKIP:
 {
 	my $library = "$PostgreSQL::Test::Utils::tmp_check/bad_citizens.so";
 	my $include = `pg_config --includedir-server`;
-	my $source = "$FindBin::RealBin/../modules/bad_citizens.c";
-	my $file = "$PostgreSQL::Test::Utils::tmp_check/go_on";
+	my $source  = "$FindBin::RealBin/../modules/bad_citizens.c";
+	my $file    = "$PostgreSQL::Test::Utils::tmp_check/go_on";
 
 	chomp $include;
 	skip 'no C compiler', 1
-	  if system("cc -shared -fPIC -I'$include' -o '$library' '$source'") !=
-	  0;
+	  if system("cc -shared -fPIC -I'$include' -o '$library' '$source'") != 0;
 	$node->safe_psql(
 		'postgres', qq{
 		CREATE FUNCTION bad_segfault() RETURNS void LANGUAGE c AS '$library';
@@ -342,7 +340,8 @@ SKIP:
 	my $log = -s $node->logfile;
 
 	append_to_file($file, 'go on');
-	add_harmless('loop in C',
+	add_harmless(
+		'loop in C',
 		qq{SELECT taskshed.add_task('bad_loop', kwargs => jsonb_build_object('file', '$file'),
 			task_id => 'loop in C', owner => 'app', timeout => '0.2 s')}
 	);

@@ -82,8 +82,7 @@ is( query(
 		'app|bad||public.say|failed|1||UX123|bad|detail of bad|hint of bad',
 		'app|late||public.nothing|missed|1|||||'),
 	'runs are recorded');
-is( query(
-		q{SELECT context FROM taskshed.runs WHERE task_id = 'bad'}),
+is( query(q{SELECT context FROM taskshed.runs WHERE task_id = 'bad'}),
 	'PL/pgSQL function say(text,boolean) line 5 at RAISE',
 	'with the context of an error');
 is( query(
@@ -112,13 +111,15 @@ is( query(
 foreach my $default (undef, 'errors', 'none', 'all')
 {
 	my %recorded = (
-		all => ['failed', 'succeeded'],
+		all    => [ 'failed', 'succeeded' ],
 		errors => ['failed'],
-		none => []);
+		none   => []);
 	my $effective = $default || 'all';
 
 	set_and_reload($node, 'taskshed.history' => $default);
-	await($node, "SELECT current_setting('taskshed.history') = '$effective'",
+	await(
+		$node,
+		"SELECT current_setting('taskshed.history') = '$effective'",
 		'the setting has changed');
 
 	# (a new worker knows it for sure)
@@ -163,7 +164,9 @@ is( query(
 	'1024|1024|1024',
 	'so are errors');
 set_and_reload($node, 'taskshed.history_max_text' => '11B');
-await($node, q{SELECT current_setting('taskshed.history_max_text') = '11B'},
+await(
+	$node,
+	q{SELECT current_setting('taskshed.history_max_text') = '11B'},
 	'the setting has changed');
 query(
 	q{SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
@@ -182,15 +185,16 @@ my $visible =
 	WHERE task_id IN ('good', 'bad') ORDER BY run_id};
 my $all =
   "succeeded|result of good|||||f\nfailed||UX123|bad|detail of bad|hint of bad|t";
-is(query("SET ROLE app; $visible"),  $all, 'the owner sees its runs');
-is(query("SET ROLE boss; $visible"), $all, 'so do members of it');
-is(query($visible),                  $all, 'and superusers');
-is(query("SET ROLE other; $visible"), '', 'nobody else does');
+is(query("SET ROLE app; $visible"),   $all, 'the owner sees its runs');
+is(query("SET ROLE boss; $visible"),  $all, 'so do members of it');
+is(query($visible),                   $all, 'and superusers');
+is(query("SET ROLE other; $visible"), '',   'nobody else does');
 is(query("SET ROLE other; SELECT count(*) FROM taskshed.runs"),
 	'0', 'any of them');
 is( query("SET ROLE monitor; $visible"),
 	"succeeded||||||f\nfailed||UX123||||f",
 	'pg_read_all_stats sees runs without what they said');
+
 foreach my $role ('app', 'monitor')
 {
 	foreach my $statement (
@@ -222,16 +226,15 @@ BEGIN
 	RETURN true;
 END $$});
 my ($rc, $out, $err) = $node->psql('postgres',
-	q{SET ROLE other; SELECT count(*) FROM taskshed.runs WHERE leak(task_id)});
+	q{SET ROLE other; SELECT count(*) FROM taskshed.runs WHERE leak(task_id)}
+);
 is("$out$err", '0', 'a leaky condition sees nothing');
 
 # A role that is renamed keeps its runs; one that is gone leaves them to
 # superusers.
 query('ALTER ROLE app RENAME TO app2');
-is( query(
-		q{SELECT DISTINCT owner FROM taskshed.runs WHERE task_id = 'good'}),
-	'app2',
-	'an owner that was renamed');
+is( query(q{SELECT DISTINCT owner FROM taskshed.runs WHERE task_id = 'good'}),
+	'app2', 'an owner that was renamed');
 query('ALTER ROLE app2 RENAME TO app');
 
 #
@@ -267,10 +270,11 @@ sub maintain
 
 my $size = q{SELECT sum(pg_total_relation_size(oid)) FROM pg_class
 	WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'r' AND relname ~ '^run_\d$'};
-my $part = q{SELECT part FROM taskshed.history ORDER BY began_at DESC LIMIT 1};
+my $part =
+  q{SELECT part FROM taskshed.history ORDER BY began_at DESC LIMIT 1};
 
 maintain();
-is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id = 'good'}),
+is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id = 'good'}),
 	'1', 'nothing goes as long as there is no need');
 my $before = query($part);
 set_and_reload($node, 'taskshed.history_max_size' => '4MB');
@@ -281,17 +285,22 @@ for my $i (1 .. 14)
 
 	make_runs("batch $i", 1500, 500);
 	maintain();
-	$now = query($size);
+	$now     = query($size);
 	$largest = $now if $now > $largest;
 }
 isnt(query($part), $before, 'other tables are in use');
 is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id = 'good'}),
 	'0', 'the oldest runs go when the history is too large');
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'batch 14 %'}),
-	'1500', 'the newest stay');
-cmp_ok(query($size), '<', 14 * 1500 * 1000,
+is( query(
+		q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'batch 14 %'}
+	),
+	'1500',
+	'the newest stay');
+cmp_ok(
+	query($size), '<',
+	14 * 1500 * 1000,
 	'the history is smaller than all that was written');
-diag('with a limit of 4 MB and steps of '
+diag(   'with a limit of 4 MB and steps of '
 	  . int(1500 * 1100 / 1024)
 	  . ' kB it was '
 	  . int($largest / 1024)
@@ -319,8 +328,10 @@ is( $analyst->query(
 	),
 	$seen,
 	'an analyst sees the same as before');
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'behind %'}),
-	12 * 1500, 'all runs were recorded meanwhile');
+is( query(
+		q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'behind %'}),
+	12 * 1500,
+	'all runs were recorded meanwhile');
 is($analyst->query('COMMIT'), '', 'the analyst is done');
 my $grown = query($size);
 for my $i (1 .. 14)
@@ -328,9 +339,12 @@ for my $i (1 .. 14)
 	make_runs("later $i", 1500, 500);
 	maintain();
 }
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'behind 1 %'}),
-	'0', 'after that the old ones go');
-diag('it had grown to '
+is( query(
+		q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'behind 1 %'}
+	),
+	'0',
+	'after that the old ones go');
+diag(   'it had grown to '
 	  . int($grown / 1024)
 	  . ' kB and is '
 	  . int(query($size) / 1024)
@@ -349,27 +363,24 @@ $analyst->quit;
 # By age.  Nobody waits for days here: the tables are said to be older.
 set_and_reload(
 	$node,
-	'taskshed.history_max_size' => '1GB',
+	'taskshed.history_max_size'  => '1GB',
 	'taskshed.history_retention' => '1d');
 make_runs('young', 10, 10);
-query(
-	q{UPDATE taskshed.history SET began_at = began_at - interval '20 h'});
+query(q{UPDATE taskshed.history SET began_at = began_at - interval '20 h'});
 maintain();
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
+is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
 	'10', 'younger runs stay');
-query(
-	q{UPDATE taskshed.history SET began_at = began_at - interval '4.5 h'});
+query(q{UPDATE taskshed.history SET began_at = began_at - interval '4.5 h'});
 maintain();
 maintain();
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'later %'}),
+is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'later %'}),
 	'0', 'runs that are too old go');
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
+is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
 	'10', 'only those');
-query(
-	q{UPDATE taskshed.history SET began_at = began_at - interval '30 h'});
+query(q{UPDATE taskshed.history SET began_at = began_at - interval '30 h'});
 maintain();
 maintain();
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
+is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
 	'0', 'and at last all of them');
 cmp_ok(query(q{SELECT count(*) FROM taskshed.runs}),
 	'>', 0, 'new ones are recorded');
@@ -386,7 +397,7 @@ $node->stop('immediate');
 $node->start;
 is(query($runs), $before, 'and a crash');
 make_runs('more', 10, 10);
-is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'more %'}),
+is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'more %'}),
 	'10', 'it goes on');
 
 $node->stop;

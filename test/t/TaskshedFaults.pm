@@ -15,15 +15,15 @@ use Time::HiRes qw(time usleep);
 
 # What can happen, and how often in comparison.
 my %weights = (
-	'kill worker' => 4,
-	'kill scheduler' => 2,
-	'kill launcher' => 1,
-	'immediate stop' => 3,
-	'fast stop' => 3,
-	'terminate worker' => 4,
+	'kill worker'         => 4,
+	'kill scheduler'      => 2,
+	'kill launcher'       => 1,
+	'immediate stop'      => 3,
+	'fast stop'           => 3,
+	'terminate worker'    => 4,
 	'terminate scheduler' => 2,
-	'terminate launcher' => 1,
-	'cancel worker' => 4);
+	'terminate launcher'  => 1,
+	'cancel worker'       => 4);
 
 # Parameters: without => a kind of fault that is not wanted.
 sub new
@@ -34,9 +34,9 @@ sub new
 	delete $weights{ $params{without} } if defined $params{without};
 	srand($seed);
 	return bless {
-		node => $node,
-		kinds => [ map { ($_) x $weights{$_} } sort keys %weights ],
-		fresh => [ sort keys %weights ],
+		node   => $node,
+		kinds  => [ map { ($_) x $weights{$_} } sort keys %weights ],
+		fresh  => [ sort keys %weights ],
 		counts => { map { $_ => 0 } keys %weights }
 	}, $class;
 }
@@ -64,10 +64,10 @@ sub ask
 sub strike
 {
 	my ($self) = @_;
-	my $node = $self->{node};
-	my @fresh = @{ $self->{fresh} };
+	my $node   = $self->{node};
+	my @fresh  = @{ $self->{fresh} };
 	my $kind =
-	    @fresh
+		@fresh
 	  ? $fresh[ int(rand(@fresh)) ]
 	  : $self->{kinds}[ int(rand(@{ $self->{kinds} })) ];
 
@@ -105,7 +105,8 @@ sub victim
 		$self->{node}, qq{
 		SELECT pid FROM pg_stat_activity
 		WHERE backend_type = 'taskshed $type'
-		ORDER BY (pid IN (SELECT worker_pid FROM taskshed.tasks)) DESC, random() LIMIT 1});
+		ORDER BY (pid IN (SELECT worker_pid FROM taskshed.tasks)) DESC, random() LIMIT 1}
+	);
 }
 
 # How often what has happened.
@@ -113,7 +114,7 @@ sub counts
 {
 	my ($self) = @_;
 	my $counts = $self->{counts};
-	my $n = 0;
+	my $n      = 0;
 
 	$n += $_ foreach values %$counts;
 	return ($n,
@@ -134,10 +135,11 @@ sub resumed
 		'postgres', q{
 		SELECT format('median %s, max %s ms', round(p[1]::numeric), round(p[2]::numeric))
 		FROM (SELECT percentile_cont(ARRAY[0.5, 1]) WITHIN GROUP (ORDER BY extract(epoch FROM
-				(SELECT min(started) FROM } . $table . q{ WHERE started > ready) - ready) * 1000)
-			FROM unnest(ARRAY[} . join(',', map { "'$_'" } @ready) . q{]::timestamptz[]) AS ready
-			WHERE ready > (SELECT min(started) FROM } . $table . q{)) AS x(p)}
-	);
+				(SELECT min(started) FROM } . $table
+		  . q{ WHERE started > ready) - ready) * 1000)
+			FROM unnest(ARRAY[}
+		  . join(',', map { "'$_'" } @ready) . q{]::timestamptz[]) AS ready
+			WHERE ready > (SELECT min(started) FROM } . $table . q{)) AS x(p)});
 }
 
 1;
