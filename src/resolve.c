@@ -52,8 +52,7 @@
 #define MAX_LISTED		10
 
 /* Says what to write instead of a text that cannot be a callback's name: 42883. */
-static void
-pg_attribute_noreturn()
+pg_noreturn static void
 resolve_report_no_name(const char *name)
 {
 	const char *start = name + strspn(name, " \t\r\n");
@@ -369,8 +368,7 @@ resolve_closest_function(const char *schema, const char *name)
 }
 
 /* Says why the only function of a name does not take the keys: 42883. */
-static void
-pg_attribute_noreturn()
+pg_noreturn static void
 resolve_report_arguments(Oid funcid, char **keys, int nkeys)
 {
 	char	   *signature = resolve_signature(funcid);

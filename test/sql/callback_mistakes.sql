@@ -33,6 +33,7 @@ EXCEPTION WHEN OTHERS THEN
 	-- (the one with very many arguments is not spelt out each time)
 	context := regexp_replace(context, 'types\([^)]*\)', 'types(...)');
 	message := replace(message, '"' || session_user || '"', '(me)');
+	hint := replace(hint, '"DateStyle"', '"datestyle"');	-- as 18 writes it
 	RAISE NOTICE '%: %', state, message || coalesce(E'\nDETAIL:  ' || nullif(detail, ''), '') ||
 		coalesce(E'\nHINT:  ' || nullif(hint, ''), '') || coalesce(E'\nCONTEXT:  ' || context, '');
 END $$;
