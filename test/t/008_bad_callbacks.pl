@@ -159,7 +159,7 @@ foreach my $bad (@bad)
 	$message = defined $message ? qr/^\Q$message\E$/s : qr/./;
 	like(
 		$once,
-		qr/^failed\|failed\|$sqlstate\|1\|1\|0\|-\|/,
+		qr/^failed\|failed\|$sqlstate\|1\|1\|1\|-\|/,
 		"$callback: a one-off stays as failed");
 	like((split(/\|/, $once, 8))[7], $message, "$callback: with its message");
 	like(
