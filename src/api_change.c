@@ -157,6 +157,10 @@ change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, Timest
 	{
 		CHECK_FOR_INTERRUPTS();
 		id = ROW_GET(Int64, &task, task_id);
+
+		/* stopping a run changes no row: it waits for nobody */
+		if (change == change_cancel)
+			return change_by_id(store, id, change, arg);
 		if (store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok)
 			return change(store, &alarm, arg);
 	}
