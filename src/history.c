@@ -146,6 +146,7 @@ history_record(const RunStart *start, const char *status, const char *result,
 	Datum		values[Natts_run] = {0};
 	bool		nulls[Natts_run] = {false};
 	int			part;
+	Oid			sequence;
 	Relation	rel;
 	TupleTableSlot *slot;
 	ResultRelInfo *writer;
@@ -163,11 +164,14 @@ history_record(const RunStart *start, const char *status, const char *result,
 		sequence_relid = get_relname_relid("run_seq", get_namespace_oid("taskshed", true));
 		part_number = part;
 	}
-	rel = OidIsValid(part_relid) ? try_table_open(part_relid, RowExclusiveLock) : NULL;
-	if (rel == NULL || !OidIsValid(sequence_relid))
+	/* (opening the table can have the two forgotten, though they are there) */
+	sequence = sequence_relid;
+	rel = OidIsValid(sequence) && OidIsValid(part_relid) ?
+		try_table_open(part_relid, RowExclusiveLock) : NULL;
+	if (rel == NULL)
 		return;					/* the extension is being dropped */
 
-	values[Anum_run_run_id - 1] = Int64GetDatum(nextval_internal(sequence_relid, false));
+	values[Anum_run_run_id - 1] = Int64GetDatum(nextval_internal(sequence, false));
 	values[Anum_run_scheduled_at - 1] = TimestampTzGetDatum(start->scheduled_at);
 	values[Anum_run_started_at - 1] = TimestampTzGetDatum(start->started_at);
 	nulls[Anum_run_started_at - 1] = missed;
