@@ -113,6 +113,12 @@ lookahead_role(Oid role)
 	return queue;
 }
 
+int
+lookahead_count_roles(void)
+{
+	return hash_get_num_entries(roles);
+}
+
 /*
  * The roles one after the other, NULL at the end.  No role may be added while
  * they are gone through; the loop must be run to its end.

@@ -13,7 +13,8 @@
  * of another role, or of one of the role that has most, until they have the
  * same; a role that has none at all gets that of the worker that has been
  * there longest, after it has had its turn.  A worker that must go finishes
- * its run first.
+ * its run first.  Its place goes to the role that has fewest workers, and of
+ * several to the one that has not been given one for longest.
  *
  * A role whose worker fails to start, since the role may not log in, say, is
  * left alone for a while, longer each time; other roles are not affected.
@@ -474,11 +475,25 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	mine->state = worker->state;
 	SpinLockRelease(&worker->mutex);
 	mine->queue = queue;
-	mine->asked_at = now;
+	mine->asked_at = queue->asked_at = now;
 	nworkers++;
 	queue->nworkers++;
 	queue->nstarting++;
 	return DT_NOEND;
+}
+
+/* qsort: who is given a worker before whom */
+static int
+pool_cmp_wanting(const void *a, const void *b)
+{
+	const RoleQueue *x = *(RoleQueue *const *) a;
+	const RoleQueue *y = *(RoleQueue *const *) b;
+
+	if (x->nworkers != y->nworkers)
+		return x->nworkers < y->nworkers ? -1 : 1;
+	if (x->asked_at != y->asked_at)
+		return x->asked_at < y->asked_at ? -1 : 1;
+	return 0;
 }
 
 /*
@@ -491,6 +506,8 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 {
 	TimestampTz wake = DT_NOEND;
 	RoleQueue  *queue;
+	RoleQueue **wanting = palloc(lookahead_count_roles() * sizeof(RoleQueue *));
+	int			nwanting = 0;
 
 	*backlog = false;
 	for (int i = 0; i < ts_shared->nworkers; i++)
@@ -527,11 +544,11 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 		if (task->key.run_at <= now)
 		{
 			*backlog = true;
-			wake = Min(wake, pool_ask(database, queue, now));
+			wanting[nwanting++] = queue;
 		}
 		else if (queue->nworkers == 0 && task->key.run_at - START_AHEAD <= now)
 		{
-			wake = Min(wake, pool_ask(database, queue, now));
+			wanting[nwanting++] = queue;
 			wake = Min(wake, task->key.run_at);
 		}
 		else if (queue->nworkers == 0)
@@ -539,6 +556,11 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 		else
 			wake = Min(wake, task->key.run_at);
 	}
+
+	qsort(wanting, nwanting, sizeof(RoleQueue *), pool_cmp_wanting);
+	for (int i = 0; i < nwanting; i++)
+		wake = Min(wake, pool_ask(database, wanting[i], now));
+	pfree(wanting);
 
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{

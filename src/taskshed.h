@@ -738,6 +738,7 @@ typedef struct RoleQueue
 	int			nworkers;		/* of this role, those on their way included */
 	int			nstarting;		/* of these, those on their way */
 	int			failed_starts;	/* in a row */
+	TimestampTz asked_at;		/* when it last was given one */
 	TimestampTz start_after;	/* none is started before this */
 } RoleQueue;
 
@@ -755,6 +756,7 @@ typedef struct LookaheadTask
 
 extern void lookahead_start(void);
 extern RoleQueue *lookahead_role(Oid role);
+extern int	lookahead_count_roles(void);
 extern RoleQueue *lookahead_next_role(bool restart);
 extern void lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from);
 extern void lookahead_note(Store *store, const TsNote *note);

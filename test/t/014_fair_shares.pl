@@ -1,0 +1,52 @@
+
+# Roles share the workers: one whose tasks are due all the time, more than its
+# share can run, keeps no other role waiting for ever.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+
+my $node = taskshed_node('fair_shares', conf => 'taskshed.max_workers = 2');
+
+my @roles = map { "role_$_" } 1 .. 6;
+$node->safe_psql('postgres', "CREATE ROLE $_ LOGIN") foreach @roles;
+
+# Each role in turn is the greedy one, since who is looked at first must not
+# matter; then all but one are.
+foreach my $greedy (map({ [$_] } @roles), [ @roles[ 0 .. 4 ] ])
+{
+	my $name = join(', ', @$greedy);
+
+	$node->safe_psql(
+		'postgres', qq{
+		SELECT taskshed.add_task('pg_catalog.now', every => '1 us', task_id => 'greedy ' || n, owner => r)
+		FROM unnest('{$name}'::name[]) r, generate_series(1, 3) n});
+	await(
+		$node, qq{
+		SELECT count(*) = 3 * cardinality('{$name}'::name[]) FROM taskshed.tasks WHERE run_count > 10},
+		"$name have their share");
+
+	$node->safe_psql('postgres',
+		qq{SELECT taskshed.add_task('note', kwargs => '{"what": "$name"}', owner => '$_')}
+	) foreach @roles;
+	await(
+		$node,
+		"SELECT count(*) = @{[scalar @roles]} FROM ledger WHERE what = '$name'",
+		"beside $name all others get theirs");
+	$node->safe_psql('postgres',
+		"SELECT taskshed.remove_all_tasks(owner => r) FROM unnest('{$name}'::name[]) r"
+	);
+}
+
+is( $node->safe_psql(
+		'postgres', 'SELECT what, count(*) FROM ledger GROUP BY 1 HAVING count(*) <> 6'),
+	'',
+	'each task has run once');
+$node->stop;
+done_testing();
