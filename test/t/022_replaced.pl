@@ -113,9 +113,10 @@ while (
 			"REVOKE ALL ON ROUTINE lib.f$i FROM PUBLIC",
 			"GRANT EXECUTE ON ROUTINE lib.f$i TO app")
 		  if $version % 7 == 2;
+		# (not for a procedure: it could not COMMIT with that)
 		push(@commands,
-			"ALTER ROUTINE lib.f$i SET work_mem = '1MB'",
-			"ALTER ROUTINE lib.f$i RESET work_mem")
+			"ALTER FUNCTION lib.f$i SET work_mem = '1MB'",
+			"ALTER FUNCTION lib.f$i RESET work_mem")
 		  if $version % 7 == 3;
 		push(@commands,
 			'REVOKE USAGE ON SCHEMA lib FROM app',
