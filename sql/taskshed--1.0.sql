@@ -102,6 +102,7 @@ CREATE TABLE taskshed.alarm (
 	resume_at timestamptz,
 	paused_at timestamptz,
 	previous_run_at timestamptz,
+	begun_at timestamptz,
 	last_run_at timestamptz,
 	last_status text COLLATE "C",
 	last_sqlstate text COLLATE "C",
@@ -127,6 +128,7 @@ COMMENT ON COLUMN taskshed.alarm.resume_at IS 'While a run beside the schedule w
 COMMENT ON COLUMN taskshed.alarm.failed IS 'True for a task that has failed for good and will not run again by itself.';
 COMMENT ON COLUMN taskshed.alarm.paused_at IS 'When the task was paused; NULL when it is not.';
 COMMENT ON COLUMN taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
+COMMENT ON COLUMN taskshed.alarm.begun_at IS 'When a procedure or command was begun whose end has not been recorded; null otherwise, and for functions always.';
 COMMENT ON COLUMN taskshed.alarm.last_run_at IS 'When the last run started.';
 COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed or missed.';
 COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';

@@ -155,9 +155,8 @@ add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
 	ROW_SET(Int64, &row, alarm_revision, 1);
 	ROW_SET(Int64, &row, alarm_run_count, 0);
 	ROW_SET(ObjectId, &row, alarm_owner, spec->owner);
-	ROW_SET(Int32, &row, alarm_attempt, 0);
 	ROW_SET(Int32, &row, alarm_failures_in_row, 0);
-	ROW_SET(Int32, &row, alarm_interruptions, 0);
+	alarm_count_anew(&row);
 	ROW_SET(Bool, &row, alarm_failed, false);
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
@@ -220,8 +219,7 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	ROW_SET(Bool, alarm, alarm_failed, false);
-	ROW_SET(Int32, alarm, alarm_attempt, 0);
-	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	alarm_count_anew(alarm);
 	ROW_SET_NULL(alarm, alarm_resume_at);
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);

@@ -81,8 +81,7 @@ change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 	ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
 	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
-	ROW_SET(Int32, alarm, alarm_attempt, 0);
-	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	alarm_count_anew(alarm);
 	ROW_SET(Bool, alarm, alarm_failed, false);
 	ROW_SET_NULL(alarm, alarm_resume_at);
 	store_update_alarm(store, alarm);
@@ -99,8 +98,7 @@ change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 		return false;
 	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
-	ROW_SET(Int32, alarm, alarm_attempt, 0);
-	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	alarm_count_anew(alarm);
 	ROW_SET_NULL(alarm, alarm_resume_at);
 	ROW_SET(Bool, alarm, alarm_failed, false);
 	store_update_alarm(store, alarm);

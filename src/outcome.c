@@ -49,6 +49,8 @@
 /* Longest error message kept in a task's row, in bytes. */
 #define MAX_ERROR_LENGTH	2048
 
+#define INTERRUPTED			"the run was interrupted: its worker or the server went away"
+
 static TimeoutId deadlock_check;
 
 /* A task's interval in microseconds, or what is to be taken if it has none. */
@@ -72,6 +74,7 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
 	start->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
 	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
+	start->interruptions = ROW_GET(Int32, alarm, alarm_interruptions);
 	start->previous_run_at = ROW_ISNULL(alarm, alarm_previous_run_at) ? DT_NOBEGIN :
 		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
 	start->started_at = now;
@@ -209,6 +212,14 @@ outcome_set_status(AlarmRow *alarm, const char *status, const char *sqlstate, co
 		ROW_SET_NULL(alarm, alarm_last_error);
 }
 
+/* The run has come to an end. */
+static void
+outcome_end(AlarmRow *alarm)
+{
+	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	ROW_SET_NULL(alarm, alarm_begun_at);
+}
+
 static void
 outcome_count_run(AlarmRow *alarm, const RunStart *start)
 {
@@ -301,6 +312,44 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 	}
 }
 
+/*
+ * A run that may commit pieces of its work is about to begin: records that, so
+ * that whatever happens, the next run knows that this one was.  The same if
+ * this run finds that an earlier one never came to its end.  Returns false if
+ * the task is not to run now after all.
+ */
+bool
+outcome_begin(Store *store, RunStart *start, TsReport *report)
+{
+	AlarmRow	alarm;
+
+	if (!outcome_lock(store, start, &alarm, report))
+		return false;
+	if (!outcome_is_queued(&alarm) ||
+		ROW_GET(TimestampTz, &alarm, alarm_run_at) > start->started_at)
+	{
+		report->fate = TS_FATE_LOOK;
+		return false;
+	}
+	if (!ROW_ISNULL(&alarm, alarm_begun_at))
+	{
+		RunStart	earlier = *start;
+		ErrorData	error = {0};
+
+		earlier.started_at = ROW_GET(TimestampTz, &alarm, alarm_begun_at);
+		earlier.worker_pid = 0;
+		error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+		error.message = INTERRUPTED;
+		history_record(&earlier, "interrupted", NULL, &error);
+		start->interruptions++;
+		ROW_SET(Int32, &alarm, alarm_interruptions, start->interruptions);
+	}
+	ROW_SET(TimestampTz, &alarm, alarm_begun_at, start->started_at);
+	store_update_alarm(store, &alarm);
+	ForceSyncCommit();
+	return true;
+}
+
 /* The run was too late: records that its time was missed. */
 void
 outcome_missed(Store *store, const RunStart *start, TsReport *report)
@@ -326,7 +375,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	history_record(start, "succeeded", result, NULL);
 	if (!outcome_lock(store, start, &alarm, report))
 		return;
-	ROW_SET(Int32, &alarm, alarm_interruptions, 0);
+	outcome_end(&alarm);
 	if (start->extra)
 	{
 		outcome_extra(store, &alarm, report);
@@ -385,7 +434,7 @@ outcome_failed(Store *store, const RunStart *start, const char *status,
 	history_record(start, status, NULL, error);
 	if (!outcome_lock(store, start, &alarm, report))
 		return;
-	ROW_SET(Int32, &alarm, alarm_interruptions, 0);
+	outcome_end(&alarm);
 	if (start->extra)
 	{
 		outcome_extra(store, &alarm, report);
@@ -453,8 +502,9 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 	}
 
 	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions) + 1;
+	ROW_SET_NULL(&alarm, alarm_begun_at);
 	error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-	error.message = "the run was interrupted: its worker or the server went away";
+	error.message = INTERRUPTED;
 	if (*interruptions >= ts_max_interruptions)
 	{
 		error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",

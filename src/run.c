@@ -58,6 +58,7 @@ typedef struct Run
 	bool		started;		/* start is filled in */
 	bool		called;			/* the callback has begun */
 	bool		committed;		/* it has ended transactions of its own */
+	int64		begun;			/* revision of which a begin was recorded */
 	TsReport   *report;
 	uint64		transactions;	/* run_transactions when the callback began */
 	MemoryContext context;		/* outlives the transactions; holds the rest */
@@ -194,6 +195,60 @@ run_read(Run *run)
 }
 
 /*
+ * Opens the tables for the outcome.  The extension may have been dropped while
+ * the callback was running, and the task with it: NULL.
+ */
+static Store *
+run_open_store(Run *run)
+{
+	Store	   *store = store_try_open(RowExclusiveLock);
+
+	if (store == NULL)
+		run->report->fate = TS_FATE_GONE;
+	return store;
+}
+
+/*
+ * Finds out what is to be called, in a run that can be stopped.  If it could
+ * end transactions of its own, that it has begun is first recorded in one of
+ * ours.  Returns false if the task is not to run after all.
+ */
+static bool
+run_prepare(Run *run)
+{
+	Callback   *callback;
+	Store	   *store;
+	bool		go_on = false;
+
+	MemoryContextSwitchTo(run->context);
+	stop_enable(run->start.timeout);
+	callback = callback_prepare(run->callback, run->kwargs);
+	if (callback->kind == CALLBACK_FUNCTION || run->begun == run->start.revision)
+		return true;
+
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	run_begin();
+	run_enter_bookkeeping(run);
+	store = run_open_store(run);
+	if (store != NULL)
+	{
+		go_on = outcome_begin(store, &run->start, run->report);
+		store_close(store, NoLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+
+	if (!go_on)
+		return false;
+	run->begun = run->start.revision;
+	run_begin();
+	stop_enable(run->start.timeout);
+	return true;
+}
+
+/*
  * Calls the callback and finishes all user code that is left behind it.
  *
  * A procedure, or a command of taskshed.execute, may have ended transactions
@@ -215,7 +270,6 @@ run_callback(Run *run)
 	XactReadOnly = DefaultXactReadOnly;
 	run->transactions = run_transactions;
 	run->called = true;
-	stop_enable(run->start.timeout);
 	callback = callback_prepare(run->callback, run->kwargs);
 	params = callback_bind(callback, run->kwargs, false);
 	if (callback->kind != CALLBACK_FUNCTION)
@@ -263,20 +317,6 @@ run_show(Run *run)
 	pgstat_report_activity(STATE_RUNNING, text);
 }
 
-/*
- * Opens the tables for the outcome.  The extension may have been dropped while
- * the callback was running, and the task with it: NULL.
- */
-static Store *
-run_open_store(Run *run)
-{
-	Store	   *store = store_try_open(RowExclusiveLock);
-
-	if (store == NULL)
-		run->report->fate = TS_FATE_GONE;
-	return store;
-}
-
 /* The run itself.  Any error leaves it to the caller to record. */
 static void
 run_attempt(Run *run)
@@ -294,8 +334,13 @@ run_attempt(Run *run)
 
 	if (outcome_is_missed(&run->start))
 		PopActiveSnapshot();
-	else
+	else if (run_prepare(run))
 		run_callback(run);
+	else
+	{
+		run->started = false;
+		return;
+	}
 
 	run_enter_bookkeeping(run);
 	CommandCounterIncrement();
@@ -529,7 +574,7 @@ ts_current_task(PG_FUNCTION_ARGS)
 		values[1] = CStringGetTextDatum(run->start.group_id);
 	nulls[1] = (run->start.group_id == NULL);
 	values[2] = TimestampTzGetDatum(run->start.scheduled_at);
-	values[3] = Int32GetDatum(run->start.attempt);
+	values[3] = Int32GetDatum(run->start.attempt + run->start.interruptions);
 	values[4] = IntervalPGetDatum(lag);
 	values[5] = TimestampTzGetDatum(run->start.previous_run_at);
 	nulls[5] = (run->start.previous_run_at == DT_NOBEGIN);

@@ -330,6 +330,7 @@ enum
 	Anum_alarm_resume_at,
 	Anum_alarm_paused_at,
 	Anum_alarm_previous_run_at,
+	Anum_alarm_begun_at,
 	Anum_alarm_last_run_at,
 	Anum_alarm_last_status,
 	Anum_alarm_last_sqlstate,
@@ -366,6 +367,15 @@ typedef struct AlarmRow
 #define ROW_SET_NULL(row, column) \
 	((row)->nulls[Anum_##column - 1] = true, \
 	 (row)->values[Anum_##column - 1] = (Datum) 0)
+
+/* A task's attempts, and the runs that were interrupted, are counted anew. */
+static inline void
+alarm_count_anew(AlarmRow *alarm)
+{
+	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	ROW_SET_NULL(alarm, alarm_begun_at);
+}
 
 /* The tables, open; indexes and what writing needs are opened on demand. */
 typedef struct Store
@@ -623,6 +633,7 @@ typedef struct RunStart
 	TimestampTz started_at;
 	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
 	int			attempt;		/* counted from 1 */
+	int			interruptions;	/* of runs just before this one */
 	int			worker_pid;
 
 	Oid			owner;
@@ -671,6 +682,7 @@ extern void outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *
 						  TimestampTz now);
 extern bool outcome_is_queued(const AlarmRow *alarm);
 extern bool outcome_is_missed(const RunStart *start);
+extern bool outcome_begin(Store *store, RunStart *start, TsReport *report);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
 extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,
 							  TsReport *report);

@@ -493,6 +493,52 @@ foreach my $who ('app', 'boss')
 	$session->quit;
 }
 
+# ------------------------------------------------------------------------
+# A procedure learns that it was begun before, even if nothing but the disk of
+# the database could know: the file of running tasks is lost here too.
+
+$node->safe_psql(
+	'postgres', q{
+CREATE PROCEDURE begin_and_wait() LANGUAGE plpgsql AS $$
+DECLARE
+	attempt integer := attempt FROM taskshed.current_task();
+BEGIN
+	COMMIT;
+	PERFORM pg_advisory_xact_lock_shared(1);
+	PERFORM note('attempt ' || attempt);
+END $$});
+foreach my $session ($holder, $app)
+{
+	$session->quit;
+}
+ledger();
+foreach my $callback ('begin_and_wait', 'taskshed.execute')
+{
+	my $kwargs =
+	  $callback eq 'begin_and_wait' ? '{}' : '{"command": "CALL begin_and_wait()"}';
+
+	$holder = session($node);
+	$holder->query('SELECT pg_advisory_lock(1)');
+	$node->safe_psql('postgres',
+		"SELECT taskshed.add_task('$callback', kwargs => '$kwargs', task_id => 'begun')"
+	);
+	await_blocked($node, 1);
+	$node->stop('immediate');
+	unlink($node->data_dir . '/pg_stat_tmp/taskshed_running')
+	  or die 'there is no file of running tasks';
+	eval { $holder->quit };
+	$node->start;
+	await_no_task($node, 'begun');
+	is(ledger(), 'attempt 2', "$callback: its second run knows of its first");
+	is( $node->safe_psql(
+			'postgres', q{
+			SELECT string_agg(status, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'begun'}
+		),
+		'interrupted, succeeded',
+		"$callback: both are in the history");
+	$node->safe_psql('postgres', 'TRUNCATE taskshed.run_0');
+}
+
 is( $node->safe_psql(
 		'postgres', q{
 		SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'}),
@@ -504,7 +550,5 @@ unlike(
 	slurp_file($node->logfile),
 	qr/PANIC|TRAP|terminated by signal/,
 	'no crash');
-$holder->quit;
-$app->quit;
 $node->stop;
 done_testing();
