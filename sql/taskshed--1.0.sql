@@ -98,9 +98,9 @@ CREATE TABLE taskshed.alarm (
 	attempt integer NOT NULL,
 	failures_in_row integer NOT NULL,
 	interruptions integer NOT NULL,
-	failed boolean NOT NULL,
 	resume_at timestamptz,
 	paused_at timestamptz,
+	failed_at timestamptz,
 	previous_run_at timestamptz,
 	begun_at timestamptz,
 	last_run_at timestamptz,
@@ -109,9 +109,9 @@ CREATE TABLE taskshed.alarm (
 	last_error text
 ) USING heap;
 CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id)
-	WHERE paused_at IS NULL AND NOT failed OR resume_at IS NOT NULL;
+	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
 CREATE INDEX alarm_task ON taskshed.alarm (id, run_at);
-CREATE INDEX alarm_failed ON taskshed.alarm (owner, id) WHERE failed;
+CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
 COMMENT ON TABLE taskshed.alarm IS 'When each task runs next and how its last run went: one row a task, changed by each run. Read it through the view tasks.';
 COMMENT ON COLUMN taskshed.alarm.id IS 'Internal key of the task.';
@@ -125,7 +125,7 @@ COMMENT ON COLUMN taskshed.alarm.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.alarm.failures_in_row IS 'Failed runs since the last one that succeeded.';
 COMMENT ON COLUMN taskshed.alarm.interruptions IS 'Runs in a row that lost their worker or the server.';
 COMMENT ON COLUMN taskshed.alarm.resume_at IS 'While a run beside the schedule waits or runs: the run_at to go back to.';
-COMMENT ON COLUMN taskshed.alarm.failed IS 'True for a task that has failed for good and will not run again by itself.';
+COMMENT ON COLUMN taskshed.alarm.failed_at IS 'When the task failed for good: it will not run again by itself. Null if it has not.';
 COMMENT ON COLUMN taskshed.alarm.paused_at IS 'When the task was paused; NULL when it is not.';
 COMMENT ON COLUMN taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
 COMMENT ON COLUMN taskshed.alarm.begun_at IS 'When a procedure or command was begun whose end has not been recorded; null otherwise, and for functions always.';
@@ -135,7 +135,7 @@ COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; N
 COMMENT ON COLUMN taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
 COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
 COMMENT ON INDEX taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
-COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed.';
+COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';
 
 CREATE TABLE taskshed.callback (
 	owner oid NOT NULL,
@@ -512,7 +512,7 @@ SELECT t.id,
 	t.retry_max_delay,
 	t.history,
 	CASE WHEN x.id IS NOT NULL THEN 'running'
-		WHEN a.failed THEN 'failed'
+		WHEN a.failed_at IS NOT NULL THEN 'failed'
 		WHEN a.paused_at IS NOT NULL THEN 'paused'
 		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
 		ELSE 'scheduled' END AS state,
@@ -613,14 +613,14 @@ CREATE VIEW taskshed.status AS
 SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running,
 	CASE WHEN d.datname = pg_catalog.current_database() AND s.state <> 'active'
 		THEN (SELECT count(*) FROM taskshed.alarm a
-			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND NOT a.failed)
+			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND a.failed_at IS NULL)
 		ELSE s.due END::integer AS due,
 	CASE WHEN d.datname = pg_catalog.current_database() AND s.state <> 'active'
 		THEN (SELECT min(a.run_at) FROM taskshed.alarm a
-			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND NOT a.failed)
+			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND a.failed_at IS NULL)
 		ELSE s.oldest_due END AS oldest_due,
 	CASE WHEN d.datname = pg_catalog.current_database()
-		THEN (SELECT count(*) FROM taskshed.alarm a WHERE a.failed) ELSE s.failed END::integer AS failed,
+		THEN (SELECT count(*) FROM taskshed.alarm a WHERE a.failed_at IS NOT NULL) ELSE s.failed END::integer AS failed,
 	s.next_wakeup, s.runs_ok, s.runs_failed, s.last_failure_at, s.message
 FROM taskshed._status() s JOIN pg_catalog.pg_database d ON d.oid = s.database;
 COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. Counts start again when the server does.';

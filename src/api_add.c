@@ -157,7 +157,7 @@ add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
 	ROW_SET(ObjectId, &row, alarm_owner, spec->owner);
 	ROW_SET(Int32, &row, alarm_failures_in_row, 0);
 	alarm_count_anew(&row);
-	ROW_SET(Bool, &row, alarm_failed, false);
+	ROW_SET_NULL(&row, alarm_failed_at);
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
 	store_insert_alarm(store, &row);
@@ -189,7 +189,7 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 	TupleDesc	desc = RelationGetDescr(store->task);
 	int64		id = ROW_GET(Int64, old, task_id);
 	TaskRow		new = *old;
-	bool		failed = ROW_GET(Bool, alarm, alarm_failed);
+	bool		failed = !ROW_ISNULL(alarm, alarm_failed_at);
 	bool		was_paused = !ROW_ISNULL(alarm, alarm_paused_at);
 	bool		paused = spec->has_paused ? spec->paused : was_paused;
 	bool		same_times;
@@ -218,7 +218,7 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 	else if (failed)
 		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
-	ROW_SET(Bool, alarm, alarm_failed, false);
+	ROW_SET_NULL(alarm, alarm_failed_at);
 	alarm_count_anew(alarm);
 	ROW_SET_NULL(alarm, alarm_resume_at);
 	if (!paused)
@@ -242,7 +242,7 @@ add_keep(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm, Times
 {
 	int64		id = ROW_GET(Int64, old, task_id);
 
-	if (ROW_GET(Bool, alarm, alarm_failed) || read_is_running(id))
+	if (!ROW_ISNULL(alarm, alarm_failed_at) || read_is_running(id))
 	{
 		add_replace(store, task, old, alarm, now);
 		return;
@@ -259,7 +259,7 @@ add_leaves_alone(Store *store, int64 id, TimestampTz now)
 	AlarmRow	alarm;
 
 	return store_get_alarm(store, id, &alarm) &&
-		!ROW_GET(Bool, &alarm, alarm_failed) &&
+		ROW_ISNULL(&alarm, alarm_failed_at) &&
 		(!ROW_ISNULL(&alarm, alarm_paused_at) ||
 		 ROW_GET(TimestampTz, &alarm, alarm_run_at) > now) &&
 		!read_is_running(id);

@@ -55,7 +55,7 @@ change_resume(Store *store, AlarmRow *alarm, TimestampTz now)
 		return false;
 	ROW_SET_NULL(alarm, alarm_paused_at);
 	store_update_alarm(store, alarm);
-	if (!ROW_GET(Bool, alarm, alarm_failed))
+	if (ROW_ISNULL(alarm, alarm_failed_at))
 		notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at),
 				  ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
 	return true;
@@ -82,7 +82,7 @@ change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	alarm_count_anew(alarm);
-	ROW_SET(Bool, alarm, alarm_failed, false);
+	ROW_SET_NULL(alarm, alarm_failed_at);
 	ROW_SET_NULL(alarm, alarm_resume_at);
 	store_update_alarm(store, alarm);
 	if (ROW_ISNULL(alarm, alarm_paused_at))
@@ -94,13 +94,13 @@ change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 static bool
 change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 {
-	if (!ROW_GET(Bool, alarm, alarm_failed))
+	if (ROW_ISNULL(alarm, alarm_failed_at))
 		return false;
 	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	alarm_count_anew(alarm);
 	ROW_SET_NULL(alarm, alarm_resume_at);
-	ROW_SET(Bool, alarm, alarm_failed, false);
+	ROW_SET_NULL(alarm, alarm_failed_at);
 	store_update_alarm(store, alarm);
 	if (ROW_ISNULL(alarm, alarm_paused_at))
 		notes_add(now, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));

@@ -118,7 +118,7 @@ bool
 outcome_is_queued(const AlarmRow *alarm)
 {
 	return !ROW_ISNULL(alarm, alarm_resume_at) ||
-		(ROW_ISNULL(alarm, alarm_paused_at) && !ROW_GET(Bool, alarm, alarm_failed));
+		(ROW_ISNULL(alarm, alarm_paused_at) && ROW_ISNULL(alarm, alarm_failed_at));
 }
 
 /* Is it too late for this run?  A further attempt is late by its nature. */
@@ -243,7 +243,7 @@ outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *r
 static void
 outcome_fail(Store *store, AlarmRow *alarm, TsReport *report)
 {
-	ROW_SET(Bool, alarm, alarm_failed, true);
+	ROW_SET(TimestampTz, alarm, alarm_failed_at, GetCurrentTimestamp());
 	store_update_alarm(store, alarm);
 	report->fate = TS_FATE_GONE;
 }
@@ -519,5 +519,26 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 	history_record(&start, "interrupted", NULL, &error);
 	ROW_SET(Int32, &alarm, alarm_interruptions, *interruptions);
 	store_update_alarm(store, &alarm);
+	return true;
+}
+
+/*
+ * Removes a task that has failed for good before a time.  Returns whether it
+ * has; not if somebody is changing it just now.
+ */
+bool
+outcome_expire(Store *store, int64 id, TimestampTz before)
+{
+	AlarmRow	alarm;
+	TaskRow		task;
+
+	if (store_lock_alarm(store, id, &alarm, LockWaitSkip) != TM_Ok ||
+		ROW_ISNULL(&alarm, alarm_failed_at) ||
+		ROW_GET(TimestampTz, &alarm, alarm_failed_at) >= before ||
+		outcome_is_queued(&alarm))
+		return false;
+	store_delete_alarm(store, &alarm);
+	if (store_get_task(store, id, &task))
+		store_delete_task(store, &task);
 	return true;
 }

@@ -121,3 +121,28 @@ queue_count_failed(Store *store, Snapshot snapshot)
 	ExecClearTuple(store->alarm_slot);
 	return n;
 }
+
+/*
+ * The ids of up to max tasks that have failed before a time, the earliest
+ * first.  Returns how many.
+ */
+int
+queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *ids, int max)
+{
+	IndexScanDesc scan;
+	ScanKeyData key;
+	int			n = 0;
+
+	ScanKeyInit(&key, 1, BTLessStrategyNumber, F_TIMESTAMPTZ_LT, TimestampTzGetDatum(before));
+	scan = compat_index_beginscan(store->alarm, store_failed_index(store), snapshot, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (n < max && index_getnext_slot(scan, ForwardScanDirection, store->alarm_slot))
+	{
+		bool		isnull;
+
+		ids[n++] = DatumGetInt64(slot_getattr(store->alarm_slot, Anum_alarm_id, &isnull));
+	}
+	index_endscan(scan);
+	ExecClearTuple(store->alarm_slot);
+	return n;
+}

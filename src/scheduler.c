@@ -54,6 +54,12 @@
 /* The failed tasks are counted at most this often (us). */
 #define COUNT_INTERVAL		(30 * USECS_PER_SEC)
 
+/* Tasks that have failed long ago are removed so many at a time. */
+#define EXPIRE_BATCH		1000
+
+/* From this many failed tasks on, the log mentions them, once a day. */
+#define MANY_FAILED			10000
+
 /* The history is looked after at most this often (us). */
 #define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
 
@@ -223,6 +229,62 @@ scheduler_maintain_history(void)
 }
 
 /*
+ * Removes tasks that have failed longer ago than they are to be kept, if it is
+ * time to look for them.  Returns whether there may be more.
+ */
+static bool
+scheduler_expire_failed(void)
+{
+	static TimestampTz looked_at = 0;
+	static int	retention = -1;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz before = now - (int64) ts_failed_retention * USECS_PER_MINUTE;
+	int64		ids[EXPIRE_BATCH];
+	int			n = 0;
+	int			removed = 0;
+	Store	   *store;
+
+	if (ts_failed_retention != retention)
+		looked_at = 0;
+	retention = ts_failed_retention;
+	if (retention < 0 || now - looked_at < COUNT_INTERVAL)
+		return false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+	store = store_try_open(RowExclusiveLock);
+	if (store != NULL)
+	{
+		n = queue_read_failed(store, GetActiveSnapshot(), before, ids, EXPIRE_BATCH);
+		for (int i = 0; i < n; i++)
+			removed += outcome_expire(store, ids[i], before);
+		store_close(store, NoLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (n == EXPIRE_BATCH && removed > 0)
+		return true;
+	looked_at = now;
+	return false;
+}
+
+/* Mentions in the log, once a day, that many tasks have failed. */
+static void
+scheduler_mention_failed(int64 failed)
+{
+	static TimestampTz mentioned_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (failed <= MANY_FAILED || (mentioned_at != 0 && now - mentioned_at < USECS_PER_DAY))
+		return;
+	mentioned_at = now;
+	ereport(LOG,
+			(errmsg("database has " INT64_FORMAT " failed tasks", failed),
+			 errhint("Retry or remove them, or set taskshed.failed_retention.")));
+}
+
+/*
  * Is it time to count the failed tasks again?  Not while nothing happens, and
  * not all the time when much does.
  */
@@ -306,6 +368,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 		SpinLockAcquire(&my_db->mutex);
 		my_db->failed = failed;
 		SpinLockRelease(&my_db->mutex);
+		scheduler_mention_failed(failed);
 	}
 }
 
@@ -431,6 +494,7 @@ ts_scheduler_main(Datum main_arg)
 		int			stuck_pid;
 		bool		backlog = false;
 		bool		count_failed;
+		bool		more_failed;
 
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
@@ -445,12 +509,13 @@ ts_scheduler_main(Datum main_arg)
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
+		more_failed = scheduler_expire_failed();
 		scheduler_maintain_history();
 		now = GetCurrentTimestamp();
 		wake = ts_enabled ? pool_dispatch(database, now, &backlog) : DT_NOEND;
 		wake = Min(wake, losses_again);
 		well_started = true;
-		if (!lookahead_wants_reading() && scheduler_publish(now, backlog, wake))
+		if (!more_failed && !lookahead_wants_reading() && scheduler_publish(now, backlog, wake))
 			scheduler_sleep(wake);
 	}
 }

@@ -39,6 +39,7 @@ int			ts_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 int			ts_log_failures = WARNING;
 int			ts_history = 'a';
 int			ts_history_retention = 7 * 24 * 60;
+int			ts_failed_retention = -1;
 int			ts_history_max_size = 1024;
 int			ts_history_max_text = 1024;
 int			ts_pause_after_failures = 0;
@@ -110,6 +111,11 @@ define_settings(void)
 							"Sets how long runs are kept in the history.",
 							"They go some at a time, so the oldest may be kept an eighth longer.",
 							&ts_history_retention, 7 * 24 * 60, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.failed_retention",
+							"Sets how long tasks that have failed for good are kept.",
+							"-1 means until somebody retries or removes them.",
+							&ts_failed_retention, -1, -1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("taskshed.history_max_size",
 							"Sets how large the history of a database may become.",

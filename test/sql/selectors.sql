@@ -157,7 +157,7 @@ CALL fails($$SELECT taskshed.update_execution_time('task 1', NULL)$$);
 CALL fails($$SELECT taskshed.update_execution_time('task 1', '-infinity')$$);
 SELECT task_id, run_at FROM taskshed.fetch_tasks(ARRAY['task 1', 'task 2']);
 -- A task that has failed is scheduled again.  (The update stands for a run that failed.)
-UPDATE taskshed.alarm SET failed = true;
+UPDATE taskshed.alarm SET failed_at = now();
 SELECT state, count(*) FROM taskshed.tasks GROUP BY state;
 SELECT failed FROM taskshed.status WHERE database = current_database();
 SELECT taskshed.update_execution_time('task 1', '2100-08-01');
@@ -172,7 +172,7 @@ CALL six_tasks();
 SELECT taskshed.next_wakeup();
 SELECT taskshed.pause_task('task 6');
 SELECT taskshed.next_wakeup();
-UPDATE taskshed.alarm SET failed = true WHERE run_at = '2100-01-05';
+UPDATE taskshed.alarm SET failed_at = now() WHERE run_at = '2100-01-05';
 SELECT taskshed.next_wakeup();
 SELECT taskshed.update_execution_time('task 1', '2100-01-01');
 SELECT taskshed.next_wakeup();

@@ -287,7 +287,7 @@ BEGIN
 			END LOOP;
 			-- those that are about to begin
 			FOR t IN SELECT x.task_id FROM taskshed.task x JOIN taskshed.alarm a USING (id)
-				WHERE x.task_id ~ '^race .*[13579]$' AND NOT a.failed ORDER BY a.run_at, a.id LIMIT 30
+				WHERE x.task_id ~ '^race .*[13579]$' AND a.failed_at IS NULL ORDER BY a.run_at, a.id LIMIT 30
 			LOOP
 				INSERT INTO asked VALUES (t, taskshed.cancel_task(t, 'app'));
 			END LOOP;

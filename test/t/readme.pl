@@ -268,7 +268,7 @@ for (my $i = 0; $i < @blocks; $i++)
 }
 
 # The tables of settings: all there are, with their defaults.
-my %defaults = $page =~ /^\| `(taskshed\.\w+)` \| `(\w+)` \|/mg;
+my %defaults = $page =~ /^\| `(taskshed\.\w+)` \| `(-?\w+)` \|/mg;
 foreach my $name (sort keys %defaults)
 {
 	is( $node->safe_psql(
