@@ -7,7 +7,9 @@
  * tasks up to a frontier, read from the table in batches as they are used up.
  * Once the last batch came back short, everything has been read and all that
  * is added later is known from the notes that commits leave.  A note of a
- * task behind the frontier is dropped: reading will come to it.
+ * task behind the frontier is dropped: reading will come to it.  To go back
+ * with the frontier therefore means to forget what is waiting behind it,
+ * which may no longer be as it was read.
  *
  * A task is known here at most once.  It waits in its role's heap or has been
  * handed to a worker; while it is handed out, whatever is read or noted of it
@@ -151,28 +153,59 @@ lookahead_forget(LookaheadTask *task)
 	hash_search(tasks, &task->id, HASH_REMOVE, NULL);
 }
 
-/* Forgets all that is waiting; it will be read again. */
+/*
+ * Forgets all that is waiting and goes back with the frontier, so that it is
+ * read again.  Only what is known of tasks that were interrupted is not to be
+ * found in the table.
+ */
 static void
 lookahead_cut_back(RoleQueue *queue)
 {
-	QueueKey	first = lookahead_first(queue)->key;
+	List	   *kept = NIL;
+	ListCell   *lc;
 
 	while (queue->nwaiting > 0)
-		lookahead_forget(lookahead_first(queue));
-	queue->frontier = first;
-	queue->frontier.id--;
-	queue->read_all = false;
+	{
+		LookaheadTask *task = lookahead_first(queue);
+		QueueKey	before = {task->run_at, task->id - 1};
+
+		if (task->interruptions > 0)
+		{
+			pairingheap_remove(queue->waiting, &task->node);
+			queue->nwaiting--;
+			kept = lappend(kept, task);
+			continue;
+		}
+		if (queue_key_cmp(&before, &queue->frontier) < 0 || queue->read_all)
+			queue->frontier = before;
+		queue->read_all = false;
+		lookahead_forget(task);
+	}
+
+	foreach(lc, kept)
+	{
+		LookaheadTask *task = lfirst(lc);
+
+		pairingheap_add(queue->waiting, &task->node);
+		queue->nwaiting++;
+	}
+	list_free(kept);
 }
 
-/* Has a task wait for its time. */
+/*
+ * Has a task wait for its time, or for a later one if that is not to be
+ * before.
+ */
 static LookaheadTask *
-lookahead_add(RoleQueue *queue, const QueueKey *key)
+lookahead_add(RoleQueue *queue, const QueueKey *key, TimestampTz not_before)
 {
 	bool		found;
 	LookaheadTask *task = hash_search(tasks, &key->id, HASH_ENTER, &found);
 
 	Assert(!found);
 	task->key = *key;
+	task->key.run_at = Max(key->run_at, not_before);
+	task->run_at = key->run_at;
 	task->queue = queue;
 	task->slot = -1;
 	task->changed = false;
@@ -199,7 +232,9 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 	{
 		if (lookahead_covers(queue, &place))
 		{
-			queue->frontier = place;
+			lookahead_cut_back(queue);
+			if (lookahead_covers(queue, &place))
+				queue->frontier = place;
 			queue->read_all = false;
 		}
 	}
@@ -225,8 +260,7 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before, int interruptions
 	/* what is known of a task that was interrupted must not be forgotten */
 	if (interruptions > 0 || lookahead_covers(queue, &key))
 	{
-		key.run_at = Max(key.run_at, not_before);
-		task = lookahead_add(queue, &key);
+		task = lookahead_add(queue, &key, not_before);
 		task->interruptions = interruptions;
 		if (queue->nwaiting > HIGH_WATER)
 			lookahead_cut_back(queue);
@@ -345,7 +379,7 @@ lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
 	for (int i = 0; i < n; i++)
 	{
 		if (lookahead_find(keys[i].id) == NULL)
-			(void) lookahead_add(queue, &keys[i]);
+			(void) lookahead_add(queue, &keys[i], DT_NOBEGIN);
 	}
 	if (n > 0)
 		queue->frontier = keys[n - 1];
@@ -477,7 +511,7 @@ lookahead_adopt(int64 id, Oid role, int slot)
 	LookaheadTask *task = lookahead_find(id);
 
 	if (task == NULL)
-		task = lookahead_add(lookahead_role(role), &key);
+		task = lookahead_add(lookahead_role(role), &key, DT_NOBEGIN);
 	if (task->slot < 0)
 		lookahead_hand_out(task, slot, GetCurrentTimestamp());
 }
@@ -499,8 +533,7 @@ lookahead_report(const TsReport *report)
 	if (report->fate == TS_FATE_NEXT && lookahead_covers(queue, &key))
 	{
 		/* one that is far behind must not be first for ever */
-		key.run_at = Max(key.run_at, GetCurrentTimestamp());
-		(void) lookahead_add(queue, &key);
+		(void) lookahead_add(queue, &key, GetCurrentTimestamp());
 	}
 }
 

@@ -68,6 +68,7 @@ extern int	ts_synchronous_commit;	/* a SYNCHRONOUS_COMMIT_... */
 extern int	ts_log_failures;	/* an elevel, or 0 for off */
 extern int	ts_history;			/* 'a'll, 'e'rrors or 'n'one */
 extern int	ts_history_retention;	/* minutes */
+extern int	ts_failed_retention;	/* minutes; -1: for ever */
 extern int	ts_history_max_size;	/* MB */
 extern int	ts_history_max_text;	/* bytes */
 extern int	ts_pause_after_failures;
@@ -326,9 +327,9 @@ enum
 	Anum_alarm_attempt,
 	Anum_alarm_failures_in_row,
 	Anum_alarm_interruptions,
-	Anum_alarm_failed,
 	Anum_alarm_resume_at,
 	Anum_alarm_paused_at,
+	Anum_alarm_failed_at,
 	Anum_alarm_previous_run_at,
 	Anum_alarm_begun_at,
 	Anum_alarm_last_run_at,
@@ -439,6 +440,7 @@ extern int	queue_read(Store *store, Snapshot snapshot, Oid owner,
 					   const QueueKey *after, QueueKey *keys, int max);
 extern Oid	queue_next_owner(Store *store, Snapshot snapshot, Oid after);
 extern int64 queue_count_failed(Store *store, Snapshot snapshot);
+extern int	queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *ids, int max);
 
 /* ------------------------------------------------------------------------
  * recurrence.c
@@ -688,6 +690,7 @@ extern void outcome_succeeded(Store *store, const RunStart *start, const char *r
 							  TsReport *report);
 extern void outcome_failed(Store *store, const RunStart *start, const char *status,
 						   const ErrorData *error, TsReport *report);
+extern bool outcome_expire(Store *store, int64 id, TimestampTz before);
 extern bool outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again,
 						 int *interruptions);
 
@@ -758,7 +761,8 @@ typedef struct LookaheadTask
 {
 	int64		id;				/* hash key */
 	pairingheap_node node;		/* in queue->waiting, unless handed out */
-	QueueKey	key;
+	QueueKey	key;			/* when to hand it out */
+	TimestampTz run_at;			/* as in the table; earlier if it was put off */
 	RoleQueue  *queue;
 	int			slot;			/* of the worker it was handed to, or -1 */
 	TimestampTz handed_at;

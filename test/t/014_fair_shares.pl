@@ -45,7 +45,8 @@ foreach my $greedy (map({ [$_] } @roles), [ @roles[ 0 .. 4 ] ])
 }
 
 is( $node->safe_psql(
-		'postgres', 'SELECT what, count(*) FROM ledger GROUP BY 1 HAVING count(*) <> 6'),
+		'postgres',
+		'SELECT what, count(*) FROM ledger GROUP BY 1 HAVING count(*) <> 6'),
 	'',
 	'each task has run once');
 $node->stop;

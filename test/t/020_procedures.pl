@@ -515,7 +515,9 @@ ledger();
 foreach my $callback ('begin_and_wait', 'taskshed.execute')
 {
 	my $kwargs =
-	  $callback eq 'begin_and_wait' ? '{}' : '{"command": "CALL begin_and_wait()"}';
+	  $callback eq 'begin_and_wait'
+	  ? '{}'
+	  : '{"command": "CALL begin_and_wait()"}';
 
 	$holder = session($node);
 	$holder->query('SELECT pg_advisory_lock(1)');
