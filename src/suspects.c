@@ -57,14 +57,33 @@ suspect_crc(const Suspect *suspect)
 	return crc;
 }
 
-/* Maps the file, which is made as large as it must be. */
+/*
+ * Makes the file as large as it must be, with all of it on the disk: where a
+ * mapped file has a hole and the disk is full, a store ends the process.
+ */
+static bool
+suspects_allocate(int fd, Size size)
+{
+	char	   *content = palloc0(size);
+	bool		done;
+
+	errno = 0;
+	done = (pg_pread(fd, content, size, 0) >= 0 && ftruncate(fd, size) == 0 &&
+			pg_pwrite(fd, content, size, 0) == (ssize_t) size);
+	if (!done && errno == 0)
+		errno = ENOSPC;
+	pfree(content);
+	return done;
+}
+
+/* Maps the file. */
 static void
 suspects_map(Size size)
 {
 	int			fd = BasicOpenFile(SUSPECTS_FILE, O_RDWR | O_CREAT | PG_BINARY);
 	void	   *address = MAP_FAILED;
 
-	if (fd >= 0 && ftruncate(fd, size) == 0)
+	if (fd >= 0 && suspects_allocate(fd, size))
 		address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (address == MAP_FAILED)
 		ereport(LOG,
