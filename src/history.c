@@ -304,6 +304,15 @@ history_empty_part(int part)
 	return true;
 }
 
+/* Tells the workers of db which part to write to. */
+static void
+history_use_part(TsDatabase *db, int part)
+{
+	SpinLockAcquire(&db->mutex);
+	db->history_part = part;
+	SpinLockRelease(&db->mutex);
+}
+
 /*
  * Keeps the history within its bounds and tells the workers of db which part
  * to write to.  Called by the scheduler in a transaction of its own, at its
@@ -331,6 +340,7 @@ history_maintain(TsDatabase *db)
 		if (began_at[i] > began_at[current])
 			current = i;
 	}
+	history_use_part(db, current);	/* even if what follows should fail */
 
 	/* a part's runs are all too old when the one after it is */
 	for (int i = 1; i < TS_HISTORY_PARTS; i++)
@@ -361,11 +371,7 @@ history_maintain(TsDatabase *db)
 		history_empty_part(next))
 	{
 		history_write_part(rel, next, now);
-		current = next;
+		history_use_part(db, next);
 	}
 	table_close(rel, NoLock);
-
-	SpinLockAcquire(&db->mutex);
-	db->history_part = current;
-	SpinLockRelease(&db->mutex);
 }

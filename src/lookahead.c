@@ -66,6 +66,10 @@ typedef struct Loss
 {
 	int64		id;
 	LostRun		run;
+	bool		written;		/* once this transaction has committed */
+	bool		look;			/* the task is to be looked up then */
+	TimestampTz not_before;
+	int			interruptions;
 } Loss;
 
 static List *losses = NIL;
@@ -300,7 +304,7 @@ void
 lookahead_add_loss(int64 id, const LostRun *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Loss	   *loss = palloc(sizeof(Loss));
+	Loss	   *loss = palloc0(sizeof(Loss));
 
 	loss->id = id;
 	loss->run = *run;
@@ -316,41 +320,53 @@ lookahead_has_losses(void)
 }
 
 /*
- * Writes down what happened to runs that have lost their workers, and has
- * their tasks looked up again: at once the first time, later and later when
- * it happens again.  Returns whether some must wait for others who are
- * changing the task.
+ * Writes down what happened to runs that have lost their workers.  Returns
+ * whether some must wait for others who are changing the task.
  */
 bool
 lookahead_write_losses(Store *store)
 {
-	List	   *todo = losses;
 	ListCell   *lc;
+	bool		wait = false;
 
-	losses = NIL;
-	foreach(lc, todo)
+	foreach(lc, losses)
 	{
 		Loss	   *loss = lfirst(lc);
 		bool		again;
-		int			interruptions;
 
-		if (outcome_lost(store, loss->id, &loss->run, &again, &interruptions) && !again)
-		{
-			TimestampTz not_before = DT_NOBEGIN;
+		loss->look = outcome_lost(store, loss->id, &loss->run, &again, &loss->interruptions) &&
+			!again;
+		loss->not_before = DT_NOBEGIN;
+		if (loss->interruptions > 1)
+			loss->not_before = GetCurrentTimestamp() +
+				(USECS_PER_SEC << Min(loss->interruptions - 2, MAX_INTERRUPTION_SHIFT));
+		loss->written = !again;
+		wait = wait || again;
+	}
+	return wait;
+}
 
-			if (interruptions > 1)
-				not_before = GetCurrentTimestamp() +
-					(USECS_PER_SEC << Min(interruptions - 2, MAX_INTERRUPTION_SHIFT));
-			lookahead_look_later(loss->id, not_before, interruptions);
-		}
-		if (again)
-			lookahead_add_loss(loss->id, &loss->run);
-		else
-			suspects_forget(loss->run.slot, loss->id);
+/*
+ * That has been committed.  The tasks are looked up again: at once the first
+ * time, later and later when it happens again.
+ */
+void
+lookahead_losses_written(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (!loss->written)
+			continue;
+		if (loss->look)
+			lookahead_look_later(loss->id, loss->not_before, loss->interruptions);
+		suspects_forget(loss->run.slot, loss->id);
+		losses = foreach_delete_current(losses, lc);
 		pfree(loss);
 	}
-	list_free(todo);
-	return losses != NIL;
 }
 
 /* Is there anything to be read from the tables? */

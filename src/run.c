@@ -47,6 +47,9 @@
  */
 #define CONFLICT_RETRIES	5
 
+/* How long (ms) to wait after a failure for whose record there was no space. */
+#define SHORTAGE_PAUSE		1000
+
 /* Counts the transactions that this process has ended. */
 static uint64 run_transactions = 0;
 
@@ -477,6 +480,60 @@ run_step_aside(int tries)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* Waits a while, whoever sets the latch. */
+static void
+run_pause(long ms)
+{
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	long		left;
+
+	while ((left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end)) > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		QueryCancelPending = false; /* no run is in progress */
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Records a failure.  If there is no space for that, the task stays as it was
+ * and will be run again.  Not at once: there is nothing that would slow it
+ * down, or the tasks behind it.
+ */
+static void
+run_try_record_failure(Run *run, const ErrorData *error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile second = NULL;
+
+	PG_TRY();
+	{
+		run_record_failure(run, error);
+	}
+	PG_CATCH();
+	{
+		second = run_abort(context);
+	}
+	PG_END_TRY();
+	if (second == NULL)
+		return;
+	if (!shared_is_shortage(second))
+		ReThrowError(second);
+
+	ereport(LOG,
+			(errcode(second->sqlerrcode),
+			 errmsg("could not record that task \"%s\" has failed: %s",
+					run->start.task_id, second->message),
+			 errdetail("The task is run again."),
+			 errhidestmt(true)));
+	run->report->id = run->id;
+	run->report->fate = TS_FATE_LOOK;
+	suspects_clear();
+	run_pause(SHORTAGE_PAUSE);
+}
+
 /*
  * Runs a task, if it is due, and fills in what became of it, and whether its
  * callback may have left settings behind by committing them.  The task is one
@@ -533,7 +590,7 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 			error->message = "the run took longer than its timeout";
 		else if (stop_get_reason(error) == STOP_CANCEL)
 			error->message = "the run was cancelled";
-		run_record_failure(&run, error);
+		run_try_record_failure(&run, error);
 		surroundings_restore(&saved);
 		MemoryContextSwitchTo(context);
 	}

@@ -60,6 +60,9 @@
 /* From this many failed tasks on, the log mentions them, once a day. */
 #define MANY_FAILED			10000
 
+/* Interrupted runs that could not be recorded are tried again after this (us). */
+#define LOSSES_INTERVAL		USECS_PER_SEC
+
 /* The history is looked after at most this often (us). */
 #define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
 
@@ -145,29 +148,68 @@ scheduler_alarm_handler(void)
 }
 
 /*
+ * After an error in a transaction without which the scheduler can go on: rolls
+ * back, and says so in the log.  That is meant for a full disk and the like;
+ * any other error ends the process.
+ */
+static void
+scheduler_do_without(MemoryContext context, const char *what)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (!shared_is_shortage(error))
+		PG_RE_THROW();
+	HOLD_INTERRUPTS();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("%s: %s", what, error->message),
+			 errdetail("This will be tried again.")));
+	FreeErrorData(error);
+}
+
+/*
  * Writes down runs that have lost their workers.  Returns when to try again;
  * DT_NOEND if that is not needed.
  */
 static TimestampTz
 scheduler_write_losses(void)
 {
-	Store	   *store;
-	bool		again = false;
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool again = false;
 
 	if (!lookahead_has_losses())
 		return DT_NOEND;
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetLatestSnapshot());
-	store = store_try_open(RowExclusiveLock);
-	if (store != NULL)
+	PG_TRY();
 	{
-		again = lookahead_write_losses(store);
-		store_close(store, NoLock);
+		Store	   *store;
+
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetLatestSnapshot());
+		store = store_try_open(RowExclusiveLock);
+		if (store != NULL)
+		{
+			again = lookahead_write_losses(store);
+			store_close(store, NoLock);
+		}
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		if (store != NULL)
+			lookahead_losses_written();
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	return again ? GetCurrentTimestamp() + USECS_PER_SEC : DT_NOEND;
+	PG_CATCH();
+	{
+		scheduler_do_without(context, "could not record interrupted runs");
+		again = true;
+	}
+	PG_END_TRY();
+	return again ? GetCurrentTimestamp() + LOSSES_INTERVAL : DT_NOEND;
 }
 
 /*
@@ -207,6 +249,7 @@ scheduler_maintain_history(void)
 {
 	static TimestampTz maintained_at = 0;
 	static int64 runs = -1;
+	MemoryContext context = CurrentMemoryContext;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		runs_now;
 
@@ -219,13 +262,21 @@ scheduler_maintain_history(void)
 	maintained_at = now;
 	runs = runs_now;
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (store_exists())
-		history_maintain(my_db);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetLatestSnapshot());
+		if (store_exists())
+			history_maintain(my_db);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		scheduler_do_without(context, "could not keep the history in bounds");
+	}
+	PG_END_TRY();
 }
 
 /*

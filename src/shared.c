@@ -371,3 +371,13 @@ shared_process_interrupts(void)
 		ProcessConfigFile(PGC_SIGHUP);
 	}
 }
+
+/*
+ * Is an error due to a full disk or the like?  Then what has failed is worth
+ * trying again in a while.
+ */
+bool
+shared_is_shortage(const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES;
+}

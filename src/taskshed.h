@@ -263,6 +263,7 @@ extern TsWorker *shared_ask_worker(Oid database, Oid role);
 extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
 extern void shared_process_interrupts(void);
+extern bool shared_is_shortage(const ErrorData *error);
 
 /* ------------------------------------------------------------------------
  * suspects.c
@@ -779,6 +780,7 @@ extern void lookahead_note(Store *store, const TsNote *note);
 extern void lookahead_add_loss(int64 id, const LostRun *run);
 extern bool lookahead_has_losses(void);
 extern bool lookahead_write_losses(Store *store);
+extern void lookahead_losses_written(void);
 extern bool lookahead_wants_reading(void);
 extern void lookahead_read(Store *store, Snapshot snapshot);
 extern LookaheadTask *lookahead_first(RoleQueue *queue);
