@@ -62,7 +62,8 @@ in_root() {
 	"${apart[@]}" bash -c '
 		root=$1
 		shift
-		mount -t proc proc "$root/proc" &&
+		mount --bind "$root" "$root" &&		# in there "/" has to be a mount, or else none can be private
+			mount -t proc proc "$root/proc" &&
 			mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm" || exit
 		cp -L /etc/resolv.conf "$root/etc/" 2>/dev/null
 		chroot "$root" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \

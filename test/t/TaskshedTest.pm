@@ -58,13 +58,15 @@ GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
 };
 
 # Starts a server with taskshed.  Parameters: conf => lines for
-# postgresql.conf.
+# postgresql.conf, data => an empty folder for its data if these are not to be
+# in the usual place, initdb => further options of initdb.
 sub taskshed_node
 {
 	my ($name, %params) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init;
+	symlink $params{data}, $node->data_dir if defined $params{data};
+	$node->init(defined $params{initdb} ? (extra => $params{initdb}) : ());
 	$node->append_conf(
 		'postgresql.conf', q{
 shared_preload_libraries = 'taskshed'
