@@ -261,29 +261,81 @@ history_write_part(Relation rel, int part, TimestampTz now)
 		CatalogTupleInsert(rel, new);
 }
 
-/* A part's size on disk, its index included; 0 if it is not there. */
-static uint64
-history_part_size(int part)
+/* What a table takes up on disk, in blocks: itself, its indexes, its toast table. */
+typedef struct HistorySpace
 {
-	Oid			relid = history_part_relid(part);
-	Relation	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
-	uint64		blocks;
-	List	   *indexes;
+	uint64		rows;			/* of this, the rows' */
+	uint64		total;
+	bool		blank;			/* it is as it was made */
+} HistorySpace;
+
+static HistorySpace
+history_space(Relation rel)
+{
+	HistorySpace space = {0};
+	Oid			toast = rel->rd_rel->reltoastrelid;
+	List	   *indexes = RelationGetIndexList(rel);
 	ListCell   *lc;
 
-	if (rel == NULL)
-		return 0;
-	blocks = RelationGetNumberOfBlocks(rel);
-	indexes = RelationGetIndexList(rel);
+	space.rows = space.total = RelationGetNumberOfBlocks(rel);
+	space.blank = (space.rows == 0);
 	foreach(lc, indexes)
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		BlockNumber blocks = RelationGetNumberOfBlocks(index);
 
-		blocks += RelationGetNumberOfBlocks(index);
+		/* a btree without entries has one block */
+		space.total += blocks;
+		space.blank = space.blank && blocks == 1;
 		index_close(index, AccessShareLock);
 	}
-	table_close(rel, AccessShareLock);
-	return blocks * BLCKSZ;
+	if (OidIsValid(toast))
+	{
+		Relation	toast_rel = table_open(toast, AccessShareLock);
+		HistorySpace toast_space = history_space(toast_rel);
+
+		space.total += toast_space.total;
+		space.blank = space.blank && toast_space.blank;
+		table_close(toast_rel, AccessShareLock);
+	}
+	return space;
+}
+
+/* The space of a part; none if it is not there. */
+static HistorySpace
+history_part_space(int part)
+{
+	HistorySpace space = {0};
+	Oid			relid = history_part_relid(part);
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+
+	if (rel != NULL)
+	{
+		space = history_space(rel);
+		table_close(rel, AccessShareLock);
+	}
+	return space;
+}
+
+/* A part's size on disk. */
+static uint64
+history_part_size(int part)
+{
+	return history_part_space(part).total * BLCKSZ;
+}
+
+/*
+ * Was the emptying of a part cut off, by a crash or because there was no space
+ * for the new index?  It is not undone by a rollback.  Then the rows are gone,
+ * but the indexes still have them, or not even their first block, and who uses
+ * them gets an error.
+ */
+static bool
+history_is_torn(int part)
+{
+	HistorySpace space = history_part_space(part);
+
+	return space.rows == 0 && space.total > 0 && !space.blank;
 }
 
 /* Empties a part if nobody is using it.  Returns whether it is empty now. */
@@ -298,7 +350,7 @@ history_empty_part(int part)
 	rel = try_table_open(relid, NoLock);
 	if (rel == NULL)
 		return false;
-	if (RelationGetNumberOfBlocks(rel) > 0)
+	if (!history_space(rel).blank)
 		heap_truncate_one_rel(rel);
 	table_close(rel, NoLock);	/* the lock stays until the end */
 	return true;
@@ -348,8 +400,9 @@ history_maintain(TsDatabase *db)
 		int			part = (current + i) % TS_HISTORY_PARTS;
 		TimestampTz ended_at = began_at[(part + 1) % TS_HISTORY_PARTS];
 
-		if (began_at[part] != 0 && ended_at != 0 && now - ended_at > retention &&
-			history_part_size(part) > 0)
+		if (history_is_torn(part) ||
+			(began_at[part] != 0 && ended_at != 0 && now - ended_at > retention &&
+			 !history_part_space(part).blank))
 			(void) history_empty_part(part);
 	}
 
