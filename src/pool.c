@@ -142,6 +142,8 @@ pool_collect(Oid database)
 
 		SpinLockAcquire(&worker->mutex);
 		ours = (worker->state != TS_WORKER_FREE && worker->database == database);
+		if (!ours && worker->database == database)
+			worker->unseen = false;
 		running_id = worker->running_id;
 		if (mine->known && (!ours || worker->generation != mine->generation))
 		{

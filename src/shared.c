@@ -291,22 +291,29 @@ shared_wake_scheduler(TsDatabase *db)
 /*
  * Asks the launcher for a worker.  Returns its slot, or NULL when all are in
  * use.  Only the database's scheduler calls this.
+ *
+ * A slot whose last worker's end its own scheduler has not seen still tells
+ * what that worker was at.  Other databases take such slots when there are no
+ * others, and this one when it has seen it.
  */
 TsWorker *
 shared_ask_worker(Oid database, Oid role)
 {
 	TsWorker   *found = NULL;
+	int			nslots = ts_shared->nworkers;
 
 	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; found == NULL && i < ts_shared->nworkers; i++)
+	for (int i = 0; found == NULL && i < 2 * nslots; i++)
 	{
-		TsWorker   *worker = &ts_shared->workers[i];
+		TsWorker   *worker = &ts_shared->workers[i % nslots];
 
 		SpinLockAcquire(&worker->mutex);
-		if (worker->state == TS_WORKER_FREE)
+		if (worker->state == TS_WORKER_FREE &&
+			(!worker->unseen || (i >= nslots && worker->database != database)))
 		{
 			found = worker;
 			worker->state = TS_WORKER_ASKED;
+			worker->unseen = false;
 			worker->generation++;
 			worker->database = database;
 			worker->role = role;
@@ -345,6 +352,7 @@ shared_free_worker(TsWorker *worker)
 	SpinLockAcquire(&worker->mutex);
 	database = worker->database;
 	worker->state = TS_WORKER_FREE;
+	worker->unseen = true;
 	worker->proc = NULL;
 	worker->pid = 0;
 	SpinLockRelease(&worker->mutex);

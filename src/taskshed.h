@@ -200,6 +200,7 @@ typedef struct TsWorker
 	PGPROC	   *proc;			/* NULL before it has attached */
 	int			pid;
 	bool		retire;			/* is to leave after its current run */
+	bool		unseen;			/* has gone, and its scheduler has not noticed */
 
 	/* the run in progress; 0 between runs */
 	int64		running_id;

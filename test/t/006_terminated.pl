@@ -186,6 +186,44 @@ is( $node->safe_psql(
 	),
 	"cut off|2\nend of cut off|2",
 	'runs that were cut off had their effect once');
+
+# Workers that go at once, while the scheduler asks for others in their places
+foreach my $round (1 .. 20)
+{
+	$holder->query('SELECT pg_advisory_lock(1)');
+	$node->safe_psql(
+		'postgres', qq{
+		SET ROLE app;
+		SELECT taskshed.add_task('hold', kwargs => '{"what": "round $round"}', task_id => 'round ' || i)
+		FROM generate_series(1, 4) i});
+	await_blocked($node, 4);
+	my $old = $node->safe_psql('postgres',
+		q{SELECT array_agg(worker_pid) FROM taskshed.tasks WHERE state = 'running'}
+	);
+	$node->safe_psql('postgres',
+		"SELECT pg_terminate_backend(pid) FROM unnest('$old'::integer[]) pid"
+	);
+	await(
+		$node, qq{
+		SELECT count(*) = 4 FROM taskshed.tasks
+		WHERE state = 'running' AND task_id LIKE 'round %' AND worker_pid <> ALL ('$old')},
+		"round $round: all four are running again");
+	await_blocked($node, 4);
+	$holder->query('SELECT pg_advisory_unlock(1)');
+	await_no_task($node, 'round %');
+}
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT what, count(*) FROM ledger WHERE what LIKE 'round %' GROUP BY 1 HAVING count(*) <> 4}
+	),
+	'',
+	'each of them had its effect once');
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'round %' AND status = 'interrupted'}
+	),
+	20 * 4,
+	'and each is in the history as interrupted once');
 $holder->quit;
 
 # A worker is killed: the server starts itself anew.
