@@ -176,14 +176,22 @@ rows_equal(const TaskRow *a, const TaskRow *b, int attnum, TupleDesc desc)
 	return datum_image_eq(a->values[i], b->values[i], att->attbyval, att->attlen);
 }
 
+/* Does it make a difference to an interval in which time zone it is counted? */
+static bool
+add_needs_zone(const TaskSpec *spec)
+{
+	return spec->recurring && (spec->every->month != 0 || spec->every->day != 0);
+}
+
 /*
  * Replaces a task.  Its alarm is locked.  What the caller has left out is
  * kept where the documentation says so; a call that changes nothing of a
- * recurring task writes nothing.
+ * recurring task writes nothing.  But if again, the task has to run once more
+ * although it is running.
  */
 static void
 add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
-			TimestampTz now)
+			TimestampTz now, bool again)
 {
 	const TaskSpec *spec = &task->spec;
 	TupleDesc	desc = RelationGetDescr(store->task);
@@ -199,9 +207,9 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 	for (int attnum = 1; same && attnum <= Natts_task; attnum++)
 		same = rows_equal(&new, old, attnum, desc);
 	same_times = rows_equal(&new, old, Anum_task_every, desc) &&
-		rows_equal(&new, old, Anum_task_timezone, desc);
+		(rows_equal(&new, old, Anum_task_timezone, desc) || !add_needs_zone(spec));
 
-	if (same && spec->recurring && !spec->has_run_at && !failed && paused == was_paused)
+	if (same && !again && spec->recurring && !spec->has_run_at && !failed && paused == was_paused)
 		return;
 
 	if (!same)
@@ -214,13 +222,21 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 		ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
 		ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
+		ROW_SET_NULL(alarm, alarm_resume_at);
 	}
-	else if (failed)
-		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
+	else if (!again)
+	{
+		/* its time as if there had been no run beside the schedule */
+		if (!ROW_ISNULL(alarm, alarm_resume_at))
+			ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
+		ROW_SET_NULL(alarm, alarm_resume_at);
+		if (failed)
+			ROW_SET(TimestampTz, alarm, alarm_run_at,
+					ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
+	}
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 	alarm_count_anew(alarm);
-	ROW_SET_NULL(alarm, alarm_resume_at);
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)
@@ -242,9 +258,11 @@ add_keep(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm, Times
 {
 	int64		id = ROW_GET(Int64, old, task_id);
 
-	if (!ROW_ISNULL(alarm, alarm_failed_at) || read_is_running(id))
+	bool		running = read_is_running(id);
+
+	if (running || !ROW_ISNULL(alarm, alarm_failed_at))
 	{
-		add_replace(store, task, old, alarm, now);
+		add_replace(store, task, old, alarm, now, running);
 		return;
 	}
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
@@ -299,7 +317,7 @@ add_write(Store *store, NewTask *task)
 				if (!store_get_task(store, id, &row))
 					elog(ERROR, "task " INT64_FORMAT " has an alarm but no row", id);
 				if (spec->replace_existing)
-					add_replace(store, task, &row, &alarm, now);
+					add_replace(store, task, &row, &alarm, now, false);
 				else
 					add_keep(store, task, &row, &alarm, now);
 				return;

@@ -142,6 +142,26 @@ change_by_id(Store *store, int64 id, TaskChange change, TimestampTz arg)
 		change(store, &alarm, arg);
 }
 
+/* The same for a task of a group, unless it has left that while we waited. */
+static bool
+change_in_group(Store *store, int64 id, const text *group, TaskChange change, TimestampTz arg)
+{
+	AlarmRow	alarm;
+	TaskRow		task;
+	text	   *current;
+
+	CHECK_FOR_INTERRUPTS();
+	if (change == change_cancel)
+		return change_by_id(store, id, change, arg);
+	if (store_lock_alarm(store, id, &alarm, LockWaitBlock) != TM_Ok ||
+		!store_get_task(store, id, &task) || ROW_ISNULL(&task, task_group_id))
+		return false;
+	current = DatumGetTextPP(ROW_DATUM(&task, task_group_id));
+	return VARSIZE_ANY_EXHDR(current) == VARSIZE_ANY_EXHDR(group) &&
+		memcmp(VARDATA_ANY(current), VARDATA_ANY(group), VARSIZE_ANY_EXHDR(group)) == 0 &&
+		change(store, &alarm, arg);
+}
+
 static bool
 change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, TimestampTz arg)
 {
@@ -231,10 +251,11 @@ change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change
 	else
 	{
 		int			n;
-		int64	   *ids = store_find_group(store, owner, PointerGetDatum(PG_GETARG_TEXT_PP(1)), &n);
+		text	   *group = PG_GETARG_TEXT_PP(1);
+		int64	   *ids = store_find_group(store, owner, PointerGetDatum(group), &n);
 
 		for (int i = 0; i < n; i++)
-			changed += change_by_id(store, ids[i], change, now);
+			changed += change_in_group(store, ids[i], group, change, now);
 	}
 	store_close(store, NoLock);
 	PG_RETURN_INT32(changed);

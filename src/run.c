@@ -334,6 +334,13 @@ run_attempt(Run *run)
 		return;
 	}
 	run_show(run);
+	if (IsolationUsesXactSnapshot())
+	{
+		/* what the callback sees must not be older than what was read */
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		run_begin();
+	}
 
 	if (outcome_is_missed(&run->start))
 		PopActiveSnapshot();

@@ -61,7 +61,8 @@ foreach my $change (@changes)
 			every => '1 day')});
 }
 $app->query(
-	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "every_same"}', task_id => 'every_same', every => '1 day')}
+	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "every_same"}', task_id => 'every_same', every => '1 day');
+	SELECT taskshed.add_task('hold', kwargs => '{"what": "every_again"}', task_id => 'every_again', every => '1 day')}
 );
 $node->safe_psql(
 	'postgres', q{
@@ -69,7 +70,7 @@ SET ROLE other;
 SELECT taskshed.add_task('hold', kwargs => '{"what": "other"}', group_id => 'g');
 SELECT taskshed.add_task('hold', kwargs => '{"what": "other"}', group_id => 'g', every => '1 h')}
 );
-my $running = 2 * @changes + 3;
+my $running = 2 * @changes + 4;
 await_blocked($node, $running);
 is( $node->safe_psql(
 		'postgres',
@@ -134,6 +135,12 @@ is( $app->query(
 	),
 	'every_same',
 	'the same deploy script again returns');
+is( $app->query(
+		q{SELECT taskshed.add_task('hold', kwargs => '{"what": "every_again"}', task_id => 'every_again', every => '1 day',
+			replace_existing => false)}
+	),
+	'every_again',
+	'so does the same with replace_existing => false');
 is( $node->safe_psql(
 		'postgres', q{SET ROLE other; SELECT taskshed.remove_all_tasks()}),
 	'2',
@@ -191,6 +198,9 @@ is(task('every_remove') . task('every_removes'), '', 'removed');
 is( ledger('every_same') . ' ' . task('every_same'),
 	'1 scheduled|1|later|every_same',
 	'the same once more: nothing changed');
+is( ledger('every_again') . ' ' . task('every_again'),
+	'2 scheduled|1|later|every_again',
+	'with replace_existing => false it has run again');
 is( $node->safe_psql(
 		'postgres',
 		q{SELECT count(*) FROM taskshed.tasks WHERE owner = 'other'}),

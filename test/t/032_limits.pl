@@ -640,8 +640,30 @@ is( query(
 	'',
 	'an extra run is for the time at which it was asked for');
 
-# Never beside a run of the same task.
 my $holder = session($node);
+
+# Replacing a task while it is run beside its schedule leaves the schedule.
+$holder->query('SELECT pg_advisory_lock(1)');
+my $deploy =
+  q{add_task('hold', '%s', '{"what": "%s"}', every => '1 day', task_id => 'deployed')};
+app(sprintf($deploy, '2100-01-01', 'deployed'));
+app(q{run_tasks(ARRAY['deployed'])});
+await_blocked($node, 1);
+(my $again = sprintf($deploy, '', 'deployed again')) =~ s/'', /kwargs => /;
+app($again);
+$holder->query('SELECT pg_advisory_unlock(1)');
+await(
+	$node,
+	q{SELECT state = 'scheduled' FROM taskshed.tasks WHERE task_id = 'deployed'},
+	'the run beside the schedule has ended');
+is( query(
+		q{SELECT (SELECT string_agg(what, ', ') FROM ledger WHERE what LIKE 'deployed%'), run_at = '2100-01-01', run_count
+		FROM taskshed.tasks WHERE task_id = 'deployed'}),
+	'deployed|t|0',
+	'a task replaced during a run beside its schedule keeps its time');
+app(q{remove_task('deployed')});
+
+# Never beside a run of the same task.
 $holder->query('SELECT pg_advisory_lock(7)');
 app(q{add_task('hold', 'yesterday', '{"what": "held", "lock": 7}', every => '1 day', task_id => 'held')}
 );
