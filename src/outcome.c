@@ -46,6 +46,9 @@
 /* How often (ms) a run that waits looks for a deadlock. */
 #define DEADLOCK_CHECK		10
 
+/* So many missed times at most are recorded at once. */
+#define MAX_MISSED			100
+
 /* Longest error message kept in a task's row, in bytes. */
 #define MAX_ERROR_LENGTH	2048
 
@@ -133,19 +136,26 @@ outcome_is_missed(const RunStart *start)
 }
 
 /*
- * The next time of a recurring task; false if there is none.  With catch_up
- * coalesce a run stands for all times up to its start, with all for its own
- * time only.  Of times that were missed, those that may still start are left
- * to come.
+ * The last time that a run, or a missed time, stands for.  With catch_up all
+ * that is its own only; otherwise all times up to its start.  Of times that
+ * were missed, those that may still start are left to come.
  */
+static TimestampTz
+outcome_covered(const RunStart *start, bool missed)
+{
+	TimestampTz until = start->scheduled_at;
+
+	if (start->catch_up != 'a')
+		until = Max(until, start->started_at - (missed ? Max(start->start_within, 0) : 0));
+	return until;
+}
+
+/* The next time of a recurring task; false if there is none. */
 static bool
 outcome_next(const RunStart *start, bool missed, TimestampTz *next)
 {
-	TimestampTz after = start->scheduled_at;
-
-	if (start->catch_up != 'a')
-		after = Max(after, start->started_at - (missed ? Max(start->start_within, 0) : 0));
-	return recurrence_next(start->anchor, &start->every, start->zone, after, next);
+	return recurrence_next(start->anchor, &start->every, start->zone,
+						   outcome_covered(start, missed), next);
 }
 
 /*
@@ -350,13 +360,29 @@ outcome_begin(Store *store, RunStart *start, TsReport *report)
 	return true;
 }
 
+/* Records the times that have passed without a run, the earliest first. */
+static void
+outcome_record_missed(const RunStart *start)
+{
+	RunStart	each = *start;
+	TimestampTz last = Min(outcome_covered(start, true), start->until);
+	int			n = 0;
+
+	do
+		history_record(&each, "missed", NULL, NULL);
+	while (start->recurring && start->zone != NULL && ++n < MAX_MISSED &&
+		   recurrence_next(start->anchor, &start->every, start->zone,
+						   each.scheduled_at, &each.scheduled_at) &&
+		   each.scheduled_at <= last);
+}
+
 /* The run was too late: records that its time was missed. */
 void
 outcome_missed(Store *store, const RunStart *start, TsReport *report)
 {
 	AlarmRow	alarm;
 
-	history_record(start, "missed", NULL, NULL);
+	outcome_record_missed(start);
 	if (!outcome_lock(store, start, &alarm, report))
 		return;
 	outcome_set_status(&alarm, "missed", NULL, NULL);

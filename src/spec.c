@@ -95,6 +95,24 @@ spec_require_writable(const char *function)
 }
 
 /*
+ * Says so, once a transaction, when what has been scheduled will not run by
+ * itself.
+ */
+void
+spec_warn_if_disabled(void)
+{
+	static TimestampTz warned_in = 0;
+
+	if (ts_enabled || warned_in == GetCurrentTransactionStartTimestamp())
+		return;
+	warned_in = GetCurrentTransactionStartTimestamp();
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("taskshed is disabled, so tasks wait"),
+			 errhint("They run when taskshed.enabled is on.")));
+}
+
+/*
  * The role that a call acts for: the current user, or one that it may SET
  * ROLE to.  Errors: 42704 no such role, 42501 not a member.
  */

@@ -606,6 +606,7 @@ enum
 };
 
 extern void spec_require_writable(const char *function);
+extern void spec_warn_if_disabled(void);
 extern Oid	spec_owner(const char *name);
 extern void spec_check_selector(bool no_task_ids, bool no_group_id);
 extern void spec_check_id(const char *what, text *id);

@@ -78,6 +78,14 @@ sub catch_up
 	is(hours('all'), '0 1 2 3 4 5',               "$how: once for each time");
 	is(task('skip'), 'scheduled|0|missed|6.0000', "$how: skip runs never");
 	is(hours('skip'), '', "$how: and has missed them");
+	is( $node->safe_psql(
+			'postgres', q{
+			SELECT string_agg((extract(epoch FROM scheduled_at - t) / 3600)::integer::text, ' ' ORDER BY run_id)
+			FROM taskshed.runs, at
+			WHERE task_id = 'skip' AND status = 'missed' AND extract(epoch FROM scheduled_at - t) % 3600 = 0}
+		),
+		'0 1 2 3 4 5',
+		"$how: each of them is in the history");
 	return;
 }
 

@@ -55,6 +55,13 @@ is( $node->safe_psql(
 await($node, q{SELECT state = 'due' FROM taskshed.tasks}, 'the task is due');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM ledger'),
 	'0', 'and does not run');
+my ($rc, $stdout, $stderr) = $node->psql(
+	'postgres',
+	q{SELECT count(taskshed.add_task('note', '2100-01-01', '{"what": "never"}', task_id => i::text)) FROM generate_series(1, 2) i;
+	SELECT taskshed.add_tasks('[{"callback": "note", "kwargs": {"what": "never"}, "run_at": "2100-01-01", "task_id": "3"}]');
+	SELECT taskshed.remove_tasks('{1,2,3}')});
+is(() = $stderr =~ /WARNING:  taskshed is disabled, so tasks wait/g,
+	2, 'whoever schedules is told so, once a transaction');
 set_and_reload($node, 'taskshed.enabled' => undef);
 await_ledger('off');
 
