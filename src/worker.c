@@ -224,6 +224,17 @@ worker_apply_settings(void)
 	SetConfigOption("synchronous_commit", mode, PGC_USERSET, PGC_S_OVERRIDE);
 }
 
+/* Between two runs. */
+static void
+worker_process_interrupts(void)
+{
+	bool		reload = ConfigReloadPending;
+
+	shared_process_interrupts();
+	if (reload)
+		worker_apply_settings();
+}
+
 /* Adds a run to the figures of the view status. */
 static void
 worker_count(RunResult result)
@@ -262,7 +273,7 @@ worker_run_handed(MemoryContext context)
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
 		more = worker_next(&report, &id);
-		shared_process_interrupts();
+		worker_process_interrupts();
 		if (!more)
 			pgstat_report_activity(STATE_IDLE, NULL);
 	}
@@ -282,12 +293,7 @@ worker_wait(void)
 
 	/* a cancel that came between two runs is nobody's */
 	QueryCancelPending = false;
-	if (ConfigReloadPending)
-	{
-		shared_process_interrupts();
-		worker_apply_settings();
-	}
-	shared_process_interrupts();
+	worker_process_interrupts();
 	if ((rc & WL_TIMEOUT) && worker_retire_if_idle())
 		proc_exit(0);
 }

@@ -149,6 +149,21 @@ add('changes', '{"setting": "synchronous_commit", "value": "on"}');
 await_ledger('changed synchronous_commit=on');
 add('tell', '{"name": "synchronous_commit", "what": "later "}');
 await_ledger('later synchronous_commit=local');
+
+# (a worker that is busy when it changes has it from its next run on)
+$holder->query('SELECT pg_advisory_lock(1)');
+set_and_reload($node, 'taskshed.max_workers' => 1);
+add('hold', '{"what": "busy"}');
+await_blocked($node, 1);
+set_and_reload($node, 'taskshed.synchronous_commit' => 'remote_write');
+await(
+	$node,
+	q{SELECT setting = 'remote_write' FROM pg_settings WHERE name = 'taskshed.synchronous_commit'},
+	'the setting has changed again');
+add('tell', '{"name": "synchronous_commit", "what": "busy "}');
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_ledger('busy synchronous_commit=remote_write');
+set_and_reload($node, 'taskshed.max_workers'        => undef);
 set_and_reload($node, 'taskshed.synchronous_commit' => undef);
 
 # taskshed.log_failures
