@@ -74,6 +74,9 @@ static PoolWorker *pool = NULL;
 static int	nworkers;
 static int	nretiring;
 
+/* There was no slot to ask for a worker with. */
+static bool unheard;
+
 /* A worker of ours has gone, or never come. */
 static void
 pool_lost(Oid database, int slot, int64 running_id, const LostRun *lost)
@@ -468,7 +471,10 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 
 	worker = shared_ask_worker(database, queue->role);
 	if (worker == NULL)
-		return now + TURN;
+	{
+		unheard = true;
+		return Min(pool_make_room(queue, now), now + TURN);
+	}
 	mine = &pool[worker - ts_shared->workers];
 	memset(mine, 0, sizeof(*mine));
 	mine->known = true;
@@ -482,6 +488,30 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	queue->nworkers++;
 	queue->nstarting++;
 	return DT_NOEND;
+}
+
+/* Takes back the wish for a worker that has not been started. */
+static void
+pool_withdraw(int slot)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	PoolWorker *mine = &pool[slot];
+	bool		done;
+
+	SpinLockAcquire(&worker->mutex);
+	done = (worker->generation == mine->generation && worker->state == TS_WORKER_ASKED);
+	if (done)
+		worker->state = TS_WORKER_FREE;
+	SpinLockRelease(&worker->mutex);
+	if (!done)
+		return;
+	mine->known = false;
+	mine->queue->nstarting--;
+	if (mine->retire)
+		nretiring--;
+	else
+		mine->queue->nworkers--;
+	nworkers--;
 }
 
 /* qsort: who is given a worker before whom */
@@ -510,8 +540,9 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 	RoleQueue  *queue;
 	RoleQueue **wanting = palloc(lookahead_count_roles() * sizeof(RoleQueue *));
 	int			nwanting = 0;
+	bool		was_unheard = unheard;
 
-	*backlog = false;
+	*backlog = unheard = false;
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		if (pool[i].known && pool[i].unstarted > 0 && pool_is_slow(&pool[i], now))
@@ -559,10 +590,23 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 			wake = Min(wake, task->key.run_at);
 	}
 
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		LookaheadTask *task;
+
+		if (!pool[i].known || pool[i].state != TS_WORKER_ASKED)
+			continue;
+		task = lookahead_first(pool[i].queue);
+		if (task == NULL || task->key.run_at - START_AHEAD > now)
+			pool_withdraw(i);
+	}
+
 	qsort(wanting, nwanting, sizeof(RoleQueue *), pool_cmp_wanting);
 	for (int i = 0; i < nwanting; i++)
 		wake = Min(wake, pool_ask(database, wanting[i], now));
 	pfree(wanting);
+	if (unheard != was_unheard)
+		shared_set_unheard(shared_find_database(database), unheard);
 
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{

@@ -15,6 +15,7 @@
  * like this:
  *
  *		FREE -> ASKED		the scheduler wants a worker for a role
+ *		ASKED -> FREE		it has changed its mind
  *		ASKED -> STARTING	the launcher has registered the process
  *		STARTING -> READY	the worker has connected
  *		any -> FREE			the worker has left (its exit callback, which is
@@ -41,6 +42,7 @@
 #include "storage/latch.h"
 #include "storage/shmem.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 
 #include "taskshed.h"
 
@@ -161,6 +163,7 @@ shared_allocate_database(Oid database)
 			db->alarm = DT_NOBEGIN;
 			db->notes_head = db->notes_tail = 0;
 			db->reread_from = DT_NOEND;
+			db->unheard = false;
 			db->disabled = false;
 			db->due = 0;
 			db->oldest_due = DT_NOEND;
@@ -255,6 +258,16 @@ shared_want_scheduler(TsDatabase *db)
 		shared_wake_launcher();
 }
 
+/* Tells the launcher that a wish for a worker finds no slot, or that all do. */
+void
+shared_set_unheard(TsDatabase *db, bool unheard)
+{
+	SpinLockAcquire(&db->mutex);
+	db->unheard = unheard;
+	SpinLockRelease(&db->mutex);
+	shared_wake_launcher();
+}
+
 /* Says in the view status what keeps tasks from running; NULL: nothing does. */
 void
 shared_set_message(TsDatabase *db, const char *message)
@@ -289,8 +302,43 @@ shared_wake_scheduler(TsDatabase *db)
 }
 
 /*
- * Asks the launcher for a worker.  Returns its slot, or NULL when all are in
- * use.  Only the database's scheduler calls this.
+ * May a database have one more slot?  There are more of them than processes
+ * that we can have, but wishes for workers take some, too.  The last are for
+ * databases that have none.
+ */
+static bool
+shared_may_ask(Oid database)
+{
+	int			nfree = 0;
+	int			nown = 0;
+	int			ndatabases = 0;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->state == TS_WORKER_FREE)
+			nfree++;
+		else if (worker->database == database)
+			nown++;
+		SpinLockRelease(&worker->mutex);
+	}
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state == TS_DB_RUNNING)
+			ndatabases++;
+		SpinLockRelease(&db->mutex);
+	}
+	return nown == 0 || nfree > ndatabases;
+}
+
+/*
+ * Asks the launcher for a worker.  Returns its slot, or NULL when there is
+ * none left for this database.  Only the database's scheduler calls this.
  *
  * A slot whose last worker's end its own scheduler has not seen still tells
  * what that worker was at.  Other databases take such slots when there are no
@@ -299,11 +347,14 @@ shared_wake_scheduler(TsDatabase *db)
 TsWorker *
 shared_ask_worker(Oid database, Oid role)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TsWorker   *found = NULL;
 	int			nslots = ts_shared->nworkers;
+	bool		may;
 
 	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; found == NULL && i < 2 * nslots; i++)
+	may = shared_may_ask(database);
+	for (int i = 0; may && found == NULL && i < 2 * nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i % nslots];
 
@@ -314,6 +365,7 @@ shared_ask_worker(Oid database, Oid role)
 			found = worker;
 			worker->state = TS_WORKER_ASKED;
 			worker->unseen = false;
+			worker->since = now;
 			worker->generation++;
 			worker->database = database;
 			worker->role = role;

@@ -168,6 +168,8 @@ typedef struct TsDatabase
 
 	int			history_part;	/* where workers record runs */
 
+	bool		unheard;		/* wants a worker, and all slots are in use */
+
 	/* what the view status shows */
 	bool		disabled;
 	int			due;
@@ -195,6 +197,7 @@ typedef struct TsWorker
 	slock_t		mutex;			/* protects all that follows */
 	TsWorkerState state;
 	uint32		generation;
+	TimestampTz since;			/* when it was asked for, then when started */
 	Oid			database;
 	Oid			role;
 	PGPROC	   *proc;			/* NULL before it has attached */
@@ -261,6 +264,7 @@ extern void shared_want_scheduler(TsDatabase *db);
 extern void shared_wake_launcher(void);
 extern void shared_wake_scheduler(TsDatabase *db);
 extern TsWorker *shared_ask_worker(Oid database, Oid role);
+extern void shared_set_unheard(TsDatabase *db, bool unheard);
 extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
 extern void shared_process_interrupts(void);
