@@ -44,6 +44,9 @@
 /* The scheduler is asked for more when this many tasks are left. */
 #define HANDED_LOW	(TS_HANDED / 2)
 
+/* A worker that has had no task yet waits for one at least this long (ms). */
+#define FIRST_TASK	1000
+
 TsWorker   *ts_my_worker = NULL;
 
 static TsDatabase *my_db = NULL;
@@ -283,12 +286,17 @@ static void
 worker_wait(void)
 {
 	static uint32 wait_event = 0;
+	int			timeout = ts_worker_idle_timeout;
 	int			rc;
+
+	/* the task for which it was started is on its way */
+	if (ts_my_worker->serial == 0)
+		timeout = Max(timeout, FIRST_TASK);
 
 	if (wait_event == 0)
 		wait_event = compat_wait_event("TaskshedWorkerMain");
 	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-				   ts_worker_idle_timeout, wait_event);
+				   timeout, wait_event);
 	ResetLatch(MyLatch);
 
 	/* a cancel that came between two runs is nobody's */
