@@ -3,6 +3,7 @@
 #   make, make install, make installcheck   against the server of PG_CONFIG
 #   make demo, make test, make lint         need nothing but this folder: they bring a throw-away
 #                                           server, and what is missing on a bare Debian (as root)
+#   make soak [MINUTES=20]                  tasks under all kinds of faults for a while
 #   make test-matrix, make test-package     on other versions, and the Debian package (see scripts/)
 #   make dist                               the archive for PGXN
 #
@@ -51,7 +52,10 @@ endif
 $(OBJS): $(wildcard src/*.h)
 
 # A folder is called "test", hence .PHONY.
-.PHONY: all demo test test-matrix test-package lint dist
+soak:
+	@TASKSHED_SOAK=$(or $(MINUTES),20) TESTS="test/t/030_ledger.pl test/t/031_recurring_ledger.pl" scripts/test
+
+.PHONY: all demo test soak test-matrix test-package lint dist
 demo test test-matrix test-package lint:
 	@scripts/$@
 

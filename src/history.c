@@ -267,7 +267,7 @@ typedef struct HistorySpace
 	uint64		rows;			/* of this, the rows' */
 	uint64		total;
 	bool		blank;			/* it is as it was made */
-}			HistorySpace;
+} HistorySpace;
 
 static HistorySpace
 history_space(Relation rel)

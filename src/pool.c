@@ -79,21 +79,17 @@ static bool unheard;
 
 /* A worker of ours has gone, or never come. */
 static void
-pool_lost(Oid database, int slot, int64 running_id, const LostRun *lost)
+pool_lost(int slot, int64 running_id, const LostRun *lost)
 {
 	PoolWorker *mine = &pool[slot];
 	RoleQueue  *queue = mine->queue;
 
 	if (mine->state != TS_WORKER_READY)
 	{
-		char		message[128];
 		int			shift = Min(queue->failed_starts, MAX_START_SHIFT);
 
 		queue->failed_starts++;
 		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
-		snprintf(message, sizeof(message),
-				 "workers of the role with OID %u do not start; see the server log", queue->role);
-		shared_set_message(shared_find_database(database), message);
 	}
 	lookahead_lost_worker(slot, running_id, lost);
 	mine->known = false;
@@ -162,7 +158,7 @@ pool_collect(Oid database)
 			};
 
 			SpinLockRelease(&worker->mutex);
-			pool_lost(database, i, same ? running_id : 0, &lost);
+			pool_lost(i, same ? running_id : 0, &lost);
 			SpinLockAcquire(&worker->mutex);
 			ours = (worker->state != TS_WORKER_FREE && worker->database == database);
 		}
@@ -202,11 +198,7 @@ pool_collect(Oid database)
 			mine->idle_since = GetCurrentTimestamp();
 		mine->outstanding = outstanding;
 		if (state == TS_WORKER_READY && mine->state != TS_WORKER_READY)
-		{
-			if (mine->queue->failed_starts > 0)
-				shared_set_message(shared_find_database(database), NULL);
 			mine->queue->failed_starts = 0;
-		}
 		mine->state = state;
 		for (int j = 0; j < nreports; j++)
 			lookahead_report(&reports[j]);
@@ -514,6 +506,23 @@ pool_withdraw(int slot)
 	nworkers--;
 }
 
+/* Says in the view status which role's tasks wait for a worker in vain. */
+static void
+pool_tell_failing(Oid database, const RoleQueue *failing)
+{
+	static char told[128] = "";
+	char		message[128] = "";
+
+	if (failing != NULL)
+		snprintf(message, sizeof(message),
+				 "workers of the role with OID %u do not start; see the server log", failing->role);
+	if (strcmp(message, told) != 0)
+	{
+		strlcpy(told, message, sizeof(told));
+		shared_set_message(shared_find_database(database), message);
+	}
+}
+
 /* qsort: who is given a worker before whom */
 static int
 pool_cmp_wanting(const void *a, const void *b)
@@ -538,6 +547,7 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 {
 	TimestampTz wake = DT_NOEND;
 	RoleQueue  *queue;
+	RoleQueue  *failing = NULL;
 	RoleQueue **wanting = palloc(lookahead_count_roles() * sizeof(RoleQueue *));
 	int			nwanting = 0;
 	bool		was_unheard = unheard;
@@ -603,8 +613,13 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 
 	qsort(wanting, nwanting, sizeof(RoleQueue *), pool_cmp_wanting);
 	for (int i = 0; i < nwanting; i++)
+	{
 		wake = Min(wake, pool_ask(database, wanting[i], now));
+		if (wanting[i]->failed_starts > 0)
+			failing = wanting[i];
+	}
 	pfree(wanting);
+	pool_tell_failing(database, failing);
 	if (unheard != was_unheard)
 		shared_set_unheard(shared_find_database(database), unheard);
 

@@ -638,7 +638,9 @@ ts_current_task(PG_FUNCTION_ARGS)
 		values[1] = CStringGetTextDatum(run->start.group_id);
 	nulls[1] = (run->start.group_id == NULL);
 	values[2] = TimestampTzGetDatum(run->start.scheduled_at);
-	values[3] = Int32GetDatum(run->start.attempt + run->start.interruptions);
+	/* of an earlier run that was cut off only a procedure has left anything */
+	values[3] = Int32GetDatum(run->start.attempt +
+							  (run->begun != 0 ? run->start.interruptions : 0));
 	values[4] = IntervalPGetDatum(lag);
 	values[5] = TimestampTzGetDatum(run->start.previous_run_at);
 	nulls[5] = (run->start.previous_run_at == DT_NOBEGIN);

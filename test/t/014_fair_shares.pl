@@ -49,5 +49,35 @@ is( $node->safe_psql(
 		'SELECT what, count(*) FROM ledger GROUP BY 1 HAVING count(*) <> 6'),
 	'',
 	'each task has run once');
+
+# A role whose workers cannot start: the status says so, as long as it matters.
+$node->safe_psql(
+	'postgres', q{
+	REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
+	GRANT CONNECT ON DATABASE postgres TO role_2;
+	SELECT taskshed.add_task('note', kwargs => '{"what": "kept out"}', owner => 'role_1', task_id => 'kept out')}
+);
+await(
+	$node,
+	q{SELECT message ~ '^workers of the role with OID \d+ do not start' FROM taskshed.status},
+	'the status tells of the role');
+$node->safe_psql('postgres',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "let in"}', owner => 'role_2')}
+);
+await(
+	$node,
+	q{SELECT count(*) = 1 FROM ledger WHERE what = 'let in'},
+	'another role is not in its way');
+like(
+	$node->safe_psql('postgres', 'SELECT message FROM taskshed.status'),
+	qr/^workers of the role/,
+	'which changes nothing for the first');
+$node->safe_psql('postgres',
+	q{SELECT taskshed.remove_task('kept out', 'role_1')});
+await(
+	$node,
+	q{SELECT message IS NULL FROM taskshed.status},
+	'when nothing waits for it the message goes');
+
 $node->stop;
 done_testing();

@@ -20,8 +20,8 @@ use Test::More;
 
 my $minutes = $ENV{TASKSHED_SOAK} || 0;
 my $seed    = $ENV{TASKSHED_SEED} || int(rand(1_000_000));
-my $rounds  = 20;
-my $batch   = 180;
+my $rounds  = 42;
+my $batch   = 120;
 
 # (A task that is hit by chance again and again must not be taken for the
 # culprit.  wal_writer_delay: a crash takes back what was not written yet, the
