@@ -14,11 +14,7 @@
  * launcher leaves two of them to others, always, and waits with what it was
  * asked for until there is room again, which the view status says.
  *
- * When room is short, no database is to wait for another one's callbacks.  A
- * database that has workers gets no more of them before each of the others
- * can have one.  An idle worker leaves when there is a use for its place, and
- * a busy one after its run, if it is of the database that has most; where
- * there are more databases than places, they take turns.
+ * Who gets what room there is, places.c says.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -54,38 +50,12 @@
 /* How long (ms) to wait before trying again what there was no room for. */
 #define RETRY_DELAY			1000
 
-/* The log says at most this often (us) that there is no room. */
-#define COMPLAINT_INTERVAL	(60 * USECS_PER_SEC)
-
-/* A worker that has to leave for others stays at least this long (us). */
-#define TURN				USECS_PER_SEC
-
-/* A worker's slot, as last seen. */
-typedef struct Place
-{
-	TsWorkerState state;
-	uint32		generation;
-	TimestampTz since;
-	Oid			database;
-	Oid			role;
-	bool		leaving;		/* after its run, if it is at one */
-	bool		idle;
-	TimestampTz running_since;
-} Place;
-
 /* Processes that were started, by their entries in shared memory. */
 static BackgroundWorkerHandle **scheduler_handles;
 static BackgroundWorkerHandle **worker_handles;
 
 /* Databases that remain to be looked into. */
 static List *unprobed = NIL;
-
-/* What launcher_look has found. */
-static Place *places;
-static int	nschedulers;
-static int	nworkers;			/* those who are leaving included */
-static List *served = NIL;		/* databases that need at least one worker */
-static bool full;				/* the server has no slot for us any more */
 
 void
 launcher_register(void)
@@ -142,266 +112,6 @@ launcher_list_databases(void)
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
 	return databases;
-}
-
-/*
- * Looks at how the room that there is is used.  That is known from shared
- * memory: an earlier launcher may have started some of the processes.
- */
-static void
-launcher_look(void)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	TimestampTz now = GetCurrentTimestamp();
-
-	nschedulers = nworkers = 0;
-	full = false;
-	list_free(served);
-	served = NIL;
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
-	{
-		TsDatabase *db = &ts_shared->databases[i];
-		bool		there;
-		bool		needs_worker;
-
-		SpinLockAcquire(&db->mutex);
-		there = (db->state == TS_DB_STARTING || db->state == TS_DB_RUNNING);
-		needs_worker = (db->state == TS_DB_RUNNING && !db->disabled);
-		SpinLockRelease(&db->mutex);
-		if (there)
-			nschedulers++;
-		if (needs_worker)
-			served = lappend_oid(served, db->oid);
-	}
-	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		Place	   *place = &places[i];
-
-		SpinLockAcquire(&worker->mutex);
-		place->state = worker->state;
-		place->generation = worker->generation;
-		place->since = worker->since;
-		place->database = worker->database;
-		place->role = worker->role;
-		place->leaving = worker->retire;
-		place->running_since = worker->running_since;
-		place->idle = (worker->state == TS_WORKER_READY && worker->running_id == 0 &&
-					   worker->handed_head == worker->handed_tail);
-		/* one that was started for a task is about to get it */
-		if (worker->serial == 0 && now - worker->since < TURN)
-			place->idle = false;
-		SpinLockRelease(&worker->mutex);
-		if (place->state == TS_WORKER_STARTING || place->state == TS_WORKER_READY)
-			nworkers++;
-	}
-	MemoryContextSwitchTo(old);
-}
-
-/* For how many processes more there is room. */
-static int
-launcher_room(void)
-{
-	if (full)
-		return 0;
-	return max_worker_processes - TS_SLOTS_LEFT_FREE - 1 - nschedulers - nworkers;
-}
-
-/*
- * The workers of a database, of all roles or of one.  Those who are leaving
- * have their places until their runs are over.
- */
-static int
-launcher_count_workers(Oid database, Oid role)
-{
-	int			n = 0;
-
-	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		const Place *place = &places[i];
-
-		if ((place->state == TS_WORKER_STARTING || place->state == TS_WORKER_READY) &&
-			place->database == database && (!OidIsValid(role) || place->role == role))
-			n++;
-	}
-	return n;
-}
-
-/* Those of them that are leaving. */
-static int
-launcher_count_leaving(Oid database)
-{
-	int			n = 0;
-
-	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		if (places[i].state == TS_WORKER_READY && places[i].leaving &&
-			places[i].database == database)
-			n++;
-	}
-	return n;
-}
-
-/* How many databases have no worker, not counting the one named. */
-static int
-launcher_count_unserved(Oid but)
-{
-	ListCell   *lc;
-	int			n = 0;
-
-	foreach(lc, served)
-	{
-		if (lfirst_oid(lc) != but && launcher_count_workers(lfirst_oid(lc), InvalidOid) == 0)
-			n++;
-	}
-	return n;
-}
-
-/*
- * Is there room for a worker of a database?  Its first can have any place;
- * further ones leave one for each database that has none.
- */
-static bool
-launcher_has_room_for_worker(Oid database)
-{
-	int			kept = 0;
-
-	if (launcher_count_workers(database, InvalidOid) > 0)
-		kept = launcher_count_unserved(database);
-	return launcher_room() > kept;
-}
-
-/* Is there room for one scheduler more?  Not in the only place for workers. */
-static bool
-launcher_has_room_for_scheduler(void)
-{
-	return launcher_room() > (nworkers > 0 || nschedulers == 0 ? 0 : 1);
-}
-
-/*
- * Could a worker of that database and role be started in the place of this
- * one?  Only a database without any may have the place of another's last.
- */
-static bool
-launcher_would_help(const Place *place, Oid database)
-{
-	int			n = launcher_count_workers(database, InvalidOid);
-	int			kept = launcher_count_unserved(database);
-
-	if (place->database == database)
-		n--;
-	else if (launcher_count_workers(place->database, InvalidOid) == 1)
-		kept++;
-	return launcher_room() + 1 > (n > 0 ? kept : 0);
-}
-
-/*
- * The worker whose place a database and role may have, or -1: an idle one; or,
- * if busy ones are asked for, one of the database that has most; or, for those
- * that have none at all, the one that has been there longest, if it has had
- * its turn.  For a scheduler, role is InvalidOid.
- */
-static int
-launcher_choose_victim(Oid database, Oid role, bool busy)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			nown = launcher_count_workers(database, InvalidOid);
-	bool		none = (nown == 0 || launcher_count_workers(database, role) == 0);
-	int			most = nown + 1;
-	int			richest = -1;
-	int			oldest = -1;
-
-	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		const Place *place = &places[i];
-		int			n;
-
-		if (place->state != TS_WORKER_READY || place->leaving || place->idle == busy ||
-			(place->database == database && place->role == role) ||
-			!launcher_would_help(place, database))
-			continue;
-		if (place->idle)
-			return i;
-		n = launcher_count_workers(place->database, InvalidOid) -
-			launcher_count_leaving(place->database);
-		if (place->database != database &&
-			(n > most || (n == most && richest >= 0 &&
-						  place->running_since > places[richest].running_since)))
-		{
-			most = n;
-			richest = i;
-		}
-		if (none && now - place->since >= TURN && (place->database == database || nown == 0) &&
-			(oldest < 0 || place->since < places[oldest].since))
-			oldest = i;
-	}
-	return richest >= 0 ? richest : oldest;
-}
-
-/*
- * Has a worker leave whose place another database or role can make use of.
- * Busy ones are asked one at a time, since their runs may take long.  Returns
- * whether a place will be free at once.
- */
-static bool
-launcher_make_room(Oid database, Oid role)
-{
-	static TimestampTz evicted_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
-	TsWorker   *worker;
-	PGPROC	   *proc = NULL;
-	int			victim;
-
-	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		if (places[i].idle && places[i].leaving)
-			return true;
-	}
-	victim = launcher_choose_victim(database, role, false);
-	if (victim < 0 && now - evicted_at >= RETRY_DELAY * INT64CONST(1000))
-	{
-		victim = launcher_choose_victim(database, role, true);
-		evicted_at = now;
-	}
-	if (victim < 0)
-		return false;
-
-	worker = &ts_shared->workers[victim];
-	SpinLockAcquire(&worker->mutex);
-	if (worker->generation == places[victim].generation &&
-		(!places[victim].idle ||
-		 (worker->running_id == 0 && worker->handed_head == worker->handed_tail)))
-	{
-		worker->retire = true;
-		proc = worker->proc;
-	}
-	SpinLockRelease(&worker->mutex);
-	if (proc == NULL)
-		return false;
-	SetLatch(&proc->procLatch);
-	places[victim].leaving = true;
-	return places[victim].idle;
-}
-
-/* Says in the log that something waits for room, if that was not just said. */
-static void
-launcher_complain(void)
-{
-	static TimestampTz complained_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (now - complained_at < COMPLAINT_INTERVAL)
-		return;
-	complained_at = now;
-	ereport(LOG,
-			(errmsg("taskshed has no room for another process"),
-			 full ?
-			 errdetail("It has %d, and others use the rest of max_worker_processes = %d.",
-					   1 + nschedulers + nworkers, max_worker_processes) :
-			 errdetail("It has %d, keeps %d for databases without a worker, and leaves %d of max_worker_processes = %d to others.",
-					   1 + nschedulers + nworkers, Max(launcher_room(), 0),
-					   TS_SLOTS_LEFT_FREE, max_worker_processes),
-			 errhint("Increase max_worker_processes, or lower taskshed.max_workers.")));
 }
 
 /* Starts one of our processes; NULL if the server has no slot for it. */
@@ -564,7 +274,7 @@ launcher_start_scheduler(int i, List **waiting)
 	if (!launcher_may_serve(db))
 		return -1;
 
-	if (launcher_has_room_for_scheduler())
+	if (places_room_for_scheduler())
 	{
 		SpinLockAcquire(&db->mutex);
 		db->state = TS_DB_STARTING;
@@ -573,16 +283,15 @@ launcher_start_scheduler(int i, List **waiting)
 											  ObjectIdGetDatum(db->oid), 0, db->oid);
 		if (scheduler_handles[i] != NULL)
 		{
-			nschedulers++;
+			places_count_scheduler();
 			return -1;
 		}
 		SpinLockAcquire(&db->mutex);
 		db->state = TS_DB_WANTED;
 		SpinLockRelease(&db->mutex);
-		full = true;
+		places_set_full();
 	}
-	if (nworkers > 1)
-		(void) launcher_make_room(db->oid, InvalidOid);
+	places_make_room_for_scheduler(db->oid);
 	*waiting = lappend_oid(*waiting, db->oid);
 	return RETRY_DELAY;
 }
@@ -595,23 +304,24 @@ static bool
 launcher_start_worker(int i)
 {
 	TsWorker   *worker = &ts_shared->workers[i];
+	const Place *place = places_get(i);
 	TimestampTz now = GetCurrentTimestamp();
 	bool		asked;
 
-	if (!launcher_has_room_for_worker(places[i].database))
+	if (!places_room_for_worker(place->database))
 		return false;
 	SpinLockAcquire(&worker->mutex);
-	asked = (worker->state == TS_WORKER_ASKED && worker->generation == places[i].generation);
+	asked = (worker->state == TS_WORKER_ASKED && worker->generation == place->generation);
 	if (asked)
 		worker->state = TS_WORKER_STARTING;
 	SpinLockRelease(&worker->mutex);
 	if (!asked)
 	{
-		places[i].state = TS_WORKER_FREE;
+		places_drop(i);
 		return true;
 	}
 	worker_handles[i] = launcher_start("taskshed worker", "ts_worker_main", Int32GetDatum(i),
-									   places[i].generation, places[i].database);
+									   place->generation, place->database);
 	SpinLockAcquire(&worker->mutex);
 	if (worker_handles[i] == NULL)
 		worker->state = TS_WORKER_ASKED;
@@ -620,46 +330,11 @@ launcher_start_worker(int i)
 	SpinLockRelease(&worker->mutex);
 	if (worker_handles[i] == NULL)
 	{
-		full = true;
+		places_set_full();
 		return false;
 	}
-	places[i].state = TS_WORKER_STARTING;
-	nworkers++;
+	places_count_worker(i);
 	return true;
-}
-
-/*
- * The slot whose worker is to be started next, or -1: that of the database
- * that has fewest, of its role that has fewest, and of those that are alike
- * the one that was asked for first.
- */
-static int
-launcher_choose_asked(const bool *tried)
-{
-	int			best = -1;
-	int			best_database = 0;
-	int			best_role = 0;
-
-	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		const Place *place = &places[i];
-		int			database;
-		int			role;
-
-		if (place->state != TS_WORKER_ASKED || worker_handles[i] != NULL || tried[i])
-			continue;
-		database = launcher_count_workers(place->database, InvalidOid);
-		role = launcher_count_workers(place->database, place->role);
-		if (best < 0 || database < best_database ||
-			(database == best_database &&
-			 (role < best_role || (role == best_role && place->since < places[best].since))))
-		{
-			best = i;
-			best_database = database;
-			best_role = role;
-		}
-	}
-	return best;
 }
 
 /* Starts what was asked for.  Returns when to look again, in ms; -1: never. */
@@ -669,10 +344,12 @@ launcher_start_asked(void)
 	List	   *waiting = NIL;
 	long		delay = -1;
 	bool		made_room = false;
-	bool	   *tried = palloc0(ts_shared->nworkers * sizeof(bool));
+	bool	   *tried = palloc(ts_shared->nworkers * sizeof(bool));
 	int			i;
 
-	launcher_look();
+	places_look();
+	for (i = 0; i < ts_shared->nworkers; i++)
+		tried[i] = (worker_handles[i] != NULL);
 	for (i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		long		wait;
@@ -684,14 +361,14 @@ launcher_start_asked(void)
 			delay = delay < 0 ? wait : Min(delay, wait);
 	}
 
-	while ((i = launcher_choose_asked(tried)) >= 0)
+	while ((i = places_choose_asked(tried)) >= 0)
 	{
 		tried[i] = true;
 		if (launcher_start_worker(i))
 			continue;
 		if (!made_room)
-			made_room = launcher_make_room(places[i].database, places[i].role);
-		waiting = list_append_unique_oid(waiting, places[i].database);
+			made_room = places_make_room(places_get(i)->database, places_get(i)->role);
+		waiting = list_append_unique_oid(waiting, places_get(i)->database);
 		delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
 	}
 
@@ -704,7 +381,7 @@ launcher_start_asked(void)
 		}
 	}
 	if (waiting != NIL)
-		launcher_complain();
+		places_complain();
 	launcher_tell_waiting(waiting);
 	list_free(waiting);
 	pfree(tried);
@@ -760,7 +437,7 @@ ts_launcher_main(Datum main_arg)
 											   TS_MAX_DATABASES * sizeof(*scheduler_handles));
 	worker_handles = MemoryContextAllocZero(TopMemoryContext,
 											ts_shared->nworkers * sizeof(*worker_handles));
-	places = MemoryContextAllocZero(TopMemoryContext, ts_shared->nworkers * sizeof(*places));
+	places_init();
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	SpinLockAcquire(&ts_shared->mutex);
 	ts_shared->launcher = MyProc;

@@ -28,6 +28,7 @@
  *		lookahead.c		the scheduler's memory of what is due next
  *		pool.c			the scheduler's workers
  *		scheduler.c		the process that hands due tasks out
+ *		places.c		which database gets what room there is for processes
  *		launcher.c		the process that starts the others
  *		taskshed.c		module load: settings and hooks
  *
@@ -812,6 +813,37 @@ extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
  * scheduler.c
  */
 extern PGDLLEXPORT void ts_scheduler_main(Datum main_arg);
+
+/* ------------------------------------------------------------------------
+ * places.c
+ */
+
+/* A worker's slot, as last seen. */
+typedef struct Place
+{
+	TsWorkerState state;
+	uint32		generation;
+	TimestampTz since;
+	Oid			database;
+	Oid			role;
+	bool		leaving;		/* after its run, if it is at one */
+	bool		idle;
+	TimestampTz running_since;
+} Place;
+
+extern void places_init(void);
+extern const Place *places_get(int i);
+extern void places_look(void);
+extern bool places_room_for_worker(Oid database);
+extern bool places_room_for_scheduler(void);
+extern bool places_make_room(Oid database, Oid role);
+extern void places_make_room_for_scheduler(Oid database);
+extern void places_complain(void);
+extern int	places_choose_asked(const bool *skip);
+extern void places_count_scheduler(void);
+extern void places_count_worker(int i);
+extern void places_drop(int i);
+extern void places_set_full(void);
 
 /* ------------------------------------------------------------------------
  * launcher.c

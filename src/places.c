@@ -1,0 +1,391 @@
+/*-------------------------------------------------------------------------
+ *
+ * places.c
+ *		Which database gets what room there is for processes.
+ *
+ * The launcher's part of fairness; the scheduler's, among the roles of one
+ * database, is in pool.c.  All our processes share the server's
+ * max_worker_processes with others.  When room is short, no database is to
+ * wait for another one's callbacks.  A database that has workers gets no more
+ * of them before each of the others can have one.  An idle worker leaves when
+ * there is a use for its place, and a busy one after its run, if it is of the
+ * database that has most; where there are more databases than places, they
+ * take turns.
+ *
+ * Everything here belongs to the launcher's process and is looked up afresh in
+ * shared memory in each of its rounds.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/* A busy worker is asked to leave at most this often (us). */
+#define EVICTION_INTERVAL	USECS_PER_SEC
+
+/* The log says at most this often (us) that there is no room. */
+#define COMPLAINT_INTERVAL	(60 * USECS_PER_SEC)
+
+/* A worker that has to leave for others stays at least this long (us). */
+#define TURN				USECS_PER_SEC
+
+/* What places_look has found. */
+static Place *places;
+static int	nschedulers;
+static int	nworkers;			/* those who are leaving included */
+static List *served = NIL;		/* databases that need at least one worker */
+static bool full;				/* the server has no slot for us any more */
+
+/* Once a launcher. */
+void
+places_init(void)
+{
+	places = MemoryContextAllocZero(TopMemoryContext, ts_shared->nworkers * sizeof(Place));
+}
+
+/* What was last seen of a worker's slot. */
+const Place *
+places_get(int i)
+{
+	return &places[i];
+}
+
+/*
+ * Looks at how the room that there is is used.  That is known from shared
+ * memory: an earlier launcher may have started some of the processes.
+ */
+void
+places_look(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	TimestampTz now = GetCurrentTimestamp();
+
+	nschedulers = nworkers = 0;
+	full = false;
+	list_free(served);
+	served = NIL;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		bool		there;
+		bool		needs_worker;
+
+		SpinLockAcquire(&db->mutex);
+		there = (db->state == TS_DB_STARTING || db->state == TS_DB_RUNNING);
+		needs_worker = (db->state == TS_DB_RUNNING && !db->disabled);
+		SpinLockRelease(&db->mutex);
+		if (there)
+			nschedulers++;
+		if (needs_worker)
+			served = lappend_oid(served, db->oid);
+	}
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+		Place	   *place = &places[i];
+
+		SpinLockAcquire(&worker->mutex);
+		place->state = worker->state;
+		place->generation = worker->generation;
+		place->since = worker->since;
+		place->database = worker->database;
+		place->role = worker->role;
+		place->leaving = worker->retire;
+		place->running_since = worker->running_since;
+		place->idle = (worker->state == TS_WORKER_READY && worker->running_id == 0 &&
+					   worker->handed_head == worker->handed_tail);
+		/* one that was started for a task is about to get it */
+		if (worker->serial == 0 && now - worker->since < TURN)
+			place->idle = false;
+		SpinLockRelease(&worker->mutex);
+		if (place->state == TS_WORKER_STARTING || place->state == TS_WORKER_READY)
+			nworkers++;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* For how many processes more there is room. */
+static int
+places_room(void)
+{
+	if (full)
+		return 0;
+	return max_worker_processes - TS_SLOTS_LEFT_FREE - 1 - nschedulers - nworkers;
+}
+
+/*
+ * The workers of a database, of all roles or of one.  Those who are leaving
+ * have their places until their runs are over.
+ */
+static int
+places_count_workers(Oid database, Oid role)
+{
+	int			n = 0;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		const Place *place = &places[i];
+
+		if ((place->state == TS_WORKER_STARTING || place->state == TS_WORKER_READY) &&
+			place->database == database && (!OidIsValid(role) || place->role == role))
+			n++;
+	}
+	return n;
+}
+
+/* Those of them that are leaving. */
+static int
+places_count_leaving(Oid database)
+{
+	int			n = 0;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (places[i].state == TS_WORKER_READY && places[i].leaving &&
+			places[i].database == database)
+			n++;
+	}
+	return n;
+}
+
+/* How many databases have no worker, not counting the one named. */
+static int
+places_count_unserved(Oid but)
+{
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, served)
+	{
+		if (lfirst_oid(lc) != but && places_count_workers(lfirst_oid(lc), InvalidOid) == 0)
+			n++;
+	}
+	return n;
+}
+
+/*
+ * Is there room for a worker of a database?  Its first can have any place;
+ * further ones leave one for each database that has none.
+ */
+bool
+places_room_for_worker(Oid database)
+{
+	int			kept = 0;
+
+	if (places_count_workers(database, InvalidOid) > 0)
+		kept = places_count_unserved(database);
+	return places_room() > kept;
+}
+
+/* Is there room for one scheduler more?  Not in the only place for workers. */
+bool
+places_room_for_scheduler(void)
+{
+	return places_room() > (nworkers > 0 || nschedulers == 0 ? 0 : 1);
+}
+
+/*
+ * Could a worker of that database and role be started in the place of this
+ * one?  Only a database without any may have the place of another's last.
+ */
+static bool
+places_would_help(const Place *place, Oid database)
+{
+	int			n = places_count_workers(database, InvalidOid);
+	int			kept = places_count_unserved(database);
+
+	if (place->database == database)
+		n--;
+	else if (places_count_workers(place->database, InvalidOid) == 1)
+		kept++;
+	return places_room() + 1 > (n > 0 ? kept : 0);
+}
+
+/*
+ * The worker whose place a database and role may have, or -1: an idle one; or,
+ * if busy ones are asked for, one of the database that has most; or, for those
+ * that have none at all, the one that has been there longest, if it has had
+ * its turn.  For a scheduler, role is InvalidOid.
+ */
+static int
+places_choose_victim(Oid database, Oid role, bool busy)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			nown = places_count_workers(database, InvalidOid);
+	bool		none = (nown == 0 || places_count_workers(database, role) == 0);
+	int			most = nown + 1;
+	int			richest = -1;
+	int			oldest = -1;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		const Place *place = &places[i];
+		int			n;
+
+		if (place->state != TS_WORKER_READY || place->leaving || place->idle == busy ||
+			(place->database == database && place->role == role) ||
+			!places_would_help(place, database))
+			continue;
+		if (place->idle)
+			return i;
+		n = places_count_workers(place->database, InvalidOid) -
+			places_count_leaving(place->database);
+		if (place->database != database &&
+			(n > most || (n == most && richest >= 0 &&
+						  place->running_since > places[richest].running_since)))
+		{
+			most = n;
+			richest = i;
+		}
+		if (none && now - place->since >= TURN && (place->database == database || nown == 0) &&
+			(oldest < 0 || place->since < places[oldest].since))
+			oldest = i;
+	}
+	return richest >= 0 ? richest : oldest;
+}
+
+/*
+ * Has a worker leave whose place another database or role can make use of.
+ * Busy ones are asked one at a time, since their runs may take long.  Returns
+ * whether a place will be free at once.
+ */
+bool
+places_make_room(Oid database, Oid role)
+{
+	static TimestampTz evicted_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	TsWorker   *worker;
+	PGPROC	   *proc = NULL;
+	int			victim;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (places[i].idle && places[i].leaving)
+			return true;
+	}
+	victim = places_choose_victim(database, role, false);
+	if (victim < 0 && now - evicted_at >= EVICTION_INTERVAL)
+	{
+		victim = places_choose_victim(database, role, true);
+		evicted_at = now;
+	}
+	if (victim < 0)
+		return false;
+
+	worker = &ts_shared->workers[victim];
+	SpinLockAcquire(&worker->mutex);
+	if (worker->generation == places[victim].generation &&
+		(!places[victim].idle ||
+		 (worker->running_id == 0 && worker->handed_head == worker->handed_tail)))
+	{
+		worker->retire = true;
+		proc = worker->proc;
+	}
+	SpinLockRelease(&worker->mutex);
+	if (proc == NULL)
+		return false;
+	SetLatch(&proc->procLatch);
+	places[victim].leaving = true;
+	return places[victim].idle;
+}
+
+/* Has a worker leave for a scheduler, unless it is the only one there is. */
+void
+places_make_room_for_scheduler(Oid database)
+{
+	if (nworkers > 1)
+		(void) places_make_room(database, InvalidOid);
+}
+
+/* Says in the log that something waits for room, if that was not just said. */
+void
+places_complain(void)
+{
+	static TimestampTz complained_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now - complained_at < COMPLAINT_INTERVAL)
+		return;
+	complained_at = now;
+	ereport(LOG,
+			(errmsg("taskshed has no room for another process"),
+			 full ?
+			 errdetail("It has %d, and others use the rest of max_worker_processes = %d.",
+					   1 + nschedulers + nworkers, max_worker_processes) :
+			 errdetail("It has %d, keeps %d for databases without a worker, and leaves %d of max_worker_processes = %d to others.",
+					   1 + nschedulers + nworkers, Max(places_room(), 0),
+					   TS_SLOTS_LEFT_FREE, max_worker_processes),
+			 errhint("Increase max_worker_processes, or lower taskshed.max_workers.")));
+}
+
+/*
+ * The slot whose worker is to be started next, or -1: that of the database
+ * that has fewest, of its role that has fewest, and of those that are alike
+ * the one that was asked for first.  Those to be skipped are marked.
+ */
+int
+places_choose_asked(const bool *skip)
+{
+	int			best = -1;
+	int			best_database = 0;
+	int			best_role = 0;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		const Place *place = &places[i];
+		int			database;
+		int			role;
+
+		if (place->state != TS_WORKER_ASKED || skip[i])
+			continue;
+		database = places_count_workers(place->database, InvalidOid);
+		role = places_count_workers(place->database, place->role);
+		if (best < 0 || database < best_database ||
+			(database == best_database &&
+			 (role < best_role || (role == best_role && place->since < places[best].since))))
+		{
+			best = i;
+			best_database = database;
+			best_role = role;
+		}
+	}
+	return best;
+}
+
+/* A scheduler has been started. */
+void
+places_count_scheduler(void)
+{
+	nschedulers++;
+}
+
+/* The worker of that slot has been started. */
+void
+places_count_worker(int i)
+{
+	places[i].state = TS_WORKER_STARTING;
+	nworkers++;
+}
+
+/* The worker of that slot is not wanted any more. */
+void
+places_drop(int i)
+{
+	places[i].state = TS_WORKER_FREE;
+}
+
+/* The server has said that it has no slot left. */
+void
+places_set_full(void)
+{
+	full = true;
+}
