@@ -130,7 +130,7 @@ COMMENT ON COLUMN taskshed.alarm.paused_at IS 'When the task was paused; NULL wh
 COMMENT ON COLUMN taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
 COMMENT ON COLUMN taskshed.alarm.begun_at IS 'When a procedure or command was begun whose end has not been recorded; null otherwise, and for functions always.';
 COMMENT ON COLUMN taskshed.alarm.last_run_at IS 'When the last run started.';
-COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed or missed.';
+COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
 COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
 COMMENT ON COLUMN taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
 COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
@@ -561,7 +561,7 @@ COMMENT ON COLUMN taskshed.task_details.attempt IS 'Attempts made for run_at so 
 COMMENT ON COLUMN taskshed.task_details.running_since IS 'Start of the run in progress.';
 COMMENT ON COLUMN taskshed.task_details.worker_pid IS 'Process of the run in progress.';
 COMMENT ON COLUMN taskshed.task_details.last_run_at IS 'When the last run started.';
-COMMENT ON COLUMN taskshed.task_details.last_status IS 'How the last run ended: succeeded, failed or missed.';
+COMMENT ON COLUMN taskshed.task_details.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
 COMMENT ON COLUMN taskshed.task_details.last_sqlstate IS 'SQLSTATE of the last run''s error.';
 COMMENT ON COLUMN taskshed.task_details.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
 COMMENT ON COLUMN taskshed.task_details.run_count IS 'Runs that have ended, failed ones included.';
@@ -601,7 +601,7 @@ COMMENT ON COLUMN taskshed.tasks.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.tasks.running_since IS 'Start of the run in progress.';
 COMMENT ON COLUMN taskshed.tasks.worker_pid IS 'Process of the run in progress.';
 COMMENT ON COLUMN taskshed.tasks.last_run_at IS 'When the last run started.';
-COMMENT ON COLUMN taskshed.tasks.last_status IS 'How the last run ended: succeeded, failed or missed.';
+COMMENT ON COLUMN taskshed.tasks.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
 COMMENT ON COLUMN taskshed.tasks.last_sqlstate IS 'SQLSTATE of the last run''s error.';
 COMMENT ON COLUMN taskshed.tasks.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
 COMMENT ON COLUMN taskshed.tasks.run_count IS 'Runs that have ended, failed ones included.';

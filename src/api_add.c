@@ -230,13 +230,22 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 		if (!ROW_ISNULL(alarm, alarm_resume_at))
 			ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
 		ROW_SET_NULL(alarm, alarm_resume_at);
+		if (failed && !spec->recurring)
+			ROW_SET(TimestampTz, alarm, alarm_scheduled_at, now);
 		if (failed)
 			ROW_SET(TimestampTz, alarm, alarm_run_at,
 					ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
 	}
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	ROW_SET_NULL(alarm, alarm_failed_at);
-	alarm_count_anew(alarm);
+	if (again)
+	{
+		/* the run in progress may yet turn out to be interrupted */
+		ROW_SET(Int32, alarm, alarm_attempt, 0);
+		ROW_SET_NULL(alarm, alarm_begun_at);
+	}
+	else
+		alarm_count_anew(alarm);
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)

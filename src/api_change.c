@@ -94,9 +94,16 @@ change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 static bool
 change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 {
+	TaskRow		task;
+
 	if (ROW_ISNULL(alarm, alarm_failed_at))
 		return false;
 	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
+
+	/* a one-off is not late for the time that it has failed at */
+	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task) &&
+		ROW_ISNULL(&task, task_every))
+		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, now);
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	alarm_count_anew(alarm);
 	ROW_SET_NULL(alarm, alarm_resume_at);
@@ -114,9 +121,8 @@ change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 static bool
 change_run(Store *store, AlarmRow *alarm, TimestampTz now)
 {
-	if (!ROW_ISNULL(alarm, alarm_resume_at))
-		return true;
-	ROW_SET(TimestampTz, alarm, alarm_resume_at, ROW_GET(TimestampTz, alarm, alarm_run_at));
+	if (ROW_ISNULL(alarm, alarm_resume_at))
+		ROW_SET(TimestampTz, alarm, alarm_resume_at, ROW_GET(TimestampTz, alarm, alarm_run_at));
 	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
 	store_update_alarm(store, alarm);
 	notes_add(now, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));

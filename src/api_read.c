@@ -189,11 +189,12 @@ ts_next_wakeup(PG_FUNCTION_ARGS)
 	{
 		QueueKey	start = {DT_NOBEGIN, PG_INT64_MIN};
 		QueueKey	first;
+		int			interruptions;
 
 		if (!has_privs_of_role(GetUserId(), owner) &&
 			!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
 			continue;
-		if (queue_read(store, snapshot, owner, &start, &first, 1) > 0)
+		if (queue_read(store, snapshot, owner, &start, &first, &interruptions, 1) > 0)
 			earliest = Min(earliest, first.run_at);
 	}
 	store_close(store, AccessShareLock);

@@ -58,7 +58,6 @@ typedef struct Look
 {
 	int64		id;
 	TimestampTz not_before;
-	int			interruptions;
 } Look;
 
 /* Runs that have lost their workers, to be written down. */
@@ -159,12 +158,13 @@ lookahead_forget(LookaheadTask *task)
 
 /*
  * Forgets all that is waiting and goes back with the frontier, so that it is
- * read again.  Only what is known of tasks that were interrupted is not to be
- * found in the table.
+ * read again.  Only until when a task has been put off is not to be found in
+ * the table.
  */
 static void
 lookahead_cut_back(RoleQueue *queue)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	List	   *kept = NIL;
 	ListCell   *lc;
 
@@ -173,7 +173,7 @@ lookahead_cut_back(RoleQueue *queue)
 		LookaheadTask *task = lookahead_first(queue);
 		QueueKey	before = {task->run_at, task->id - 1};
 
-		if (task->interruptions > 0)
+		if (task->key.run_at > task->run_at && task->key.run_at > now)
 		{
 			pairingheap_remove(queue->waiting, &task->node);
 			queue->nwaiting--;
@@ -246,7 +246,7 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 
 /* Looks a task up and has it wait for its time, if it has one. */
 static void
-lookahead_look(Store *store, int64 id, TimestampTz not_before, int interruptions)
+lookahead_look(Store *store, int64 id, TimestampTz not_before)
 {
 	LookaheadTask *task = lookahead_find(id);
 	AlarmRow	alarm;
@@ -261,11 +261,11 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before, int interruptions
 
 	queue = lookahead_role(ROW_GET(ObjectId, &alarm, alarm_owner));
 	key.run_at = ROW_GET(TimestampTz, &alarm, alarm_run_at);
-	/* what is known of a task that was interrupted must not be forgotten */
-	if (interruptions > 0 || lookahead_covers(queue, &key))
+	/* that a task is not to run before some time must not be forgotten */
+	if (not_before > key.run_at || lookahead_covers(queue, &key))
 	{
 		task = lookahead_add(queue, &key, not_before);
-		task->interruptions = interruptions;
+		task->interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
 		if (queue->nwaiting > HIGH_WATER)
 			lookahead_cut_back(queue);
 	}
@@ -281,11 +281,11 @@ lookahead_note(Store *store, const TsNote *note)
 	if (task != NULL && task->slot >= 0)
 		task->changed = true;
 	else if (task != NULL || lookahead_covers(lookahead_role(note->owner), &key))
-		lookahead_look(store, note->id, DT_NOBEGIN, 0);
+		lookahead_look(store, note->id, DT_NOBEGIN);
 }
 
 static void
-lookahead_look_later(int64 id, TimestampTz not_before, int interruptions)
+lookahead_look_later(int64 id, TimestampTz not_before)
 {
 	if (nlooks == max_looks)
 	{
@@ -295,7 +295,6 @@ lookahead_look_later(int64 id, TimestampTz not_before, int interruptions)
 	}
 	looks[nlooks].id = id;
 	looks[nlooks].not_before = not_before;
-	looks[nlooks].interruptions = interruptions;
 	nlooks++;
 }
 
@@ -319,6 +318,55 @@ lookahead_has_losses(void)
 	return losses != NIL;
 }
 
+/* How many runs of a task were interrupted in a row, as its row has it. */
+static int
+lookahead_count_interruptions(Store *store, int64 id)
+{
+	AlarmRow	alarm;
+
+	return store_get_alarm(store, id, &alarm) ? ROW_GET(Int32, &alarm, alarm_interruptions) : 0;
+}
+
+/*
+ * Of the runs that a crash of the server has cut off, marks those that had been
+ * running for a while, if there is one that had not and is as suspect as they
+ * are.  So a long run is not taken for the culprit because another task brings
+ * the server down again and again; and a culprit that runs for long before it
+ * does is not spared because of others that have just begun.
+ */
+static void
+lookahead_find_bystanders(Store *store)
+{
+	TimestampTz youngest = DT_NOBEGIN;
+	int			suspicion = -1;
+	ListCell   *lc;
+
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (loss->run.crashed)
+			youngest = Max(youngest, loss->run.started_at);
+	}
+	if (youngest == DT_NOBEGIN)
+		return;
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (loss->run.crashed && youngest - loss->run.started_at < SUSPECT_WATCH)
+			suspicion = Max(suspicion, lookahead_count_interruptions(store, loss->id));
+	}
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (loss->run.crashed && youngest - loss->run.started_at >= SUSPECT_WATCH &&
+			lookahead_count_interruptions(store, loss->id) <= suspicion)
+			loss->run.bystander = true;
+	}
+}
+
 /*
  * Writes down what happened to runs that have lost their workers.  Returns
  * whether some must wait for others who are changing the task.
@@ -329,6 +377,7 @@ lookahead_write_losses(Store *store)
 	ListCell   *lc;
 	bool		wait = false;
 
+	lookahead_find_bystanders(store);
 	foreach(lc, losses)
 	{
 		Loss	   *loss = lfirst(lc);
@@ -341,6 +390,7 @@ lookahead_write_losses(Store *store)
 			loss->not_before = GetCurrentTimestamp() +
 				(USECS_PER_SEC << Min(loss->interruptions - 2, MAX_INTERRUPTION_SHIFT));
 		loss->written = !again;
+		loss->run.crashed = false;	/* who is a bystander is decided once */
 		wait = wait || again;
 	}
 	return wait;
@@ -362,7 +412,7 @@ lookahead_losses_written(void)
 		if (!loss->written)
 			continue;
 		if (loss->look)
-			lookahead_look_later(loss->id, loss->not_before, loss->interruptions);
+			lookahead_look_later(loss->id, loss->not_before);
 		suspects_forget(loss->run.slot, loss->id);
 		losses = foreach_delete_current(losses, lc);
 		pfree(loss);
@@ -389,19 +439,21 @@ static void
 lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
 {
 	QueueKey   *keys = palloc(BATCH_SIZE * sizeof(QueueKey));
+	int		   *interruptions = palloc(BATCH_SIZE * sizeof(int));
 	int			n = queue_read(store, snapshot, queue->role, &queue->frontier,
-							   keys, BATCH_SIZE);
+							   keys, interruptions, BATCH_SIZE);
 
 	for (int i = 0; i < n; i++)
 	{
 		if (lookahead_find(keys[i].id) == NULL)
-			(void) lookahead_add(queue, &keys[i], DT_NOBEGIN);
+			lookahead_add(queue, &keys[i], DT_NOBEGIN)->interruptions = interruptions[i];
 	}
 	if (n > 0)
 		queue->frontier = keys[n - 1];
 	if (n < BATCH_SIZE)
 		queue->read_all = true;
 	pfree(keys);
+	pfree(interruptions);
 }
 
 /* Reads what lookahead_wants_reading has asked for. */
@@ -415,7 +467,7 @@ lookahead_read(Store *store, Snapshot snapshot)
 		LookaheadTask *task = lookahead_find(looks[i].id);
 
 		if (task == NULL || task->slot < 0)
-			lookahead_look(store, looks[i].id, looks[i].not_before, looks[i].interruptions);
+			lookahead_look(store, looks[i].id, looks[i].not_before);
 	}
 	nlooks = 0;
 
@@ -516,7 +568,7 @@ lookahead_take_back(LookaheadTask *task)
 	pairingheap_add(task->queue->waiting, &task->node);
 	task->queue->nwaiting++;
 	if (task->changed)
-		lookahead_look_later(task->id, DT_NOBEGIN, 0);
+		lookahead_look_later(task->id, DT_NOBEGIN);
 }
 
 /* A task that an earlier scheduler has handed out. */
@@ -544,7 +596,7 @@ lookahead_report(const TsReport *report)
 		return;
 	queue = task->queue;
 	if (task->changed || report->fate == TS_FATE_LOOK)
-		lookahead_look_later(task->id, DT_NOBEGIN, 0);
+		lookahead_look_later(task->id, DT_NOBEGIN);
 	lookahead_forget(task);
 	if (report->fate == TS_FATE_NEXT && lookahead_covers(queue, &key))
 	{
@@ -572,7 +624,7 @@ lookahead_lost_worker(int slot, int64 running_id, const LostRun *lost)
 		if (task->id == running_id && lost->revision != 0)
 			lookahead_add_loss(task->id, lost);
 		else
-			lookahead_look_later(task->id, DT_NOBEGIN, task->interruptions);
+			lookahead_look_later(task->id, DT_NOBEGIN);
 		/* removing the entry just returned is allowed during a scan */
 		lookahead_forget(task);
 	}

@@ -124,14 +124,14 @@ outcome_is_queued(const AlarmRow *alarm)
 		(ROW_ISNULL(alarm, alarm_paused_at) && ROW_ISNULL(alarm, alarm_failed_at));
 }
 
-/* Is it too late for this run?  A further attempt is late by its nature. */
+/* Is it too late for this run?  A further attempt starts late by its nature. */
 bool
 outcome_is_missed(const RunStart *start)
 {
-	if (start->attempt > 1 || start->extra)
+	if (start->extra)
 		return false;
 	return start->started_at > start->until ||
-		(start->start_within >= 0 &&
+		(start->attempt == 1 && start->start_within >= 0 &&
 		 start->started_at - start->scheduled_at > start->start_within);
 }
 
@@ -167,6 +167,40 @@ void
 outcome_init(void)
 {
 	deadlock_check = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
+}
+
+/* So that a name or message does not break a line of the log. */
+static char *
+outcome_one_line(const char *text)
+{
+	char	   *line = pstrdup(text);
+
+	for (char *p = line; *p != '\0'; p++)
+	{
+		if (*p == '\n' || *p == '\r')
+			*p = ' ';
+	}
+	return line;
+}
+
+/*
+ * One line for a failed run, without its arguments: message must not quote
+ * one.  callback is what was called, an alias resolved.
+ */
+void
+outcome_log_failure(const RunStart *start, const char *callback, int sqlstate, const char *message)
+{
+	char	   *owner = GetUserNameFromId(start->owner, true);
+
+	if (ts_log_failures == 0)
+		return;
+	ereport(ts_log_failures,
+			(errcode(sqlstate),
+			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
+					outcome_one_line(start->task_id), owner != NULL ? owner : "?",
+					outcome_one_line(callback), unpack_sql_state(sqlstate),
+					outcome_one_line(message)),
+			 errhidestmt(true), errhidecontext(true)));
 }
 
 /* Locks the alarm; false if the run's outcome has nowhere to go. */
@@ -237,12 +271,24 @@ outcome_count_run(AlarmRow *alarm, const RunStart *start)
 	ROW_SET(Int64, alarm, alarm_run_count, ROW_GET(Int64, alarm, alarm_run_count) + 1);
 }
 
-/* The task is done: its rows go. */
+/*
+ * The task is done: its rows go.  If it was asked for a run beside its schedule
+ * while it had its last one, that is now the last.
+ */
 static void
 outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
 	TaskRow		task;
 
+	if (!ROW_ISNULL(alarm, alarm_resume_at))
+	{
+		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, ROW_GET(TimestampTz, alarm, alarm_run_at));
+		ROW_SET_NULL(alarm, alarm_resume_at);
+		alarm_count_anew(alarm);
+		store_update_alarm(store, alarm);
+		report->fate = TS_FATE_LOOK;
+		return;
+	}
 	store_delete_alarm(store, alarm);
 	if (store_get_task(store, start->id, &task))
 		store_delete_task(store, &task);
@@ -278,10 +324,20 @@ outcome_wait(Store *store, AlarmRow *alarm, TimestampTz run_at, TsReport *report
 	}
 }
 
-/* A run beside the schedule is over: the schedule is as it was. */
+/*
+ * A run beside the schedule is over: the schedule is as it was, unless another
+ * such run has been asked for meanwhile.
+ */
 static void
-outcome_extra(Store *store, AlarmRow *alarm, TsReport *report)
+outcome_extra(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
+	if (!ROW_ISNULL(alarm, alarm_resume_at) &&
+		ROW_GET(TimestampTz, alarm, alarm_run_at) != start->scheduled_at)
+	{
+		store_update_alarm(store, alarm);
+		report->fate = TS_FATE_LOOK;
+		return;
+	}
 	if (!ROW_ISNULL(alarm, alarm_resume_at))
 	{
 		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
@@ -323,6 +379,59 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 }
 
 /*
+ * A failure that no worker could record is counted and logged here.  It was
+ * not a worker that has called an alias, so that what it stands for is unknown.
+ */
+static void
+outcome_tell_failure(const RunStart *start, const ErrorData *error)
+{
+	TsDatabase *db = shared_find_database(MyDatabaseId);
+
+	outcome_log_failure(start, start->callback, error->sqlerrcode, error->message);
+	if (db == NULL)
+		return;
+	SpinLockAcquire(&db->mutex);
+	db->counts.runs_failed++;
+	db->counts.last_failure_at = GetCurrentTimestamp();
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * A run was cut off: records it and counts how many in a row were.  Returns
+ * false if these are too many, so that the task has failed; otherwise the
+ * caller writes the alarm.
+ */
+static bool
+outcome_interrupted(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
+{
+	int			interruptions = ROW_GET(Int32, alarm, alarm_interruptions) + 1;
+	ErrorData	error = {0};
+
+	ROW_SET(Int32, alarm, alarm_interruptions, interruptions);
+	ROW_SET_NULL(alarm, alarm_begun_at);
+	error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+	error.message = INTERRUPTED;
+	if (interruptions < ts_max_interruptions)
+	{
+		history_record(start, "interrupted", NULL, &error);
+		return true;
+	}
+
+	error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",
+							 interruptions);
+	error.hint = "The callback may be what ends them. taskshed.retry_task() has it tried again.";
+	history_record(start, "interrupted", NULL, &error);
+	outcome_tell_failure(start, &error);
+	outcome_set_status(alarm, "interrupted", unpack_sql_state(error.sqlerrcode), error.message);
+	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	if (!ROW_ISNULL(alarm, alarm_resume_at))
+		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
+	ROW_SET_NULL(alarm, alarm_resume_at);
+	outcome_fail(store, alarm, report);
+	return false;
+}
+
+/*
  * A run that may commit pieces of its work is about to begin: records that, so
  * that whatever happens, the next run knows that this one was.  The same if
  * this run finds that an earlier one never came to its end.  Returns false if
@@ -344,15 +453,12 @@ outcome_begin(Store *store, RunStart *start, TsReport *report)
 	if (!ROW_ISNULL(&alarm, alarm_begun_at))
 	{
 		RunStart	earlier = *start;
-		ErrorData	error = {0};
 
 		earlier.started_at = ROW_GET(TimestampTz, &alarm, alarm_begun_at);
 		earlier.worker_pid = 0;
-		error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-		error.message = INTERRUPTED;
-		history_record(&earlier, "interrupted", NULL, &error);
-		start->interruptions++;
-		ROW_SET(Int32, &alarm, alarm_interruptions, start->interruptions);
+		if (!outcome_interrupted(store, &earlier, &alarm, report))
+			return false;
+		start->interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
 	}
 	ROW_SET(TimestampTz, &alarm, alarm_begun_at, start->started_at);
 	store_update_alarm(store, &alarm);
@@ -404,7 +510,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	outcome_end(&alarm);
 	if (start->extra)
 	{
-		outcome_extra(store, &alarm, report);
+		outcome_extra(store, start, &alarm, report);
 		return;
 	}
 	if (!start->recurring)
@@ -432,10 +538,15 @@ outcome_retry_at(const RunStart *start, TimestampTz *retry_at)
 
 	if (start->max_attempts > 0 && start->attempt >= start->max_attempts)
 		return false;
-	delay = Min((double) start->retry_delay * pow(start->retry_backoff, start->attempt - 1),
-				(double) start->retry_max_delay);
+	if (start->retry_delay == 0)
+		delay = 0;				/* 0 times infinity, after many attempts */
+	else
+		delay = Min((double) start->retry_delay * pow(start->retry_backoff, start->attempt - 1),
+					(double) start->retry_max_delay);
 	delay *= 1 - RETRY_JITTER * pg_prng_double(&pg_global_prng_state);
 	*retry_at = GetCurrentTimestamp() + (int64) delay;
+	if (*retry_at > start->until)
+		return false;
 	if (!start->recurring || start->zone == NULL)
 		return true;
 
@@ -455,6 +566,7 @@ outcome_failed(Store *store, const RunStart *start, const char *status,
 {
 	AlarmRow	alarm;
 	TimestampTz retry_at;
+	bool		cancelled = (strcmp(status, "cancelled") == 0);
 	int			failures;
 
 	history_record(start, status, NULL, error);
@@ -463,23 +575,22 @@ outcome_failed(Store *store, const RunStart *start, const char *status,
 	outcome_end(&alarm);
 	if (start->extra)
 	{
-		outcome_extra(store, &alarm, report);
+		outcome_extra(store, start, &alarm, report);
 		return;
 	}
-	failures = ROW_GET(Int32, &alarm, alarm_failures_in_row) + 1;
 	ROW_SET(TimestampTz, &alarm, alarm_last_run_at, start->started_at);
-	ROW_SET(Int32, &alarm, alarm_failures_in_row, failures);
 	outcome_set_status(&alarm, status, unpack_sql_state(error->sqlerrcode), error->message);
-	if (start->recurring && ts_pause_after_failures > 0 &&
-		failures >= ts_pause_after_failures && ROW_ISNULL(&alarm, alarm_paused_at))
-		ROW_SET(TimestampTz, &alarm, alarm_paused_at, GetCurrentTimestamp());
-
-	if (strcmp(status, "cancelled") != 0 && outcome_retry_at(start, &retry_at))
+	if (!cancelled && outcome_retry_at(start, &retry_at))
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
 		outcome_wait(store, &alarm, retry_at, report);
 		return;
 	}
+	failures = ROW_GET(Int32, &alarm, alarm_failures_in_row) + (cancelled ? 0 : 1);
+	ROW_SET(Int32, &alarm, alarm_failures_in_row, failures);
+	if (start->recurring && !cancelled && ts_pause_after_failures > 0 &&
+		failures >= ts_pause_after_failures && ROW_ISNULL(&alarm, alarm_paused_at))
+		ROW_SET(TimestampTz, &alarm, alarm_paused_at, GetCurrentTimestamp());
 	outcome_count_run(&alarm, start);
 	if (start->recurring)
 		outcome_advance(store, start, false, false, &alarm, report);
@@ -511,39 +622,47 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 
 	*interruptions = 0;
 	*again = (result == TM_WouldBlock);
-	if (result != TM_Ok || !store_get_task(store, id, &task) ||
-		ROW_GET(Int64, &alarm, alarm_revision) != lost->revision)
+	if (result != TM_Ok || !store_get_task(store, id, &task))
 		return true;
 
 	outcome_start(&start, &task, &alarm, lost->started_at);
 	start.worker_pid = lost->worker_pid;
-	if (start.scheduled_at != lost->scheduled_at || start.attempt != lost->attempt)
-		return true;			/* it had come to its end after all */
+	if (start.revision == lost->revision)
+	{
+		/* it may have been asked for a run beside its schedule meanwhile */
+		start.extra = start.extra &&
+			lost->scheduled_at != ROW_GET(TimestampTz, &alarm, alarm_scheduled_at);
+		if (!start.extra)
+			start.scheduled_at = ROW_GET(TimestampTz, &alarm, alarm_scheduled_at);
+		if (start.scheduled_at != lost->scheduled_at || start.attempt != lost->attempt)
+			return true;		/* it had come to its end after all */
+	}
+	else
+	{
+		/* somebody has changed the task, whose new definition was not run */
+		start.scheduled_at = lost->scheduled_at;
+		start.attempt = lost->attempt;
+	}
+	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
 	if (lost->timed_out)
 	{
 		error.sqlerrcode = ERRCODE_QUERY_CANCELED;
 		error.message = "the run took longer than its timeout and would not stop; its worker was terminated";
+		outcome_tell_failure(&start, &error);
+		start.revision = lost->revision;
 		outcome_failed(store, &start, "timeout", &error, &report);
 		return true;
 	}
-
-	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions) + 1;
-	ROW_SET_NULL(&alarm, alarm_begun_at);
-	error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-	error.message = INTERRUPTED;
-	if (*interruptions >= ts_max_interruptions)
+	if (lost->bystander)
 	{
-		error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",
-								 *interruptions);
-		error.hint = "The callback may be what ends them. taskshed.retry_task() has it tried again.";
+		error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+		error.message = INTERRUPTED;
 		history_record(&start, "interrupted", NULL, &error);
-		outcome_set_status(&alarm, "interrupted", unpack_sql_state(error.sqlerrcode), error.message);
-		ROW_SET(Int32, &alarm, alarm_interruptions, 0);
-		outcome_fail(store, &alarm, &report);
-		return false;
+		return true;
 	}
-	history_record(&start, "interrupted", NULL, &error);
-	ROW_SET(Int32, &alarm, alarm_interruptions, *interruptions);
+	if (!outcome_interrupted(store, &start, &alarm, &report))
+		return false;
+	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
 	store_update_alarm(store, &alarm);
 	return true;
 }

@@ -134,6 +134,7 @@ pool_collect(Oid database)
 		int			nreports = 0;
 		int			outstanding;
 		bool		ours;
+		bool		gone;
 		bool		adopt;
 		int64		running_id;
 		Oid			role;
@@ -141,10 +142,12 @@ pool_collect(Oid database)
 
 		SpinLockAcquire(&worker->mutex);
 		ours = (worker->state != TS_WORKER_FREE && worker->database == database);
-		if (!ours && worker->database == database)
+		gone = (!ours && worker->database == database && worker->unseen);
+		if (gone)
 			worker->unseen = false;
 		running_id = worker->running_id;
-		if (mine->known && (!ours || worker->generation != mine->generation))
+		if (mine->known ? (!ours || worker->generation != mine->generation) :
+			(gone && running_id != 0 && worker->running_revision != 0))
 		{
 			bool		same = (worker->generation == mine->generation);
 			LostRun		lost = {
@@ -158,7 +161,11 @@ pool_collect(Oid database)
 			};
 
 			SpinLockRelease(&worker->mutex);
-			pool_lost(i, same ? running_id : 0, &lost);
+			if (mine->known)
+				pool_lost(i, same ? running_id : 0, &lost);
+			else				/* it has gone together with an earlier
+								 * scheduler */
+				lookahead_add_loss(running_id, &lost);
 			SpinLockAcquire(&worker->mutex);
 			ours = (worker->state != TS_WORKER_FREE && worker->database == database);
 		}

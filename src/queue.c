@@ -35,11 +35,12 @@
 
 /*
  * Reads up to max keys of an owner's queue that come after a place.  Returns
- * how many; fewer than max means that these were the last.
+ * how many; fewer than max means that these were the last.  Also says how many
+ * runs of each task were interrupted in a row.
  */
 int
 queue_read(Store *store, Snapshot snapshot, Oid owner,
-		   const QueueKey *after, QueueKey *keys, int max)
+		   const QueueKey *after, QueueKey *keys, int *interruptions, int max)
 {
 	ScanKeyData scankeys[2];
 	ScanKeyData row[2];
@@ -73,6 +74,8 @@ queue_read(Store *store, Snapshot snapshot, Oid owner,
 														  Anum_alarm_run_at, &isnull));
 		keys[n].id = DatumGetInt64(slot_getattr(store->alarm_slot,
 												Anum_alarm_id, &isnull));
+		interruptions[n] = DatumGetInt32(slot_getattr(store->alarm_slot,
+													  Anum_alarm_interruptions, &isnull));
 		n++;
 	}
 	index_endscan(scan);

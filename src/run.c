@@ -353,6 +353,7 @@ run_attempt(Run *run)
 	}
 
 	run_enter_bookkeeping(run);
+	ts_my_worker->ending = true;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
 	store = run_open_store(run);
@@ -366,33 +367,8 @@ run_attempt(Run *run)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	QueryCancelPending = false; /* too late */
 	RESUME_CANCEL_INTERRUPTS();
-}
-
-/*
- * One line for a failed run, without its arguments: nor the one that could
- * not be converted, which that error's own message quotes.
- */
-static void
-run_log_failure(const Run *run, const ErrorData *error)
-{
-	char	   *owner = GetUserNameFromId(GetSessionUserId(), true);
-	const char *unbound = callback_unbound();
-	char	   *message = pstrdup(unbound != NULL ? unbound : error->message);
-
-	if (ts_log_failures == 0)
-		return;
-	for (char *p = message; *p != '\0'; p++)
-	{
-		if (*p == '\n' || *p == '\r')
-			*p = ' ';
-	}
-	ereport(ts_log_failures,
-			(errcode(error->sqlerrcode),
-			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
-					run->start.task_id, owner != NULL ? owner : "?", run->callback,
-					unpack_sql_state(error->sqlerrcode), message),
-			 errhidestmt(true), errhidecontext(true)));
 }
 
 static const char *
@@ -417,7 +393,9 @@ run_record_failure(Run *run, const ErrorData *error)
 
 	run_begin();
 	run_enter_bookkeeping(run);
-	run_log_failure(run, error);
+	ts_my_worker->ending = true;
+	outcome_log_failure(&run->start, run->callback, error->sqlerrcode,
+						callback_unbound() != NULL ? callback_unbound() : error->message);
 	store = run_open_store(run);
 	if (store != NULL)
 	{
@@ -443,6 +421,7 @@ run_abort(MemoryContext context)
 	error = CopyErrorData();
 	FlushErrorState();
 	disable_all_timeouts(false);
+	stop_disable(0);
 	QueryCancelPending = false;
 	AbortCurrentTransaction();
 	PortalErrorCleanup();
@@ -482,7 +461,7 @@ static void
 run_step_aside(int tries)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 10L << tries, PG_WAIT_EXTENSION);
+					 5L << tries, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -568,6 +547,8 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 		error = NULL;
 		PG_TRY();
 		{
+			if (tries > 0)
+				run_step_aside(tries);
 			run_attempt(&run);
 		}
 		PG_CATCH();
@@ -583,7 +564,7 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 			run_lost_race(error, generation))
 		{
 			again = true;
-			run_step_aside(tries++);
+			tries++;
 		}
 		MemoryContextSwitchTo(context);
 	} while (again);

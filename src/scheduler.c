@@ -257,7 +257,8 @@ scheduler_maintain_history(void)
 	runs_now = my_db->counts.runs_ok + my_db->counts.runs_failed;
 	SpinLockRelease(&my_db->mutex);
 	if (maintained_at != 0 &&
-		now - maintained_at < (runs_now == runs ? USECS_PER_HOUR : HISTORY_INTERVAL))
+		now - maintained_at < (runs_now == runs ? Min(USECS_PER_HOUR, ts_history_retention * USECS_PER_MINUTE / TS_HISTORY_PARTS) :
+							   HISTORY_INTERVAL))
 		return;
 	maintained_at = now;
 	runs = runs_now;
@@ -526,6 +527,7 @@ ts_scheduler_main(Datum main_arg)
 			.started_at = suspect.started_at,
 			.attempt = suspect.attempt,
 			.slot = -1,
+			.crashed = true,
 			.worker_pid = suspect.worker_pid
 		};
 

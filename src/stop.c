@@ -39,6 +39,9 @@ static volatile uint32 stoppable = 0;
 /* Why it is being stopped. */
 static volatile sig_atomic_t stop_reason = STOP_NONE;
 
+/* The last request that was acted on: a callback may swallow it. */
+static volatile uint64 last_request = 0;
+
 static TimeoutId time_limit;
 
 /* Acts on a request if it is meant for the run in progress. */
@@ -47,8 +50,10 @@ stop_check_request(void)
 {
 	uint64		request = pg_atomic_read_u64(&ts_my_worker->stop_request);
 
-	if (stoppable != 0 && (uint32) (request >> 8) == stoppable && stop_reason == STOP_NONE)
+	if (stoppable != 0 && (uint32) (request >> 32) == stoppable &&
+		request != last_request && stop_reason != STOP_TIMEOUT)
 	{
+		last_request = request;
 		stop_reason = (sig_atomic_t) (request & 0xff);
 		QueryCancelPending = true;
 		InterruptPending = true;
@@ -107,6 +112,8 @@ void
 stop_enable(int64 timeout)
 {
 	stop_reason = STOP_NONE;
+	last_request = 0;
+	ts_my_worker->ending = false;
 	ts_my_worker->timed_out = false;
 	ts_my_worker->stuck = false;
 	stoppable = ts_my_worker->serial;
@@ -136,7 +143,8 @@ stop_get_reason(const ErrorData *error)
 }
 
 /*
- * Asks the worker that runs a task to stop it.  Returns whether there is one.
+ * Asks the worker that runs a task to stop it.  Returns whether there is one,
+ * and its run is not just being recorded.
  */
 bool
 stop_request(int64 id)
@@ -148,11 +156,14 @@ stop_request(int64 id)
 
 		SpinLockAcquire(&worker->mutex);
 		if (worker->state == TS_WORKER_READY && worker->database == MyDatabaseId &&
-			worker->running_id == id)
+			worker->running_id == id && !worker->ending)
 		{
+			uint64		last = pg_atomic_read_u64(&worker->stop_request);
+			uint64		count = ((last >> 8) + 1) & 0xffffff;
+
 			pid = worker->pid;
 			pg_atomic_write_u64(&worker->stop_request,
-								((uint64) worker->serial << 8) | STOP_CANCEL);
+								((uint64) worker->serial << 32) | (count << 8) | STOP_CANCEL);
 		}
 		SpinLockRelease(&worker->mutex);
 		if (pid != 0)

@@ -216,7 +216,10 @@ typedef struct TsWorker
 	volatile bool timed_out;	/* it is ending since its run would not */
 	volatile bool stuck;		/* and even that does not work */
 
-	/* the serial of a run that is to stop, times 256, and why */
+	volatile bool ending;		/* the callback is done, its outcome is
+								 * written */
+
+	/* the serial of a run that is to stop, a count of requests, and why */
 	pg_atomic_uint64 stop_request;
 
 	/* tasks handed out and not taken yet, oldest first */
@@ -444,7 +447,8 @@ queue_key_cmp(const QueueKey *a, const QueueKey *b)
 }
 
 extern int	queue_read(Store *store, Snapshot snapshot, Oid owner,
-					   const QueueKey *after, QueueKey *keys, int max);
+					   const QueueKey *after, QueueKey *keys, int *interruptions,
+					   int max);
 extern Oid	queue_next_owner(Store *store, Snapshot snapshot, Oid after);
 extern int64 queue_count_failed(Store *store, Snapshot snapshot);
 extern int	queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *ids, int max);
@@ -685,11 +689,15 @@ typedef struct LostRun
 	int			worker_pid;
 	int			slot;			/* or -1 */
 	bool		timed_out;
+	bool		crashed;		/* with the whole server */
+	bool		bystander;		/* another run was probably the cause */
 } LostRun;
 
 extern void outcome_init(void);
 extern void outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
 						  TimestampTz now);
+extern void outcome_log_failure(const RunStart *start, const char *callback, int sqlstate,
+								const char *message);
 extern bool outcome_is_queued(const AlarmRow *alarm);
 extern bool outcome_is_missed(const RunStart *start);
 extern bool outcome_begin(Store *store, RunStart *start, TsReport *report);

@@ -127,6 +127,7 @@ worker_next(const TsReport *report, int64 *id)
 		worker->running_id = *id;
 		worker->running_revision = 0;
 		worker->running_since = now;
+		worker->ending = false;
 		worker->serial++;
 		if (worker->serial == 0)
 			worker->serial++;
@@ -276,6 +277,7 @@ worker_run_handed(MemoryContext context)
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
 		more = worker_next(&report, &id);
+		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();
 		if (!more)
 			pgstat_report_activity(STATE_IDLE, NULL);

@@ -53,9 +53,10 @@ is( $node->safe_psql(
 # A role whose workers cannot start: the status says so, as long as it matters.
 $node->safe_psql(
 	'postgres', q{
+	CREATE ROLE outsider LOGIN;
 	REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
 	GRANT CONNECT ON DATABASE postgres TO role_2;
-	SELECT taskshed.add_task('note', kwargs => '{"what": "kept out"}', owner => 'role_1', task_id => 'kept out')}
+	SELECT taskshed.add_task('note', kwargs => '{"what": "kept out"}', owner => 'outsider', task_id => 'kept out')}
 );
 await(
 	$node,
@@ -73,7 +74,7 @@ like(
 	qr/^workers of the role/,
 	'which changes nothing for the first');
 $node->safe_psql('postgres',
-	q{SELECT taskshed.remove_task('kept out', 'role_1')});
+	q{SELECT taskshed.remove_task('kept out', 'outsider')});
 await(
 	$node,
 	q{SELECT message IS NULL FROM taskshed.status},
