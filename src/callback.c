@@ -69,17 +69,31 @@ static List *retired = NIL;
 /* Raised whenever something in the catalogs changes that we depend on. */
 static uint64 generation = 1;
 
+/* Raised whenever the columns of a row type may have changed. */
+static uint64 row_generation = 1;
+
 static void
 callback_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
 	generation++;
 }
 
+/*
+ * The columns of a row type are the business of the relation cache.  That has
+ * something to say at every ANALYZE, which is not to cost those callbacks
+ * anything that have to do with scalars only.
+ */
+static void
+callback_relcache_callback(Datum arg, Oid relid)
+{
+	row_generation++;
+}
+
 /* Changes whenever what a callback depends on may have changed. */
 uint64
 callback_generation(void)
 {
-	return generation;
+	return generation + row_generation;
 }
 
 static void
@@ -146,6 +160,7 @@ callback_init(void)
 	CacheRegisterSyscacheCallback(TYPEOID, callback_syscache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, callback_syscache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, callback_syscache_callback, (Datum) 0);
+	CacheRegisterRelcacheCallback(callback_relcache_callback, (Datum) 0);
 	RegisterXactCallback(callback_xact_callback, NULL);
 }
 
@@ -210,22 +225,27 @@ callback_parameter_type(Callback *callback, const CallbackArgument *argument, ch
 }
 
 /*
- * Would making a value of a type run code of another user, as in a domain's
- * constraint?  Superusers' code is trusted, here as everywhere.
+ * Finds out about a parameter's type, and all those that it is made of.
+ *
+ * Would making a value run code of another user, as in a domain's constraint?
+ * Superusers' code is trusted, here as everywhere.  And is there a row type
+ * anywhere in it, whose columns can change while all the types stay the same?
  */
-static bool
-callback_type_is_foreign(Oid type)
+static void
+callback_examine_type(CallbackParameter *param, Oid type)
 {
 	Oid			element = get_element_type(type);
 	HeapTuple	tuple;
 	char		typtype;
 	Oid			owner;
 	Oid			relid;
-	bool		foreign = false;
 
 	check_stack_depth();
 	if (OidIsValid(element))
-		return callback_type_is_foreign(element);
+	{
+		callback_examine_type(param, element);
+		return;
+	}
 
 	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	if (!HeapTupleIsValid(tuple))
@@ -236,29 +256,28 @@ callback_type_is_foreign(Oid type)
 	ReleaseSysCache(tuple);
 
 	if (typtype == TYPTYPE_ENUM)
-		return false;
+		return;
 	if (owner != GetUserId() && !superuser_arg(owner))
-		return true;
+		param->foreign = true;
 	if (typtype == TYPTYPE_COMPOSITE)
 	{
 		Relation	rel = relation_open(relid, AccessShareLock);
 		TupleDesc	desc = RelationGetDescr(rel);
 
-		for (int i = 0; !foreign && i < desc->natts; i++)
+		param->has_row_type = true;
+		for (int i = 0; i < desc->natts; i++)
 		{
 			if (!TupleDescAttr(desc, i)->attisdropped)
-				foreign = callback_type_is_foreign(TupleDescAttr(desc, i)->atttypid);
+				callback_examine_type(param, TupleDescAttr(desc, i)->atttypid);
 		}
 		relation_close(rel, AccessShareLock);
-		return foreign;
 	}
-	if (typtype == TYPTYPE_DOMAIN)
-		return callback_type_is_foreign(getBaseType(type));
-	if (typtype == TYPTYPE_RANGE)
-		return callback_type_is_foreign(get_range_subtype(type));
-	if (typtype == TYPTYPE_MULTIRANGE)
-		return callback_type_is_foreign(get_multirange_range(type));
-	return false;
+	else if (typtype == TYPTYPE_DOMAIN)
+		callback_examine_type(param, getBaseType(type));
+	else if (typtype == TYPTYPE_RANGE)
+		callback_examine_type(param, get_range_subtype(type));
+	else if (typtype == TYPTYPE_MULTIRANGE)
+		callback_examine_type(param, get_multirange_range(type));
 }
 
 /* Adds a value to be passed; returns its number in the call. */
@@ -269,7 +288,8 @@ callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole
 
 	param->type = type;
 	param->whole = whole;
-	param->foreign = callback_type_is_foreign(type);
+	callback_examine_type(param, type);
+	callback->has_row_type = callback->has_row_type || param->has_row_type;
 	if (!whole)
 	{
 		param->desc = CreateTemplateTupleDesc(1);
@@ -442,6 +462,7 @@ callback_matches(const Callback *callback, const char *name, Oid role, uint64 pa
 				 char **keys, int nkeys, const char *kinds)
 {
 	if (callback->generation != generation || callback->role != role ||
+		(callback->has_row_type && callback->row_generation != row_generation) ||
 		callback->path != path || callback->nkeys != nkeys ||
 		strcmp(callback->name, name) != 0)
 		return false;
@@ -517,6 +538,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	callback->kinds = pstrdup(kinds);
 	/* taken before looking: what changes meanwhile makes it stale */
 	callback->generation = generation;
+	callback->row_generation = row_generation;
 	MemoryContextSwitchTo(old);
 	callback_build(callback);
 
@@ -585,10 +607,21 @@ callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, 1);
 	ReturnSetInfo rsinfo = {.type = T_ReturnSetInfo,.expectedDesc = param->desc};
+	FmgrInfo	afresh;
+	FmgrInfo   *to_record = &param->to_record;
 	HeapTupleData tuple;
 	Datum		value;
 
-	InitFunctionCallInfoData(*fcinfo, &param->to_record, 1, InvalidOid, NULL, (Node *) &rsinfo);
+	/*
+	 * What jsonb_to_record has once seen of a row type inside another type,
+	 * it believes for ever.
+	 */
+	if (param->has_row_type)
+	{
+		fmgr_info(F_JSONB_TO_RECORD, &afresh);
+		to_record = &afresh;
+	}
+	InitFunctionCallInfoData(*fcinfo, to_record, 1, InvalidOid, NULL, (Node *) &rsinfo);
 	fcinfo->args[0].value = JsonbPGetDatum(kwargs);
 	fcinfo->args[0].isnull = false;
 	tuple.t_data = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));

@@ -502,6 +502,7 @@ typedef struct CallbackParameter
 	Oid			type;
 	bool		whole;			/* it is all of kwargs */
 	bool		foreign;		/* converting it runs code of other users */
+	bool		has_row_type;	/* a row type is part of its type */
 	TupleDesc	desc;			/* the key as the only column of a record */
 	FmgrInfo	to_record;		/* jsonb_to_record, with its cache */
 } CallbackParameter;
@@ -519,6 +520,8 @@ typedef struct Callback
 	bool		polymorphic;	/* the kinds matter */
 
 	uint64		generation;		/* valid while this is the current one */
+	uint64		row_generation; /* and, if it has to do with row types, this */
+	bool		has_row_type;
 	CallbackKind kind;
 	Oid			funcid;
 	char	   *qualified;		/* name, schema-qualified and quoted */
