@@ -239,6 +239,7 @@ callback_examine_type(CallbackParameter *param, Oid type)
 	char		typtype;
 	Oid			owner;
 	Oid			relid;
+	Oid			base;
 
 	check_stack_depth();
 	if (OidIsValid(element))
@@ -253,6 +254,7 @@ callback_examine_type(CallbackParameter *param, Oid type)
 	typtype = ((Form_pg_type) GETSTRUCT(tuple))->typtype;
 	owner = ((Form_pg_type) GETSTRUCT(tuple))->typowner;
 	relid = ((Form_pg_type) GETSTRUCT(tuple))->typrelid;
+	base = ((Form_pg_type) GETSTRUCT(tuple))->typbasetype;
 	ReleaseSysCache(tuple);
 
 	if (typtype == TYPTYPE_ENUM)
@@ -273,7 +275,7 @@ callback_examine_type(CallbackParameter *param, Oid type)
 		relation_close(rel, AccessShareLock);
 	}
 	else if (typtype == TYPTYPE_DOMAIN)
-		callback_examine_type(param, getBaseType(type));
+		callback_examine_type(param, base); /* itself perhaps a domain */
 	else if (typtype == TYPTYPE_RANGE)
 		callback_examine_type(param, get_range_subtype(type));
 	else if (typtype == TYPTYPE_MULTIRANGE)

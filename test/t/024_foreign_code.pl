@@ -52,6 +52,25 @@ CREATE FUNCTION trap.f_t(v trap.t) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION trap.f_r(v trap.r) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION trap.f_mr(v trap.mr) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION trap.f_variadic(VARIADIC v trap.d[]) RETURNS void LANGUAGE sql AS '';
+-- domains and types of trusted people that are made of hers
+RESET ROLE;
+CREATE SCHEMA good;
+GRANT USAGE, CREATE ON SCHEMA good TO PUBLIC;
+GRANT USAGE ON SCHEMA trap TO PUBLIC;
+CREATE DOMAIN good.d AS trap.d;
+CREATE DOMAIN good.ddd AS good.d;
+CREATE DOMAIN good.das AS trap.d[];
+CREATE TYPE good.c AS (x good.ddd[]);
+CREATE DOMAIN good.dc AS good.c;
+CREATE TYPE good.r AS RANGE (subtype = good.d, subtype_opclass = int4_ops, multirange_type_name = good.mr);
+CREATE DOMAIN good.dmr AS good.mr;
+SET ROLE mallory;
+CREATE FUNCTION trap.g_d(v good.d) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION trap.g_ddd(v good.ddd) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION trap.g_das(v good.das) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION trap.g_c(v good.c) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION trap.g_dc(v good.dc) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION trap.g_dmr(v good.dmr) RETURNS void LANGUAGE sql AS '';
 CREATE PROCEDURE trap.p_d(v trap.d) LANGUAGE sql AS '';
 CREATE FUNCTION trap.f_default(v integer, o integer DEFAULT trap.spy_default()) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION trap.f_body(v integer) RETURNS boolean LANGUAGE sql AS $$SELECT trap.spy('body')$$;
@@ -69,6 +88,12 @@ my %calls = (
 	f_r        => '"[1,2)"',
 	f_mr       => '"{[1,2)}"',
 	f_variadic => '[1]',
+	g_d        => '1',
+	g_ddd      => '1',
+	g_das      => '[1, 2]',
+	g_c        => '{"x": [1]}',
+	g_dc       => '{"x": [1]}',
+	g_dmr      => '"{[1,2)}"',
 	p_d        => '1',
 	f_default  => '1',
 	f_body     => '1');
