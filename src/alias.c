@@ -59,24 +59,41 @@ alias_open(LOCKMODE lockmode)
 	return rel;
 }
 
-/* The alias's row, copied, or NULL. */
+/*
+ * The alias's row, copied, or NULL.
+ *
+ * Like the reads of store.c, with SnapshotSelf, which can miss a row while
+ * somebody else's update of it commits: it may pass the new version's place
+ * before, and the old one's after.  So it is looked for once more with a fresh
+ * MVCC snapshot before there is said to be none.
+ */
 static HeapTuple
 alias_fetch(Relation rel, Oid owner, const char *name)
 {
-	ScanKeyData keys[2];
 	Oid			index = get_relname_relid("callback_pkey", RelationGetNamespace(rel));
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple	tuple = NULL;
 
-	ScanKeyInit(&keys[0], Anum_callback_owner, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(owner));
-	ScanKeyEntryInitialize(&keys[1], 0, Anum_callback_name, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(name));
-	scan = systable_beginscan(rel, index, OidIsValid(index), SnapshotSelf, 2, keys);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		tuple = heap_copytuple(tuple);
-	systable_endscan(scan);
+	for (int attempt = 0; tuple == NULL && attempt < 2; attempt++)
+	{
+		Snapshot	snapshot = SnapshotSelf;
+		ScanKeyData keys[2];
+		SysScanDesc scan;
+
+		/* (inside, for a scan makes them keys of the index) */
+		ScanKeyInit(&keys[0], Anum_callback_owner, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(owner));
+		ScanKeyEntryInitialize(&keys[1], 0, Anum_callback_name, BTEqualStrategyNumber, InvalidOid,
+							   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(name));
+		if (attempt > 0)
+			snapshot = RegisterSnapshot(GetLatestSnapshot());
+		scan = systable_beginscan(rel, index, OidIsValid(index), snapshot, 2, keys);
+		tuple = systable_getnext(scan);
+		if (HeapTupleIsValid(tuple))
+			tuple = heap_copytuple(tuple);
+		systable_endscan(scan);
+		if (attempt > 0)
+			UnregisterSnapshot(snapshot);
+	}
 	return tuple;
 }
 
