@@ -5,8 +5,10 @@
  *
  * The server's own rules decide, those for a call name(argument => ...): an
  * unqualified name is looked for in the search_path, defaults fill in what is
- * left out.  Of several that fit, one that has just these arguments wins.
- * There are no types to choose by, since JSON has others than SQL.
+ * left out.  There are no types to choose by, since JSON has others than SQL:
+ * of several that fit, the one that has just these arguments wins over those
+ * that need their defaults, provided that their types differ.  If they do not,
+ * SQL would not know either, and so it is whenever SQL would choose another.
  *
  * The larger part is to say clearly why there is no such function: whoever
  * schedules is not there when it is called.
@@ -472,6 +474,23 @@ resolve_list(FuncCandidateList candidates)
 }
 
 /*
+ * Says that a name and keys mean several functions, as far as types are not
+ * looked at: 42725.
+ */
+void
+resolve_report_ambiguous(List *names)
+{
+	FuncCandidateList all = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+			 errmsg("callback %s is not unique with these arguments",
+					NameListToQuotedString(names)),
+			 errdetail("The functions of that name are %s.", resolve_list(all)),
+			 errhint("Functions are told apart by the names of their arguments, not by the types.")));
+}
+
+/*
  * The one function or procedure that name(key => ..., ...) calls.  Errors:
  * 42883 none, 42725 more than one, 42809 not to be called directly, 42501 no
  * USAGE on the schema.
@@ -521,19 +540,17 @@ resolve_callback(const char *name, char **keys, int nkeys)
 
 		for (candidate = candidates; candidate != NULL; candidate = candidate->next)
 		{
-			if (OidIsValid(candidate->oid) && resolve_fits_exactly(candidate->oid, nkeys))
+			/* several whose given arguments have the same types, in one */
+			if (!OidIsValid(candidate->oid))
+				resolve_report_ambiguous(names);
+			if (resolve_fits_exactly(candidate->oid, nkeys))
 			{
 				funcid = candidate->oid;
 				nexact++;
 			}
 		}
 		if (nexact != 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
-					 errmsg("callback %s is not unique with these arguments",
-							NameListToQuotedString(names)),
-					 errdetail("The functions of that name are %s.", resolve_list(all)),
-					 errhint("Functions are told apart by the names of their arguments, not by the types.")));
+			resolve_report_ambiguous(names);
 	}
 
 	resolve_check_kind(funcid);

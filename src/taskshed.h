@@ -483,6 +483,7 @@ extern int	resolve_arguments(Oid funcid, CallbackArgument **arguments);
 extern bool resolve_takes_whole(Oid funcid);
 extern void resolve_check_kind(Oid funcid);
 pg_noreturn extern void resolve_report_unknown(List *names);
+pg_noreturn extern void resolve_report_ambiguous(List *names);
 extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 
 /* ------------------------------------------------------------------------

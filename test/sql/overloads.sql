@@ -1,0 +1,37 @@
+-- Several functions of one name: which of them a callback means, and when that cannot be told.
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+
+CREATE SCHEMA overloads;
+SET search_path = overloads;
+CREATE FUNCTION try(callback text, kwargs jsonb DEFAULT NULL) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN taskshed.try_task(taskshed.add_task(callback, '2100-01-01', kwargs, task_id => 'try'));
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	RETURN concat_ws(E'\n', SQLSTATE || ': ' || SQLERRM, nullif(detail, ''), nullif(hint, ''));
+END $$;
+\t on
+\pset format unaligned
+
+-- Where SQL does not know either, since the arguments that are given have the same types, nothing is chosen.
+CREATE FUNCTION clash(a integer) RETURNS text LANGUAGE sql AS $$SELECT 'integer'$$;
+CREATE FUNCTION clash(a text) RETURNS text LANGUAGE sql AS $$SELECT 'text'$$;
+CREATE FUNCTION clash(a integer, b integer DEFAULT 0) RETURNS text LANGUAGE sql AS $$SELECT 'integer, integer'$$;
+SELECT try('clash', '{"a": 1}');
+SELECT try('clash', '{"a": 1, "b": 1}');
+DROP FUNCTION clash(text);
+SELECT try('clash', '{"a": 1}');
+-- with other types, the one without defaults is
+DROP FUNCTION clash(integer);
+CREATE FUNCTION clash(a text) RETURNS text LANGUAGE sql AS $$SELECT 'text'$$;
+SELECT try('clash', '{"a": 1}');
+SELECT try('clash', '{"a": 1, "b": 1}');
+
+SELECT taskshed.remove_all_tasks();
+RESET search_path;
+SET client_min_messages = warning;
+DROP SCHEMA overloads CASCADE;
