@@ -384,6 +384,19 @@ callback_report_types(const Callback *callback)
 			 errdetail("The arguments are %s.", list.data)));
 }
 
+/* The function or procedure that a call is one of, according to the parser. */
+static Oid
+callback_analyzed_funcid(const Query *query)
+{
+	Node	   *call;
+
+	if (query->commandType == CMD_UTILITY)
+		call = (Node *) castNode(CallStmt, query->utilityStmt)->funcexpr;
+	else
+		call = (Node *) linitial_node(TargetEntry, query->targetList)->expr;
+	return IsA(call, FuncExpr) ? ((FuncExpr *) call)->funcid : InvalidOid;
+}
+
 /*
  * Prepares the call.  That finds what remains to be found wrong with it, as
  * with polymorphic types that do not go together.
@@ -417,16 +430,22 @@ callback_plan(Callback *callback)
 
 		MemoryContextSwitchTo(old);
 		error = CopyErrorData();
-		if (!callback->polymorphic || (error->sqlerrcode != ERRCODE_UNDEFINED_FUNCTION &&
-									   error->sqlerrcode != ERRCODE_AMBIGUOUS_FUNCTION &&
-									   error->sqlerrcode != ERRCODE_DATATYPE_MISMATCH))
+		if (error->sqlerrcode != ERRCODE_AMBIGUOUS_FUNCTION &&
+			(!callback->polymorphic || (error->sqlerrcode != ERRCODE_UNDEFINED_FUNCTION &&
+										error->sqlerrcode != ERRCODE_DATATYPE_MISMATCH)))
 			PG_RE_THROW();
 		FlushErrorState();
 		error_context_stack = context.previous;
+		if (error->sqlerrcode == ERRCODE_AMBIGUOUS_FUNCTION)
+			resolve_report_ambiguous(resolve_name(callback->name));
 		callback_report_types(callback);
 	}
 	PG_END_TRY();
 	error_context_stack = context.previous;
+
+	/* the parser chooses by types, and polymorphic ones are a guess of ours */
+	if (callback_analyzed_funcid(linitial_node(Query, queries)) != callback->funcid)
+		resolve_report_ambiguous(resolve_name(callback->name));
 	CompleteCachedPlan(plan, queries, NULL, types, callback->nparams, NULL, NULL,
 					   CURSOR_OPT_GENERIC_PLAN, false);
 	SaveCachedPlan(plan);

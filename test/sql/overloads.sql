@@ -31,6 +31,17 @@ CREATE FUNCTION clash(a text) RETURNS text LANGUAGE sql AS $$SELECT 'text'$$;
 SELECT try('clash', '{"a": 1}');
 SELECT try('clash', '{"a": 1, "b": 1}');
 
+-- A polymorphic argument's type is a guess: where SQL would choose another function for it, nothing is chosen.
+CREATE FUNCTION guess(x anyelement) RETURNS text LANGUAGE sql AS $$SELECT 'anyelement'$$;
+CREATE FUNCTION guess(x numeric, y integer DEFAULT 0) RETURNS text LANGUAGE sql AS $$SELECT 'numeric, integer'$$;
+SELECT try('guess', '{"x": 1}');
+SELECT try('guess', '{"x": "1"}');
+SELECT try('guess', '{"x": 1, "y": 1}');
+CREATE PROCEDURE call(x anyelement) LANGUAGE sql AS $$SELECT 1$$;
+CREATE PROCEDURE call(x numeric, y integer DEFAULT 0) LANGUAGE sql AS $$SELECT 1$$;
+SELECT try('call', '{"x": 1}');
+SELECT try('call', '{"x": true}');
+
 SELECT taskshed.remove_all_tasks();
 RESET search_path;
 SET client_min_messages = warning;
