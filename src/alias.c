@@ -130,23 +130,6 @@ alias_require(Oid owner, const char *name)
 	return target;
 }
 
-/*
- * The function that a new alias stands for.  Errors: 42883 there is none,
- * 42809 it cannot be called directly.
- */
-static char *
-alias_check_target(const char *callback)
-{
-	FuncCandidateList candidates = FuncnameGetCandidates(resolve_name(callback), -1, NIL,
-														 false, false, false, true);
-
-	if (candidates == NULL)
-		resolve_report_unknown(resolve_name(callback));
-	for (FuncCandidateList c = candidates; c != NULL; c = c->next)
-		resolve_check_kind(c->oid);
-	return resolve_qualified_name(candidates->oid);
-}
-
 PG_FUNCTION_INFO_V1(ts_add_callback);
 Datum
 ts_add_callback(PG_FUNCTION_ARGS)
@@ -169,7 +152,7 @@ ts_add_callback(PG_FUNCTION_ARGS)
 				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "name" : "callback")));
 	spec_check_id("name", PG_GETARG_TEXT_PP(0));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	target = alias_check_target(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	target = resolve_target(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 
 	namestrcpy(&owner_name, GetUserNameFromId(owner, false));
 	values[Anum_callback_owner - 1] = ObjectIdGetDatum(owner);

@@ -134,6 +134,23 @@ resolve_creation_schema(const char *name)
 }
 
 /*
+ * Of the functions of a name, one of those that come first in the search_path.
+ * (The list is in no order that would mean anything.)
+ */
+static Oid
+resolve_first(FuncCandidateList candidates)
+{
+	FuncCandidateList first = candidates;
+
+	for (; candidates != NULL; candidates = candidates->next)
+	{
+		if (candidates->pathpos < first->pathpos)
+			first = candidates;
+	}
+	return first->oid;
+}
+
+/*
  * The name under which a callback is stored when nobody checks that it
  * exists: in the schema where a function of that name is found or, failing
  * that, where CREATE FUNCTION would put it.
@@ -151,7 +168,7 @@ resolve_qualify(const char *name)
 	{
 		candidates = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
 		if (candidates != NULL)
-			return resolve_qualified_name(candidates->oid);
+			return resolve_qualified_name(resolve_first(candidates));
 		schema = resolve_creation_schema(name);
 	}
 	return quote_qualified_identifier(schema, function);
@@ -264,32 +281,38 @@ resolve_fits_exactly(Oid funcid, int nkeys)
 	return ninputs == nkeys;
 }
 
-/* Refuses what a worker cannot call directly: 42809. */
-void
-resolve_check_kind(Oid funcid)
+/* What a worker cannot call directly: "an aggregate function", say, or NULL. */
+static const char *
+resolve_unusable(Oid funcid)
 {
 	Oid			type = get_func_rettype(funcid);
 	char		kind = get_func_prokind(funcid);
-	const char *what = NULL;
 
 	if (kind == PROKIND_AGGREGATE)
-		what = "an aggregate function";
-	else if (kind == PROKIND_WINDOW)
-		what = "a window function";
-	else if (type == TRIGGEROID || type == EVENT_TRIGGEROID)
-		what = "a trigger function";
+		return "an aggregate function";
+	if (kind == PROKIND_WINDOW)
+		return "a window function";
+	if (type == TRIGGEROID || type == EVENT_TRIGGEROID)
+		return "a trigger function";
+	/* another session can have another schema of that name, and function */
+	if (isAnyTempNamespace(get_func_namespace(funcid)))
+		return "a temporary function";
+	return NULL;
+}
+
+/* Refuses what a worker cannot call directly: 42809. */
+static void
+resolve_check_kind(Oid funcid)
+{
+	const char *what = resolve_unusable(funcid);
+
 	if (what != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("%s is %s", resolve_signature(funcid), what),
+				 isAnyTempNamespace(get_func_namespace(funcid)) ?
+				 errhint("A callback is called in another session, which cannot see it.") :
 				 errhint("A callback must be a function or procedure that can be called directly.")));
-
-	/* another session can have another schema of that name, and function */
-	if (isAnyTempNamespace(get_func_namespace(funcid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("%s is a temporary function", resolve_signature(funcid)),
-				 errhint("A callback is called in another session, which cannot see it.")));
 }
 
 /*
@@ -430,7 +453,7 @@ resolve_report_arguments(Oid funcid, char **keys, int nkeys)
 }
 
 /* Says that there is no function of a name: 42883. */
-void
+pg_noreturn static void
 resolve_report_unknown(List *names)
 {
 	char	   *schema;
@@ -557,4 +580,30 @@ resolve_callback(const char *name, char **keys, int nkeys)
 	if (resolve_lacks_variadic(funcid, keys, nkeys))
 		resolve_report_arguments(funcid, keys, nkeys);
 	return funcid;
+}
+
+/*
+ * The name, schema-qualified, of the functions that an alias stands for.  They
+ * are not told apart by their arguments before there are any; it is enough if
+ * one of them can be called.  Errors: 42883 there is none, 42809 none that can
+ * be called directly.
+ */
+char *
+resolve_target(const char *name)
+{
+	List	   *names = resolve_name(name);
+	FuncCandidateList all = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+	FuncCandidateList usable = NULL;
+
+	if (all == NULL)
+		resolve_report_unknown(names);
+	for (FuncCandidateList candidate = all; candidate != NULL; candidate = candidate->next)
+	{
+		if (resolve_unusable(candidate->oid) == NULL &&
+			(usable == NULL || candidate->pathpos < usable->pathpos))
+			usable = candidate;
+	}
+	if (usable == NULL)
+		resolve_check_kind(resolve_first(all));
+	return resolve_qualified_name(usable != NULL ? usable->oid : all->oid);
 }
