@@ -81,7 +81,7 @@ add_check_callback(NewTask *task)
 
 		callback_check_privilege(callback, spec->owner);
 		task->callback = task->is_alias ? spec->callback : pstrdup(callback->qualified);
-		call_check_values(callback, callback_bind(callback, spec->kwargs, true));
+		call_check_values(callback, callback_bind(callback, spec->kwargs, pg_tzset(spec->timezone), true));
 	}
 	else
 		task->callback = task->is_alias ? spec->callback : resolve_qualify(spec->callback);

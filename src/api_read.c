@@ -148,6 +148,7 @@ ts_try_task(PG_FUNCTION_ARGS)
 	Jsonb	   *kwargs;
 	char	   *name;
 	char	   *result;
+	pg_tz	   *zone;
 
 	ts_require_preload();
 	if (PG_ARGISNULL(0))
@@ -168,7 +169,8 @@ ts_try_task(PG_FUNCTION_ARGS)
 	if (ROW_GET(Bool, &task, task_is_alias))
 		name = alias_require(GetUserId(), name);
 	callback = callback_prepare(name, kwargs);
-	result = call_here(callback, callback_bind(callback, kwargs, false));
+	zone = pg_tzset(TextDatumGetCString(ROW_DATUM(&task, task_timezone)));
+	result = call_here(callback, callback_bind(callback, kwargs, zone, false));
 	if (result == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(result));

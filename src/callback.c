@@ -42,6 +42,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -282,6 +283,36 @@ callback_examine_type(CallbackParameter *param, Oid type)
 		callback_examine_type(param, get_multirange_range(type));
 }
 
+/* Does a text mean the same value of this type whatever has been set? */
+static bool
+callback_type_is_plain(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case FLOAT4OID:
+		case FLOAT8OID:
+		case NUMERICOID:
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case BYTEAOID:
+		case UUIDOID:
+		case JSONOID:
+		case JSONBOID:
+		case INT4ARRAYOID:
+		case INT8ARRAYOID:
+		case NUMERICARRAYOID:
+		case TEXTARRAYOID:
+			return true;
+		default:
+			return get_typtype(type) == TYPTYPE_ENUM;
+	}
+}
+
 /* Adds a value to be passed; returns its number in the call. */
 static int
 callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole)
@@ -292,6 +323,8 @@ callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole
 	param->whole = whole;
 	callback_examine_type(param, type);
 	callback->has_row_type = callback->has_row_type || param->has_row_type;
+	if (!whole && !callback_type_is_plain(type))
+		callback->needs_settings = true;
 	if (!whole)
 	{
 		param->desc = CreateTemplateTupleDesc(1);
@@ -622,6 +655,42 @@ callback_bind_context(void *arg)
 				   binding->signature);
 }
 
+static void
+callback_set(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+/*
+ * A timestamp without a zone, or a date like 01/02/2100, is to mean the same
+ * to all who convert it: whoever schedules a task, tries it, and runs it.  So
+ * it is read with the task's time zone and the default styles.  Returns the
+ * level of settings to go back to, or 0 if they are as they have to be.
+ */
+static int
+callback_enter_settings(const Callback *callback, pg_tz *zone)
+{
+	int			level;
+
+	if (!callback->needs_settings ||
+		(zone == session_timezone && DateStyle == USE_ISO_DATES &&
+		 DateOrder == DATEORDER_MDY && IntervalStyle == INTSTYLE_POSTGRES))
+		return 0;
+	if (zone == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the task's time zone is not known to this server")));
+	level = NewGUCNestLevel();
+	if (zone != session_timezone)
+		callback_set("TimeZone", pg_get_timezone_name(zone));
+	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
+		callback_set("DateStyle", "ISO, MDY");
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		callback_set("IntervalStyle", "postgres");
+	return level;
+}
+
 /* Converts the value of one argument. */
 static Datum
 callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
@@ -656,20 +725,22 @@ callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
 /*
  * Converts kwargs into the values of the arguments, in the current memory
  * context.  The errors are those of the types' input functions; their context
- * names the argument.
+ * names the argument.  zone is the task's.
  *
  * Somebody who only schedules a call does not mean to run the code that makes
  * values of the types of others.  With checking such values are left NULL.
  */
 ParamListInfo
-callback_bind(Callback *callback, Jsonb *kwargs, bool checking)
+callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking)
 {
 	ErrorContextCallback context;
 	ParamListInfo params;
+	int			level;
 
 	if (callback->nparams == 0)
 		return NULL;
 
+	level = callback_enter_settings(callback, zone);
 	binding = NULL;
 	context.callback = callback_bind_context;
 	context.arg = NULL;
@@ -701,5 +772,7 @@ callback_bind(Callback *callback, Jsonb *kwargs, bool checking)
 		binding = NULL;
 	}
 	error_context_stack = context.previous;
+	if (level != 0)
+		AtEOXact_GUC(true, level);
 	return params;
 }

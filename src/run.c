@@ -274,7 +274,7 @@ run_callback(Run *run)
 	run->transactions = run_transactions;
 	run->called = true;
 	callback = callback_prepare(run->callback, run->kwargs);
-	params = callback_bind(callback, run->kwargs, false);
+	params = callback_bind(callback, run->kwargs, run->start.zone, false);
 	if (callback->kind != CALLBACK_FUNCTION)
 	{
 		PopActiveSnapshot();

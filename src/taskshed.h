@@ -518,6 +518,7 @@ typedef struct Callback
 	char	  **keys;			/* of kwargs, in jsonb's order */
 	char	   *kinds;			/* of their values, a letter each */
 	bool		polymorphic;	/* the kinds matter */
+	bool		needs_settings; /* what values mean can depend on settings */
 
 	uint64		generation;		/* valid while this is the current one */
 	uint64		row_generation; /* and, if it has to do with row types, this */
@@ -538,7 +539,7 @@ extern uint64 callback_generation(void);
 extern void callback_prune(void);
 extern void callback_position_context(void *arg);
 extern void callback_check_privilege(const Callback *callback, Oid role);
-extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, bool checking);
+extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking);
 extern const char *callback_unbound(void);
 
 /* ------------------------------------------------------------------------
