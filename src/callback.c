@@ -166,9 +166,49 @@ callback_init(void)
 }
 
 /*
- * The keys of a JSON object in jsonb's own order, and the kinds of their
- * values: n(umber), s(tring), b(oolean), 0 for null, [ and {.
+ * The kind of a JSON value: n(umber), s(tring), b(oolean), 0 for null, { for
+ * objects.  An array has that of its elements in upper case, if they all are
+ * of the same; null goes with any, and with no other is _.  Else it has [.
  */
+static char
+callback_kind(const JsonbValue *value)
+{
+	JsonbContainer *container;
+	char		kind = '_';
+
+	switch (value->type)
+	{
+		case jbvNull:
+			return '0';
+		case jbvNumeric:
+			return 'n';
+		case jbvString:
+			return 's';
+		case jbvBool:
+			return 'b';
+		default:
+			break;
+	}
+	container = value->val.binary.data;
+	if (!JsonContainerIsArray(container))
+		return '{';
+	for (uint32 i = 0; i < JsonContainerSize(container); i++)
+	{
+		JEntry		entry = container->children[i];
+		char		other;
+
+		if (JBE_ISNULL(entry))
+			continue;
+		other = JBE_ISNUMERIC(entry) ? 'N' : JBE_ISSTRING(entry) ? 'S' :
+			JBE_ISBOOL(entry) ? 'B' : '[';
+		if (other == '[' || (kind != '_' && kind != other))
+			return '[';
+		kind = other;
+	}
+	return kind;
+}
+
+/* The keys of a JSON object in jsonb's own order, and the kinds of their values. */
 static int
 callback_keys(Jsonb *kwargs, char ***keys, char **kinds)
 {
@@ -184,45 +224,92 @@ callback_keys(Jsonb *kwargs, char ***keys, char **kinds)
 		if (token == WJB_KEY)
 			(*keys)[n] = pnstrdup(value.val.string.val, value.val.string.len);
 		else if (token == WJB_VALUE)
-			(*kinds)[n++] = value.type == jbvNumeric ? 'n' :
-				value.type == jbvString ? 's' :
-				value.type == jbvBool ? 'b' :
-				value.type == jbvNull ? '0' :
-				JsonContainerIsArray(value.val.binary.data) ? '[' : '{';
+			(*kinds)[n++] = callback_kind(&value);
 	}
 	(*kinds)[n] = '\0';
 	return n;
 }
 
+/* The number of the key that gives an argument its value, or -1. */
+static int
+callback_find_key(const Callback *callback, const CallbackArgument *argument)
+{
+	for (int key = 0; key < callback->nkeys; key++)
+	{
+		if (argument->is_input && strcmp(callback->keys[key], argument->name) == 0)
+			return key;
+	}
+	return -1;
+}
+
+/* What kind of polymorphic argument is it: those that go together agree. */
+static bool
+callback_is_polymorphic(Oid type, bool *compatible, bool *array)
+{
+	*array = (type == ANYARRAYOID || type == ANYCOMPATIBLEARRAYOID);
+	*compatible = (type == ANYCOMPATIBLEOID || type == ANYCOMPATIBLENONARRAYOID ||
+				   type == ANYCOMPATIBLEARRAYOID);
+	return *array || *compatible || type == ANYELEMENTOID || type == ANYNONARRAYOID;
+}
+
 /*
- * The type that a value has in the call: the declared one, or for a
- * polymorphic argument one that suits the JSON value.
+ * The type that comes nearest to a JSON value of that kind, as an element of
+ * an array if the argument is one; InvalidOid if any would do.
  */
 static Oid
-callback_parameter_type(Callback *callback, const CallbackArgument *argument, char kind)
+callback_nearest_type(char kind, bool array)
 {
-	switch (argument->type)
+	if (kind == '0' || (array && kind == '_'))
+		return InvalidOid;
+	if (kind == (array ? 'N' : 'n'))
+		return NUMERICOID;
+	if (kind == (array ? 'S' : 's'))
+		return TEXTOID;
+	if (kind == (array ? 'B' : 'b'))
+		return BOOLOID;
+	return JSONBOID;
+}
+
+/*
+ * The type that a value has in the call: the declared one, or for a
+ * polymorphic argument one that suits the JSON value.  What says nothing, as
+ * null, has that of the first of the others that it must go together with.
+ */
+static Oid
+callback_parameter_type(Callback *callback, const CallbackArgument *arguments, int narguments,
+						const CallbackArgument *argument, char kind)
+{
+	bool		array;
+	bool		compatible;
+	Oid			type;
+
+	if (!callback_is_polymorphic(argument->type, &compatible, &array))
 	{
-		case ANYELEMENTOID:
-		case ANYNONARRAYOID:
-		case ANYCOMPATIBLEOID:
-		case ANYCOMPATIBLENONARRAYOID:
-			callback->polymorphic = true;
-			return kind == 'n' ? NUMERICOID : kind == 'b' ? BOOLOID :
-				kind == 's' || kind == '0' ? TEXTOID : JSONBOID;
-		case ANYARRAYOID:
-		case ANYCOMPATIBLEARRAYOID:
-			callback->polymorphic = true;
-			return JSONBARRAYOID;
-		default:
-			if (get_typtype(argument->type) == TYPTYPE_PSEUDO)
-				ereport(ERROR,
-						(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						 errmsg("argument \"%s\" of callback %s has type %s, which no JSON value can have",
-								argument->name, callback->signature,
-								format_type_be(argument->type))));
-			return argument->type;
+		if (get_typtype(argument->type) == TYPTYPE_PSEUDO)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("argument \"%s\" of callback %s has type %s, which no JSON value can have",
+							argument->name, callback->signature,
+							format_type_be(argument->type))));
+		return argument->type;
 	}
+
+	callback->polymorphic = true;
+	type = callback_nearest_type(kind, array);
+	for (int i = 0; !OidIsValid(type) && i < narguments; i++)
+	{
+		bool		other_array;
+		bool		other_compatible;
+		int			key = callback_find_key(callback, &arguments[i]);
+
+		if (key >= 0 &&
+			callback_is_polymorphic(arguments[i].type, &other_compatible, &other_array) &&
+			other_compatible == compatible)
+			type = callback_nearest_type(callback->kinds[key], other_array);
+	}
+	if (!OidIsValid(type))
+		type = TEXTOID;
+	return array ? get_array_type(type) : type;
 }
 
 /*
@@ -362,19 +449,15 @@ callback_write_call(Callback *callback)
 		}
 		if (!argument->is_input || argument->name[0] == '\0')
 			continue;
-		for (key = 0; key < callback->nkeys; key++)
-		{
-			if (strcmp(callback->keys[key], argument->name) == 0)
-				break;
-		}
-		if (key == callback->nkeys && !whole)
+		key = callback_find_key(callback, argument);
+		if (key < 0 && !whole)
 			continue;
 		appendStringInfo(&query, "%s%s%s => $%d", separator,
 						 argument->is_variadic ? "VARIADIC " : "",
 						 quote_identifier(argument->name),
 						 callback_add_parameter(callback, argument->name,
 												whole ? argument->type :
-												callback_parameter_type(callback, argument,
+												callback_parameter_type(callback, arguments, n, argument,
 																		callback->kinds[key]),
 												whole));
 		separator = ", ";

@@ -239,6 +239,21 @@ SELECT try('any_array', '{"xs": [1, "two", null, {"a": 1}]}');
 SELECT try('any_both', '{"x": {"a": 1}, "xs": [{"a": 1}]}');
 SELECT try('any_two', '{"x": 1, "y": 2.5}');
 SELECT try('any_result', '{"x": "same"}');
+-- null, and what an empty array has, is what the others are
+SELECT value, try('any_array', jsonb_build_object('xs', value)) AS any_array
+FROM unnest(ARRAY['[1, 2.50, null]', '["x", null]', '[true]', '[[1], [2]]', '[]', '[null]', '[1, "x"]', '[1, true]', '[{"a": 1}]', '"{1,2}"']::jsonb[]) value;
+CREATE FUNCTION any_same(x anyelement, y anyelement) RETURNS text LANGUAGE sql AS $$SELECT concat_ws(' ', pg_typeof(x), pg_typeof(y))$$;
+CREATE FUNCTION any_among(x anyelement, y anyelement, xs anyarray) RETURNS text LANGUAGE sql
+AS $$SELECT concat_ws(' ', pg_typeof(x), pg_typeof(y), pg_typeof(xs), x = ANY (xs))$$;
+CREATE FUNCTION any_compatible(x anycompatible, xs anycompatiblearray, z anyelement) RETURNS text LANGUAGE sql
+AS $$SELECT concat_ws(' ', pg_typeof(x), pg_typeof(xs), pg_typeof(z))$$;
+SELECT kwargs, try('any_same', kwargs) AS any_same
+FROM unnest(ARRAY['{"x": 1, "y": null}', '{"x": null, "y": true}', '{"x": null, "y": null}', '{"x": null, "y": {"a": 1}}']::jsonb[]) kwargs;
+SELECT kwargs, try('any_among', kwargs) AS any_among
+FROM unnest(ARRAY['{"x": 1, "y": 2, "xs": [1, 2]}', '{"x": "a", "y": null, "xs": ["b"]}', '{"x": null, "y": null, "xs": [1]}',
+	'{"x": 1, "y": 1, "xs": null}', '{"x": "a", "y": "a", "xs": []}', '{"x": null, "y": null, "xs": null}', '{"x": [1], "y": [2], "xs": [[1]]}']::jsonb[]) kwargs;
+SELECT kwargs, try('any_compatible', kwargs) AS any_compatible
+FROM unnest(ARRAY['{"x": 1, "xs": [2], "z": null}', '{"x": null, "xs": [2], "z": null}', '{"x": true, "xs": null, "z": 1}']::jsonb[]) kwargs;
 
 -- VARIADIC takes an array.
 CREATE FUNCTION sum_of(first integer, VARIADIC numbers integer[]) RETURNS bigint LANGUAGE sql AS 'SELECT first + sum(n) FROM unnest(numbers) n';
