@@ -214,6 +214,7 @@ call_at_top_level(Callback *callback, ParamListInfo params)
 		callback_check_privilege(callback, GetUserId());
 		return call_execute_command(call_command(params));
 	}
+	callback_hold(callback);	/* until the run ends, if there is an error */
 	portal = CreatePortal("", true, true);
 	portal->visible = false;
 	plan = GetCachedPlan(callback->plan, params, NULL, NULL);
@@ -222,16 +223,12 @@ call_at_top_level(Callback *callback, ParamListInfo params)
 	PortalStart(portal, params, 0, InvalidSnapshot);
 	(void) compat_portal_run(portal, call_receiver(&receiver), &qc);
 	PortalDrop(portal, false);
+	callback_release(callback);
 	return receiver.result;
 }
 
-/*
- * Calls the callback within the caller's own transaction, which it cannot
- * end, and returns the first column of the first row of its result as text,
- * NULL if there is none.
- */
-char *
-call_here(Callback *callback, ParamListInfo params)
+static char *
+call_through_spi(Callback *callback, ParamListInfo params)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *result = NULL;
@@ -263,5 +260,28 @@ call_here(Callback *callback, ParamListInfo params)
 		result = value != NULL ? MemoryContextStrdup(caller, value) : NULL;
 	}
 	SPI_finish();
+	return result;
+}
+
+/*
+ * Calls the callback within the caller's own transaction, which it cannot
+ * end, and returns the first column of the first row of its result as text,
+ * NULL if there is none.
+ */
+char *
+call_here(Callback *callback, ParamListInfo params)
+{
+	char	   *volatile result = NULL;
+
+	callback_hold(callback);
+	PG_TRY();
+	{
+		result = call_through_spi(callback, params);
+	}
+	PG_FINALLY();
+	{
+		callback_release(callback);
+	}
+	PG_END_TRY();
 	return result;
 }

@@ -105,7 +105,7 @@ callback_drop(Callback *callback)
 	MemoryContextDelete(callback->context);
 }
 
-/* Takes a callback out of use; its memory stays until nobody can have it. */
+/* Takes a callback out of use; its memory stays until nobody has it. */
 static void
 callback_retire(Callback *callback)
 {
@@ -115,12 +115,9 @@ callback_retire(Callback *callback)
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * Frees retired callbacks, and all if there are too many.  Nobody may hold
- * one: so between transactions, or between runs.
- */
-void
-callback_prune(void)
+/* Frees retired callbacks, and all if there are too many, except those held. */
+static void
+callback_free(bool held_too)
 {
 	if (callbacks != NULL && hash_get_num_entries(callbacks) > CALLBACKS_KEPT)
 	{
@@ -134,13 +131,42 @@ callback_prune(void)
 			hash_search(callbacks, &entry->hash, HASH_REMOVE, NULL);
 		}
 	}
-	while (retired != NIL)
+	for (int i = list_length(retired); i-- > 0;)
 	{
-		Callback   *callback = linitial(retired);
+		Callback   *callback = list_nth(retired, i);
 
-		retired = list_delete_first(retired);
+		if (callback->holders > 0 && !held_too)
+			continue;
+		retired = list_delete_nth_cell(retired, i);
 		callback_drop(callback);
 	}
+}
+
+/*
+ * The same between transactions, or between runs, when nobody is left who
+ * could hold one; whoever seems to has not come to let it go, for an error.
+ */
+void
+callback_prune(void)
+{
+	callback_free(true);
+}
+
+/*
+ * A callback is freed no sooner than those who hold it let it go.  They do
+ * while they run code of users, which may look for any number of others.
+ */
+void
+callback_hold(Callback *callback)
+{
+	callback->holders++;
+}
+
+void
+callback_release(Callback *callback)
+{
+	Assert(callback->holders > 0);
+	callback->holders--;
 }
 
 static void
@@ -614,7 +640,7 @@ callback_matches(const Callback *callback, const char *name, Oid role, uint64 pa
 /*
  * Finds the callback of a name that takes the keys of kwargs, for the current
  * user and, if the name is not qualified, the current search_path.  Valid
- * until the end of the transaction, or of the run.
+ * until the next is looked for, or as long as it is held.
  *
  * Errors: 42883 no such callback or arguments, 42725 more than one, 42809 not
  * to be called directly, 42501 no USAGE on the schema.
@@ -660,6 +686,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	if (entry != NULL && callback_matches(entry->callback, name, role, path, keys, nkeys, kinds))
 		return entry->callback;
 
+	callback_free(false);
 	context = AllocSetContextCreate(CurrentMemoryContext, "taskshed callback",
 									ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -707,35 +734,32 @@ callback_check_privilege(const Callback *callback, Oid role)
 						   GetUserNameFromId(role, false))));
 }
 
-/* The argument whose value is being converted, for messages. */
-static const Callback *binding = NULL;
-static int	binding_param;
-
 /*
- * After an error: says which argument could not be converted, without its
- * value; NULL if the error was not about that.
+ * After callback_bind has failed: says which argument could not be converted,
+ * without its value; NULL if the error was not about that.
  */
 const char *
-callback_unbound(void)
+callback_unbound(const Callback *callback)
 {
-	const Callback *callback = binding;
-
-	binding = NULL;
-	if (callback == NULL)
+	if (callback->binding < 0)
 		return NULL;
 	return psprintf("argument \"%s\" of callback %s cannot have the value given in kwargs",
-					NameStr(TupleDescAttr(callback->params[binding_param].desc, 0)->attname),
+					NameStr(TupleDescAttr(callback->params[callback->binding].desc, 0)->attname),
 					callback->signature);
 }
 
 static void
 callback_bind_context(void *arg)
 {
-	if (binding != NULL)
-		errcontext("argument \"%s\" (%s) of callback %s",
-				   NameStr(TupleDescAttr(binding->params[binding_param].desc, 0)->attname),
-				   format_type_be(binding->params[binding_param].type),
-				   binding->signature);
+	const Callback *callback = arg;
+	const CallbackParameter *param;
+
+	if (callback->binding < 0)
+		return;
+	param = &callback->params[callback->binding];
+	errcontext("argument \"%s\" (%s) of callback %s",
+			   NameStr(TupleDescAttr(param->desc, 0)->attname),
+			   format_type_be(param->type), callback->signature);
 }
 
 static void
@@ -805,31 +829,10 @@ callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
 	return value;
 }
 
-/*
- * Converts kwargs into the values of the arguments, in the current memory
- * context.  The errors are those of the types' input functions; their context
- * names the argument.  zone is the task's.
- *
- * Somebody who only schedules a call does not mean to run the code that makes
- * values of the types of others.  With checking such values are left NULL.
- */
-ParamListInfo
-callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking)
+/* Converts what is in kwargs; of others' types only if it is not for checking. */
+static void
+callback_convert_all(Callback *callback, Jsonb *kwargs, bool checking, ParamListInfo params)
 {
-	ErrorContextCallback context;
-	ParamListInfo params;
-	int			level;
-
-	if (callback->nparams == 0)
-		return NULL;
-
-	level = callback_enter_settings(callback, zone);
-	binding = NULL;
-	context.callback = callback_bind_context;
-	context.arg = NULL;
-	context.previous = error_context_stack;
-	error_context_stack = &context;
-	params = makeParamList(callback->nparams);
 	for (int i = 0; i < callback->nparams; i++)
 	{
 		CallbackParameter *param = &callback->params[i];
@@ -849,11 +852,47 @@ callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking)
 			value->isnull = false;
 			continue;
 		}
-		binding = callback;
-		binding_param = i;
+		callback->binding = i;
 		value->value = callback_convert(param, kwargs, &value->isnull);
-		binding = NULL;
+		callback->binding = -1;
 	}
+}
+
+/*
+ * Converts kwargs into the values of the arguments, in the current memory
+ * context.  The errors are those of the types' input functions; their context
+ * names the argument.  zone is the task's.
+ *
+ * Somebody who only schedules a call does not mean to run the code that makes
+ * values of the types of others.  With checking such values are left NULL.
+ */
+ParamListInfo
+callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking)
+{
+	ErrorContextCallback context;
+	ParamListInfo params;
+	volatile int level;
+
+	callback->binding = -1;
+	if (callback->nparams == 0)
+		return NULL;
+
+	params = makeParamList(callback->nparams);
+	level = callback_enter_settings(callback, zone);
+	context.callback = callback_bind_context;
+	context.arg = callback;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	callback_hold(callback);
+	PG_TRY();
+	{
+		callback_convert_all(callback, kwargs, checking, params);
+	}
+	PG_FINALLY();
+	{
+		callback_release(callback);
+	}
+	PG_END_TRY();
 	error_context_stack = context.previous;
 	if (level != 0)
 		AtEOXact_GUC(true, level);

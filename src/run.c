@@ -68,6 +68,7 @@ typedef struct Run
 	char	   *callback;		/* what is called, an alias resolved */
 	Jsonb	   *kwargs;
 	char	   *result;			/* or NULL */
+	Callback   *binding;		/* whose values are being converted, or NULL */
 } Run;
 
 /* What the callback could have changed of the process, before it runs. */
@@ -274,7 +275,9 @@ run_callback(Run *run)
 	run->transactions = run_transactions;
 	run->called = true;
 	callback = callback_prepare(run->callback, run->kwargs);
+	run->binding = callback;
 	params = callback_bind(callback, run->kwargs, run->start.zone, false);
+	run->binding = NULL;
 	if (callback->kind != CALLBACK_FUNCTION)
 	{
 		PopActiveSnapshot();
@@ -326,6 +329,7 @@ run_attempt(Run *run)
 {
 	Store	   *store;
 
+	run->binding = NULL;
 	run_begin();
 	if (!run_read(run))
 	{
@@ -389,13 +393,16 @@ run_status(const ErrorData *error)
 static void
 run_record_failure(Run *run, const ErrorData *error)
 {
+	const char *unbound = NULL;
 	Store	   *store;
 
 	run_begin();
 	run_enter_bookkeeping(run);
 	ts_my_worker->ending = true;
+	if (run->binding != NULL)
+		unbound = callback_unbound(run->binding);
 	outcome_log_failure(&run->start, run->callback, error->sqlerrcode,
-						callback_unbound() != NULL ? callback_unbound() : error->message);
+						unbound != NULL ? unbound : error->message);
 	store = run_open_store(run);
 	if (store != NULL)
 	{

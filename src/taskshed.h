@@ -523,6 +523,8 @@ typedef struct Callback
 	uint64		generation;		/* valid while this is the current one */
 	uint64		row_generation; /* and, if it has to do with row types, this */
 	bool		has_row_type;
+	int			holders;		/* not to be freed while there are any */
+	int			binding;		/* the parameter being converted, or -1 */
 	CallbackKind kind;
 	Oid			funcid;
 	char	   *qualified;		/* name, schema-qualified and quoted */
@@ -537,10 +539,12 @@ extern void callback_init(void);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
 extern uint64 callback_generation(void);
 extern void callback_prune(void);
+extern void callback_hold(Callback *callback);
+extern void callback_release(Callback *callback);
 extern void callback_position_context(void *arg);
 extern void callback_check_privilege(const Callback *callback, Oid role);
 extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking);
-extern const char *callback_unbound(void);
+extern const char *callback_unbound(const Callback *callback);
 
 /* ------------------------------------------------------------------------
  * call.c

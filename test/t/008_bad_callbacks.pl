@@ -346,6 +346,47 @@ is( $node->safe_psql(
 	'2',
 	'and not those of the old one');
 
+# The log says why a run failed, not what its callback had caught before.
+$node->safe_psql(
+	'postgres', q{
+SET client_min_messages = warning;
+CREATE FUNCTION counts(n integer) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION catches(n integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	BEGIN
+		PERFORM taskshed.add_task('public.counts', kwargs => '{"n": "many"}');
+	EXCEPTION WHEN OTHERS THEN
+	END;
+	RAISE EXCEPTION 'an error of its own';
+END $$;
+SELECT taskshed.add_task('catches', kwargs => '{"n": 1}', task_id => 'catches');
+});
+await(
+	$node,
+	q{SELECT state = 'failed' FROM taskshed.tasks WHERE task_id = 'catches'},
+	'a callback has caught an error and raised another');
+like(
+	slurp_file($node->logfile),
+	qr/task "catches" of role "\w+" failed in public\.catches: P0001: an error of its own/,
+	'the log tells of the latter');
+$node->safe_psql(
+	'postgres', q{
+CREATE OR REPLACE FUNCTION catches(n integer) RETURNS void LANGUAGE sql AS '';
+CREATE DOMAIN few AS integer CHECK (VALUE < 10);
+CREATE FUNCTION fewer(n few) RETURNS void LANGUAGE sql AS '';
+SELECT taskshed.add_task('fewer', '2100-01-01', '{"n": 9}', task_id => 'fewer');
+ALTER DOMAIN few ADD CHECK (VALUE < 5);
+SELECT taskshed.update_execution_time('fewer', now());
+});
+await(
+	$node,
+	q{SELECT state = 'failed' FROM taskshed.tasks WHERE task_id = 'fewer'},
+	'a value does not fit any more');
+like(
+	slurp_file($node->logfile),
+	qr/failed in public\.fewer: 23514: argument "n" of callback public\.fewer\(n few\) cannot have the value given in kwargs/,
+	'the log tells which, but not the value');
+
 unlike(slurp_file($node->logfile),
 	qr/$secret|PANIC|TRAP/, 'the log does not know the arguments');
 $holder->quit;

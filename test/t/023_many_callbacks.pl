@@ -121,6 +121,34 @@ is( $node->safe_psql(
 	$n / 2 + 1 . "\nt",
 	'nor does a session, after its transaction');
 
+# And within one transaction, where an earlier one is still in use.
+$node->safe_psql(
+	'postgres', q{
+CREATE FUNCTION lib.schedule(n integer) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM taskshed.add_task('lib.whole', '2100-01-01', jsonb_build_object('key ' || i, i), task_id => 'whole');
+		-- one that fails after it has been found
+		BEGIN
+			PERFORM taskshed.add_task('lib.fails', '2100-01-01', jsonb_build_object('a' || i % 100, 1, 'a' || i % 99, 'x'));
+		EXCEPTION WHEN OTHERS THEN
+		END;
+	END LOOP;
+	RETURN (SELECT count(*) FILTER (WHERE name = 'taskshed callback') || ' callbacks' FROM pg_backend_memory_contexts);
+END $$;
+CREATE FUNCTION lib.whole(kwargs jsonb) RETURNS void LANGUAGE sql AS '';
+DO $$
+BEGIN
+	EXECUTE (SELECT format('CREATE FUNCTION lib.fails(%s) RETURNS void LANGUAGE sql AS %L',
+		string_agg(format('a%s integer DEFAULT 0', i), ', '), '') FROM generate_series(0, 99) i);
+END $$;
+SELECT taskshed.add_task('lib.schedule', '2100-01-01', '{"n": 10000}', task_id => 'schedule');
+});
+my ($kept) =
+  $node->safe_psql('postgres', q{SELECT taskshed.try_task('schedule')}) =~
+  /^(\d+) callbacks$/;
+cmp_ok($kept, '<', 600, 'nor does a session within a transaction');
+
 $app->quit;
 is( join("\n",
 		grep { /PANIC|TRAP|terminated by signal/ }

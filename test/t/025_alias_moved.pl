@@ -51,10 +51,13 @@ my $scheduler = session($node);
 
 $mover->send('CALL move(30000)');
 $scheduler->send('CALL schedule(20000)');
-like($scheduler->result, qr/NOTICE:  0 failed/,
+like(
+	$scheduler->result,
+	qr/NOTICE:  0 failed/,
 	'those who schedule find it always');
 is($mover->result, '', 'it has been moved meanwhile');
-await($node,
+await(
+	$node,
 	q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks},
 	'all tasks have run');
 is( $node->safe_psql(

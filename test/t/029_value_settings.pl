@@ -40,7 +40,8 @@ foreach my $callback ('see', 'see_too')
 		'postgres', qq{
 		SET timezone = 'Europe/Berlin'; SET datestyle = 'German, DMY';
 		SET SESSION AUTHORIZATION app;
-		SELECT taskshed.add_task('public.$callback', kwargs => '$kwargs', timezone => 'America/New_York', task_id => '$callback')});
+		SELECT taskshed.add_task('public.$callback', kwargs => '$kwargs', timezone => 'America/New_York', task_id => '$callback')}
+	);
 	await_no_task($node, $callback);
 	is( $node->safe_psql(
 			'postgres',
