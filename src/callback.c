@@ -455,7 +455,19 @@ callback_write_call(Callback *callback)
 	int			n = resolve_arguments(callback->funcid, &arguments);
 	bool		whole = resolve_takes_whole(callback->funcid);
 	const char *separator = "";
+	int			npositional = 0;
 	StringInfoData query;
+
+	/*
+	 * A CALL has the results among its arguments, and those may be without a
+	 * name, or have that of an input.  All up to them go by their place then;
+	 * none has a default that it could have been left to.
+	 */
+	for (int i = 0; i < n; i++)
+	{
+		if (arguments[i].is_result && callback->kind != CALLBACK_FUNCTION)
+			npositional = i + 1;
+	}
 
 	initStringInfo(&query);
 	appendStringInfo(&query, "%s %s(", callback->kind == CALLBACK_FUNCTION ? "SELECT" : "CALL",
@@ -466,10 +478,9 @@ callback_write_call(Callback *callback)
 		CallbackArgument *argument = &arguments[i];
 		int			key;
 
-		if (argument->is_result && callback->kind != CALLBACK_FUNCTION)
+		if (i < npositional && !argument->is_input)
 		{
-			/* a CALL names its results as well */
-			appendStringInfo(&query, "%s%s => NULL", separator, quote_identifier(argument->name));
+			appendStringInfo(&query, "%sNULL", separator);
 			separator = ", ";
 			continue;
 		}
@@ -478,9 +489,10 @@ callback_write_call(Callback *callback)
 		key = callback_find_key(callback, argument);
 		if (key < 0 && !whole)
 			continue;
-		appendStringInfo(&query, "%s%s%s => $%d", separator,
+		appendStringInfo(&query, "%s%s%s%s$%d", separator,
 						 argument->is_variadic ? "VARIADIC " : "",
-						 quote_identifier(argument->name),
+						 i < npositional ? "" : quote_identifier(argument->name),
+						 i < npositional ? "" : " => ",
 						 callback_add_parameter(callback, argument->name,
 												whole ? argument->type :
 												callback_parameter_type(callback, arguments, n, argument,

@@ -355,6 +355,17 @@ SELECT try('atomic', '{"a": 1}'), try('procedure', '{"a": 1}');
 SELECT try('with_settings'), current_setting('timezone');
 SELECT what, count(*) FROM trace GROUP BY what ORDER BY what;
 
+-- Procedures with results, named or not
+CREATE PROCEDURE out_unnamed(a integer, OUT integer) LANGUAGE plpgsql AS 'BEGIN $2 := a + 1; END';
+CREATE PROCEDURE out_only(OUT integer) LANGUAGE plpgsql AS 'BEGIN $1 := 1; END';
+CREATE PROCEDURE out_same(a integer, OUT a text) LANGUAGE sql AS $$SELECT 'got ' || $1$$;
+CREATE PROCEDURE out_between(OUT "A B" text, a integer, OUT text, INOUT b text, c integer DEFAULT 7, INOUT d integer DEFAULT 8)
+LANGUAGE plpgsql AS $$BEGIN "A B" := concat_ws(' ', a, b, c, d); END$$;
+CREATE PROCEDURE out_whole(kwargs jsonb, OUT text) LANGUAGE plpgsql AS 'BEGIN $2 := kwargs::text; END';
+CREATE PROCEDURE out_variadic(OUT text, VARIADIC xs integer[]) LANGUAGE plpgsql AS 'BEGIN $1 := xs::text; END';
+SELECT try('out_unnamed', '{"a": 1}'), try('out_only'), try('out_same', '{"a": 1}'), try('out_whole', '{"x": 1}'), try('out_variadic', '{"xs": [1, 2]}');
+SELECT try('out_between', '{"a": 1, "b": "x"}'), try('out_between', '{"a": 1, "b": "x", "d": 3}');
+
 -- Functions of the server, SECURITY DEFINER, and others' functions
 SELECT try('pg_catalog.pi') LIKE '3.14159%' AS pi, try('current_database') = current_database() AS database,
 	try('make_date', '{"year": 2100, "month": 2, "day": 28}') AS make_date,
