@@ -53,17 +53,53 @@
 /* Candidates named in a message. */
 #define MAX_LISTED		10
 
+#define SPACES " \t\r\n"
+
+/* Where a name ends that somebody has written, quoted parts and all. */
+static const char *
+resolve_end_of_name(const char *name)
+{
+	bool		quoted = false;
+
+	for (; *name != '\0'; name++)
+	{
+		if (*name == '"')
+			quoted = !quoted;
+		else if (!quoted && strchr(SPACES "(;", *name) != NULL)
+			break;
+	}
+	return name;
+}
+
+/* Is there a name and, perhaps with some space between, parentheses and no more? */
+static bool
+resolve_is_call(const char *start, const char *end)
+{
+	const char *next = end + strspn(end, SPACES);
+	const char *last = start + strlen(start);
+	char	   *word;
+
+	if (*next != '(')
+		return false;
+	if (next == end)
+		return true;
+	while (last > next && strchr(SPACES ";", last[-1]) != NULL)
+		last--;
+	word = asc_tolower(start, end - start);
+	return last[-1] == ')' && ScanKeywordLookup(word, &ScanKeywords) < 0;
+}
+
 /* Says what to write instead of a text that cannot be a callback's name: 42883. */
 pg_noreturn static void
 resolve_report_no_name(const char *name)
 {
-	const char *start = name + strspn(name, " \t\r\n");
-	const char *end = start + strcspn(start, " \t\r\n(;");
+	const char *start = name + strspn(name, SPACES);
+	const char *end = resolve_end_of_name(start);
 	const char *hint;
 
 	if (*start == '\0')
 		hint = "Give the name of the function to be called.";
-	else if (*end == '(')
+	else if (resolve_is_call(start, end))
 		hint = "Leave the parentheses out, and give arguments by name in kwargs.";
 	else if (*end != '\0')
 		hint = EXECUTE_HINT;
