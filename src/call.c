@@ -214,6 +214,17 @@ call_at_top_level(Callback *callback, ParamListInfo params)
 		callback_check_privilege(callback, GetUserId());
 		return call_execute_command(call_command(params));
 	}
+
+	/* planning makes the call, so a plan that is kept would not */
+	if (callback->is_constant)
+	{
+		char	   *result;
+
+		callback_hold(callback);
+		result = call_execute_command(callback->query);
+		callback_release(callback);
+		return result;
+	}
 	callback_hold(callback);	/* until the run ends, if there is an error */
 	portal = CreatePortal("", true, true);
 	portal->visible = false;

@@ -628,6 +628,8 @@ callback_build(Callback *callback)
 	callback->qualified = resolve_qualified_name(callback->funcid);
 	callback->signature = resolve_signature(callback->funcid);
 	callback_write_call(callback);
+	callback->is_constant = (callback->kind == CALLBACK_FUNCTION && callback->nparams == 0 &&
+							 func_volatile(callback->funcid) == PROVOLATILE_IMMUTABLE);
 	MemoryContextSwitchTo(old);
 	callback_plan(callback);
 }

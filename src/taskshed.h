@@ -530,6 +530,7 @@ typedef struct Callback
 	char	   *qualified;		/* name, schema-qualified and quoted */
 	char	   *signature;		/* for messages */
 	char	   *query;			/* the call */
+	bool		is_constant;	/* a plan would hold its result */
 	int			nparams;
 	CallbackParameter *params;
 	CachedPlanSource *plan;		/* of the call */

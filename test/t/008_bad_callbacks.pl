@@ -387,6 +387,21 @@ like(
 	qr/failed in public\.fewer: 23514: argument "n" of callback public\.fewer\(n few\) cannot have the value given in kwargs/,
 	'the log tells which, but not the value');
 
+# One that claims to return the same always is called at each run all the same.
+$node->safe_psql(
+	'postgres', q{
+CREATE SEQUENCE calls;
+CREATE FUNCTION claims() RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$BEGIN RETURN nextval('public.calls'); END$$;
+SELECT taskshed.add_task('claims', every => '10 ms', max_runs => 5, task_id => 'claims');
+});
+await_no_task($node, 'claims');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT string_agg(result, ' ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'claims'}
+	),
+	'1 2 3 4 5',
+	'an IMMUTABLE function without arguments is called at each run');
+
 unlike(slurp_file($node->logfile),
 	qr/$secret|PANIC|TRAP/, 'the log does not know the arguments');
 $holder->quit;
