@@ -8,8 +8,9 @@
  * when it is made to stand for another function.  It wins over a function of
  * the same name.
  *
- * Aliases are few and change seldom: changes are made one at a time, under a
- * lock of the table that does not keep others from reading.
+ * Changes of one alias are made one at a time, under a lock of its own until
+ * the end of the transaction, so nobody waits for those of other names or of
+ * other roles, and nobody meets a row that changes under his eyes.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -25,8 +26,10 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_proc.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -57,6 +60,19 @@ alias_open(LOCKMODE lockmode)
 				 errmsg("extension \"taskshed\" is not installed in this database"),
 				 errhint("CREATE EXTENSION taskshed installs it.")));
 	return rel;
+}
+
+/*
+ * Keeps others from changing that alias until the end of the transaction.  The
+ * lock is one of an object of the table, with a hash instead of an OID: if two
+ * aliases share it, their changes wait for each other, and that is all.
+ */
+static void
+alias_lock(Relation rel, Oid owner, const char *name)
+{
+	uint32		hash = hash_combine(owner, hash_bytes((const unsigned char *) name, strlen(name)));
+
+	LockDatabaseObject(RelationGetRelid(rel), hash, 0, ExclusiveLock);
 }
 
 /*
@@ -160,7 +176,8 @@ ts_add_callback(PG_FUNCTION_ARGS)
 	values[Anum_callback_name - 1] = CStringGetTextDatum(name);
 	values[Anum_callback_callback - 1] = CStringGetTextDatum(target);
 
-	rel = alias_open(ShareRowExclusiveLock);
+	rel = alias_open(RowExclusiveLock);
+	alias_lock(rel, owner, name);
 	old = alias_fetch(rel, owner, name);
 	if (HeapTupleIsValid(old) && !replace_existing)
 		ereport(ERROR,
@@ -182,12 +199,15 @@ ts_remove_callback(PG_FUNCTION_ARGS)
 {
 	Relation	rel;
 	HeapTuple	old;
+	char	   *name;
 
 	spec_require_writable("taskshed.remove_callback()");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
-	rel = alias_open(ShareRowExclusiveLock);
-	old = alias_fetch(rel, GetUserId(), text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	rel = alias_open(RowExclusiveLock);
+	alias_lock(rel, GetUserId(), name);
+	old = alias_fetch(rel, GetUserId(), name);
 	if (HeapTupleIsValid(old))
 		CatalogTupleDelete(rel, &old->t_self);
 	table_close(rel, NoLock);

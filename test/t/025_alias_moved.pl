@@ -67,6 +67,58 @@ is( $node->safe_psql(
 	'',
 	'and so do the runs');
 
-$_->quit foreach $mover, $scheduler;
+# Whoever changes an alias waits for others who do, and for nobody else.
+$node->safe_psql(
+	'postgres', q{
+CREATE ROLE other LOGIN;
+GRANT USAGE ON SCHEMA taskshed TO other;
+});
+my $other = session($node);
+$other->query(
+	q{SET SESSION AUTHORIZATION other; SET lock_timeout = '5s'; BEGIN});
+$mover->query(q{SET lock_timeout = '5s'});
+$scheduler->query(
+	q{BEGIN; SELECT taskshed.add_callback('moved', 'two', true), taskshed.add_callback('new', 'two')}
+);
+is( $other->query(
+		q{SELECT taskshed.add_callback('moved', 'one'), taskshed.remove_callback('new')}
+	),
+	'|f',
+	'another role does not wait');
+is( $mover->query(
+		q{SELECT taskshed.add_callback('newer', 'one'), taskshed.remove_callback('newest')}
+	),
+	'|f',
+	'nor for another name');
+
+# Sends the change to one session and commits what the other has changed.
+sub waits
+{
+	my ($change, $expected) = @_;
+
+	$mover->send("SELECT $change");
+	await(
+		$node,
+		q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'object' AND NOT granted},
+		"$change waits for who changes the same");
+	$scheduler->query('COMMIT');
+	is($mover->result, $expected, "$change goes on then");
+	return;
+}
+
+waits(q{taskshed.add_callback('moved', 'one', true)}, '');
+$scheduler->query(q{BEGIN; SELECT taskshed.remove_callback('moved')});
+waits(q{taskshed.add_callback('moved', 'one')}, '');
+$scheduler->query(q{BEGIN; SELECT taskshed.remove_callback('new')});
+waits(q{taskshed.remove_callback('new')}, 'f');
+$other->query('COMMIT');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT string_agg(concat_ws(' ', name, callback), ', ' ORDER BY owner = 'other', name) FROM taskshed.callbacks}
+	),
+	'moved public.one, newer public.one, moved public.one',
+	'all is as it was left');
+
+$_->quit foreach $mover, $scheduler, $other;
 $node->stop;
 done_testing();
