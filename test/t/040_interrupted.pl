@@ -1,0 +1,285 @@
+
+# Runs that lose their worker, their scheduler or the server while something
+# else is going on with the task: each is written down as interrupted, what was
+# asked for is done all the same, and a callback that is to blame comes to an
+# end after taskshed.max_interruptions runs, whereas one beside it that takes
+# its time does not.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedFaults;
+use TaskshedTest;
+use Test::More;
+
+my $node = taskshed_node(
+	'interrupted', conf => q{
+restart_after_crash = on
+taskshed.max_interruptions = 2
+});
+
+$node->safe_psql(
+	'postgres', q{
+CREATE ROLE app LOGIN;
+
+-- A shell kills the process that called it, and the server goes down.
+CREATE FUNCTION crash() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID';
+	PERFORM pg_sleep(600);
+END $$;
+
+-- Ends the scheduler and its own process.
+CREATE FUNCTION terminate_both() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed scheduler';
+	PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker';
+	PERFORM pg_sleep(600);
+END $$;
+
+-- Takes until the gate is open.  (An advisory lock would not survive a crash.)
+CREATE TABLE gate ();
+GRANT SELECT ON gate TO PUBLIC;
+CREATE FUNCTION wait_at_gate(what text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE NOT EXISTS (SELECT FROM public.gate) LOOP
+		PERFORM pg_sleep(0.05);
+	END LOOP;
+	PERFORM public.note(what);
+END $$;
+});
+
+sub query
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
+
+# Calls a function of taskshed as app.
+sub app
+{
+	my ($call) = @_;
+	return query("SET ROLE app; SELECT taskshed.$call");
+}
+
+# The runs of a task: their status and attempt.
+sub runs
+{
+	my ($task_id) = @_;
+	return query(
+		qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id)
+		FROM taskshed.runs WHERE task_id = '$task_id'});
+}
+
+sub effects
+{
+	my ($what) = @_;
+	return query("SELECT count(*) FROM ledger WHERE what = '$what'");
+}
+
+# Waits until a condition is true, while the server goes down again and again.
+sub await_through_crashes
+{
+	my ($condition) = @_;
+
+	TaskshedFaults::ask($node,
+		"SELECT x FROM (SELECT $condition) AS y(x) WHERE x");
+	return;
+}
+
+# A task that has nothing to do with all this still runs.
+my $n_harmless = 0;
+
+sub others_run
+{
+	my ($how) = @_;
+	my $what = 'harmless ' . ++$n_harmless;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	app(qq{add_task('note', kwargs => '{"what": "$what"}', task_id => '$what')}
+	);
+	await_no_task($node, $what);
+	is(effects($what), '1', "$how: another task runs");
+	return;
+}
+
+# Terminates the worker of a task that waits for lock 1, and waits until
+# another one has come as far.
+sub lose_worker
+{
+	my ($task_id) = @_;
+	my $pid = query(
+		"SELECT worker_pid FROM taskshed.tasks WHERE task_id = '$task_id'");
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(query("SELECT pg_terminate_backend($pid)"),
+		't', "$task_id: its worker is terminated");
+	await(
+		$node,
+		"SELECT worker_pid <> $pid FROM taskshed.tasks WHERE task_id = '$task_id'",
+		"$task_id: it is running again");
+	await_blocked($node, 1);
+	return;
+}
+
+#
+# A run of which something is asked while it is running, and which then loses
+# its worker
+#
+my $holder = session($node);
+my $collapse =
+  q{add_task('hold', kwargs => '{"what": "collapse"}', task_id => 'collapse', replace_existing => false)};
+
+$holder->query('SELECT pg_advisory_lock(1)');
+app($collapse);
+await_blocked($node, 1);
+app($collapse);
+lose_worker('collapse');
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_no_task($node, 'collapse');
+is( runs('collapse'),
+	'interrupted 1, succeeded 1',
+	'a run is recorded as interrupted though its task was added again');
+is(effects('collapse'), '1', 'and its task has run after that');
+
+$holder->query('SELECT pg_advisory_lock(1)');
+app(q{add_task('hold', kwargs => '{"what": "once"}', task_id => 'once')});
+await_blocked($node, 1);
+is(app(q{run_tasks(ARRAY['once'])}), '1', 'an extra run of a one-off task');
+lose_worker('once');
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_no_task($node, 'once');
+is( runs('once'),
+	'interrupted 1, succeeded 1, succeeded 1',
+	'the run is done again, and the extra run too');
+is(effects('once'), '2', 'that makes two');
+
+$holder->query('SELECT pg_advisory_lock(1)');
+app(q{add_task('hold', '2020-01-01', '{"what": "daily"}', every => '1 day', task_id => 'daily')}
+);
+await_blocked($node, 1);
+is(app(q{run_tasks(ARRAY['daily'])}), '1', 'one of a recurring task');
+lose_worker('daily');
+$holder->query('SELECT pg_advisory_unlock(1)');
+await(
+	$node,
+	q{SELECT count(*) = 2 FROM taskshed.runs WHERE task_id = 'daily' AND status = 'succeeded'},
+	'both runs have ended');
+await(
+	$node,
+	q{SELECT state = 'scheduled' FROM taskshed.tasks WHERE task_id = 'daily'},
+	'it waits for its next time');
+others_run('after that');
+is( runs('daily'),
+	'interrupted 1, succeeded 1, succeeded 1',
+	'both runs of a recurring task are done');
+is( query(
+		q{SELECT run_count, run_at > now(), resume_at IS NULL
+		FROM taskshed.task JOIN taskshed.alarm USING (id) WHERE task_id = 'daily'}
+	),
+	'1|t|t',
+	'one of which is of its schedule');
+$holder->quit;
+query(q{SELECT taskshed.remove_all_tasks('app')});
+
+#
+# A callback that ends the scheduler as well, who would have to write it down
+#
+query(
+	q{SELECT taskshed.add_task('terminate_both', task_id => 'both', max_attempts => 2)}
+);
+await(
+	$node,
+	q{SELECT state = 'failed' FROM taskshed.tasks WHERE task_id = 'both'},
+	'the callback has failed');
+is( runs('both'),
+	'interrupted 1, interrupted 1',
+	'a callback that ends its scheduler too has failed after so many runs');
+is( query(
+		q{SELECT last_status, last_sqlstate FROM taskshed.tasks WHERE task_id = 'both'}
+	),
+	'interrupted|57P01',
+	'as interrupted');
+others_run('the scheduler terminated');
+
+#
+# A run beside the schedule that crashes the server
+#
+my $log = -s $node->logfile;
+query(
+	q{SELECT taskshed.add_task('crash', now() + '1 day', every => '1 day', task_id => 'crash beside')}
+);
+
+# (the server may be down before the answer is there)
+$node->psql('postgres', q{SELECT taskshed.run_tasks(ARRAY['crash beside'])});
+await_through_crashes(
+	q{failed_at IS NOT NULL FROM taskshed.alarm JOIN taskshed.task USING (id) WHERE task_id = 'crash beside'}
+);
+is( query(
+		q{SELECT resume_at IS NULL FROM taskshed.alarm JOIN taskshed.task USING (id) WHERE task_id = 'crash beside'}
+	),
+	't',
+	'a culprit that was run beside its schedule is not to run any more');
+others_run('the server crashed');
+is( query(
+		q{SELECT state, last_sqlstate FROM taskshed.tasks WHERE task_id = 'crash beside'}
+	),
+	'failed|57P01',
+	'it has failed');
+is(runs('crash beside'), 'interrupted 1, interrupted 1',
+	'after so many runs');
+my $crashes = () = slurp_file($node->logfile, $log) =~
+  /all server processes terminated; reinitializing/g;
+is($crashes, 2, 'and so many crashes');
+query(q{SELECT taskshed.remove_all_tasks()});
+
+#
+# A culprit, and one beside it that is still running at each crash
+#
+set_and_reload($node, 'taskshed.max_interruptions' => 5);
+await(
+	$node,
+	q{SELECT current_setting('taskshed.max_interruptions') = '5'},
+	'the limit is its default');
+$log = -s $node->logfile;
+app(q{add_task('wait_at_gate', kwargs => '{"what": "innocent"}', task_id => 'innocent')}
+);
+await(
+	$node,
+	q{SELECT state = 'running' FROM taskshed.tasks WHERE task_id = 'innocent'},
+	'one is running');
+$node->psql('postgres',
+	q{SELECT taskshed.add_task('crash', task_id => 'culprit')});
+await_through_crashes(
+	q{state = 'failed' FROM taskshed.tasks WHERE task_id = 'culprit'});
+is( runs('culprit'),
+	join(', ', ('interrupted 1') x 5),
+	'the culprit has failed after so many runs');
+isnt(query(q{SELECT state FROM taskshed.tasks WHERE task_id = 'innocent'}),
+	'failed', 'the task beside it has not');
+query('INSERT INTO gate DEFAULT VALUES');
+await(
+	$node,
+	q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE task_id = 'innocent' AND state <> 'failed')},
+	'the task beside it is over');
+like(
+	runs('innocent'),
+	qr/^(interrupted 1, )+succeeded 1$/,
+	'it has succeeded at last');
+is(effects('innocent'), '1', 'once');
+$crashes = () = slurp_file($node->logfile, $log) =~
+  /all server processes terminated; reinitializing/g;
+is($crashes, 5, 'no crash was due to it');
+diag(
+	"the culprit had failed after "
+	  . query(
+		q{SELECT max(finished_at) - min(started_at) FROM taskshed.runs WHERE task_id = 'culprit'}
+	  ));
+others_run('after all of that');
+
+$node->stop;
+done_testing();
