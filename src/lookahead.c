@@ -68,7 +68,6 @@ typedef struct Loss
 	bool		written;		/* once this transaction has committed */
 	bool		look;			/* the task is to be looked up then */
 	TimestampTz not_before;
-	int			interruptions;
 } Loss;
 
 static List *losses = NIL;
@@ -382,13 +381,14 @@ lookahead_write_losses(Store *store)
 	{
 		Loss	   *loss = lfirst(lc);
 		bool		again;
+		int			interruptions;
 
-		loss->look = outcome_lost(store, loss->id, &loss->run, &again, &loss->interruptions) &&
+		loss->look = outcome_lost(store, loss->id, &loss->run, &again, &interruptions) &&
 			!again;
 		loss->not_before = DT_NOBEGIN;
-		if (loss->interruptions > 1)
+		if (interruptions > 1)
 			loss->not_before = GetCurrentTimestamp() +
-				(USECS_PER_SEC << Min(loss->interruptions - 2, MAX_INTERRUPTION_SHIFT));
+				(USECS_PER_SEC << Min(interruptions - 2, MAX_INTERRUPTION_SHIFT));
 		loss->written = !again;
 		loss->run.crashed = false;	/* who is a bystander is decided once */
 		wait = wait || again;

@@ -379,8 +379,8 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 }
 
 /*
- * A failure that no worker could record is counted and logged here.  It was
- * not a worker that has called an alias, so that what it stands for is unknown.
+ * Counts and logs a failure that no worker could record.  A task that names an
+ * alias is logged with that: what it stood for during the run is not known.
  */
 static void
 outcome_tell_failure(const RunStart *start, const ErrorData *error)

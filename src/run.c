@@ -119,6 +119,14 @@ run_enter_bookkeeping(const Run *run)
 	LockTimeout = 0;
 }
 
+/* The outcome is committed: who wanted to cancel the run came too late. */
+static void
+run_leave_bookkeeping(void)
+{
+	QueryCancelPending = false;
+	RESUME_CANCEL_INTERRUPTS();
+}
+
 /*
  * Starts a transaction whose own reads and writes no default of the role
  * binds.  The snapshot is pushed.
@@ -215,9 +223,9 @@ run_open_store(Run *run)
 /*
  * Finds out what is to be called, in a run that can be stopped.  If it could
  * end transactions of its own, that it has begun is first recorded in one of
- * ours.  Returns false if the task is not to run after all.
+ * ours.  Returns NULL if the task is not to run after all.
  */
-static bool
+static Callback *
 run_prepare(Run *run)
 {
 	Callback   *callback;
@@ -228,7 +236,7 @@ run_prepare(Run *run)
 	stop_enable(run->start.timeout);
 	callback = callback_prepare(run->callback, run->kwargs);
 	if (callback->kind == CALLBACK_FUNCTION || run->begun == run->start.revision)
-		return true;
+		return callback;
 
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -245,11 +253,13 @@ run_prepare(Run *run)
 	RESUME_CANCEL_INTERRUPTS();
 
 	if (!go_on)
-		return false;
+		return NULL;
 	run->begun = run->start.revision;
 	run_begin();
 	stop_enable(run->start.timeout);
-	return true;
+
+	/* it may have been changed between the transactions */
+	return callback_prepare(run->callback, run->kwargs);
 }
 
 /*
@@ -261,11 +271,10 @@ run_prepare(Run *run)
  * again.
  */
 static void
-run_callback(Run *run)
+run_callback(Run *run, Callback *callback)
 {
 	int			guc_level = NewGUCNestLevel();
 	int			commit_mode;
-	Callback   *callback;
 	ParamListInfo params;
 
 	/* all this must outlive the transaction */
@@ -274,7 +283,6 @@ run_callback(Run *run)
 	XactReadOnly = DefaultXactReadOnly;
 	run->transactions = run_transactions;
 	run->called = true;
-	callback = callback_prepare(run->callback, run->kwargs);
 	run->binding = callback;
 	params = callback_bind(callback, run->kwargs, run->start.zone, false);
 	run->binding = NULL;
@@ -327,9 +335,9 @@ run_show(Run *run)
 static void
 run_attempt(Run *run)
 {
+	Callback   *callback;
 	Store	   *store;
 
-	run->binding = NULL;
 	run_begin();
 	if (!run_read(run))
 	{
@@ -348,8 +356,8 @@ run_attempt(Run *run)
 
 	if (outcome_is_missed(&run->start))
 		PopActiveSnapshot();
-	else if (run_prepare(run))
-		run_callback(run);
+	else if ((callback = run_prepare(run)) != NULL)
+		run_callback(run, callback);
 	else
 	{
 		run->started = false;
@@ -371,8 +379,7 @@ run_attempt(Run *run)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	QueryCancelPending = false; /* too late */
-	RESUME_CANCEL_INTERRUPTS();
+	run_leave_bookkeeping();
 }
 
 static const char *
@@ -411,7 +418,7 @@ run_record_failure(Run *run, const ErrorData *error)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	RESUME_CANCEL_INTERRUPTS();
+	run_leave_bookkeeping();
 }
 
 /*
@@ -550,6 +557,8 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 	do
 	{
 		again = false;
+		run.called = false;
+		run.binding = NULL;
 		generation = callback_generation();
 		error = NULL;
 		PG_TRY();
