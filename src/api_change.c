@@ -74,12 +74,11 @@ change_remove(Store *store, AlarmRow *alarm, TimestampTz now)
 	return true;
 }
 
+/* Has a task run next at a time, whatever it was waiting for before. */
 static bool
-change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
+change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
 {
 	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
-	ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
-	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
 	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
 	alarm_count_anew(alarm);
 	ROW_SET_NULL(alarm, alarm_failed_at);
@@ -90,6 +89,14 @@ change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 	return true;
 }
 
+static bool
+change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
+{
+	ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
+	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
+	return change_schedule(store, alarm, run_at);
+}
+
 /* Sends a failed task round again, now, with its attempts counted anew. */
 static bool
 change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
@@ -98,20 +105,12 @@ change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 
 	if (ROW_ISNULL(alarm, alarm_failed_at))
 		return false;
-	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
 
 	/* a one-off is not late for the time that it has failed at */
 	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task) &&
 		ROW_ISNULL(&task, task_every))
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, now);
-	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
-	alarm_count_anew(alarm);
-	ROW_SET_NULL(alarm, alarm_resume_at);
-	ROW_SET_NULL(alarm, alarm_failed_at);
-	store_update_alarm(store, alarm);
-	if (ROW_ISNULL(alarm, alarm_paused_at))
-		notes_add(now, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
-	return true;
+	return change_schedule(store, alarm, now);
 }
 
 /*

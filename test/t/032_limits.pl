@@ -88,26 +88,6 @@ sub task
 		FROM taskshed.tasks WHERE task_id = '$task_id'});
 }
 
-# The runs of a task: their status and attempt.
-sub runs
-{
-	my ($task_id) = @_;
-	return query(
-		qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id)
-		FROM taskshed.runs WHERE task_id = '$task_id'});
-}
-
-sub await_state
-{
-	my ($task_id, $state) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT state = '$state' FROM taskshed.tasks WHERE task_id = '$task_id'",
-		"task $task_id is $state");
-}
-
 sub effects
 {
 	my ($what) = @_;
@@ -119,10 +99,10 @@ sub effects
 #
 app(q{add_task('take', kwargs => '{"what": "long", "seconds": 600}', task_id => 'long', timeout => '0.3 s')}
 );
-await_state('long', 'failed');
+await_state($node, 'long', 'failed');
 is(task('long'), 'failed|1|1|timeout|57014', 'a run is ended by its timeout');
-is(runs('long'), 'timeout 1',                'and recorded as that');
-is(effects('long'), '0',                     'with no effect');
+is(runs_of($node, 'long'), 'timeout 1',      'and recorded as that');
+is(effects('long'),        '0',              'with no effect');
 like(
 	query(
 		q{SELECT extract(epoch FROM finished_at - started_at), message FROM taskshed.runs WHERE task_id = 'long'}
@@ -139,12 +119,13 @@ cmp_ok(
 app(q{add_task('take', kwargs => '{"what": "in time", "seconds": 0.01}', task_id => 'in time', timeout => '10 min')}
 );
 await_no_task($node, 'in time');
-is(runs('in time'), 'succeeded 1', 'a run that keeps its limit succeeds');
+is(runs_of($node, 'in time'),
+	'succeeded 1', 'a run that keeps its limit succeeds');
 
 app(q{add_task('take', kwargs => '{"what": "again", "seconds": 600}', task_id => 'again', timeout => '50 ms',
 	max_attempts => 3, retry_delay => '10 ms')});
-await_state('again', 'failed');
-is( runs('again'),
+await_state($node, 'again', 'failed');
+is( runs_of($node, 'again'),
 	'timeout 1, timeout 2, timeout 3',
 	'a timeout uses an attempt');
 
@@ -154,10 +135,11 @@ app(q{add_task('take', kwargs => '{"what": "default", "seconds": 600}', task_id 
 );
 app(q{add_task('take', kwargs => '{"what": "own", "seconds": 0.5}', task_id => 'own', timeout => '0')}
 );
-await_state('default', 'failed');
-is(runs('default'), 'timeout 1', 'taskshed.timeout is the default');
+await_state($node, 'default', 'failed');
+is(runs_of($node, 'default'), 'timeout 1', 'taskshed.timeout is the default');
 await_no_task($node, 'own');
-is(runs('own'), 'succeeded 1', 'timeout => 0 means none, in spite of it');
+is(runs_of($node, 'own'),
+	'succeeded 1', 'timeout => 0 means none, in spite of it');
 set_and_reload($node, 'taskshed.timeout' => undef);
 
 # Deferred triggers are within the limit.
@@ -175,19 +157,19 @@ FOR EACH ROW EXECUTE FUNCTION sleep_at_end();
 CREATE FUNCTION defer() RETURNS void LANGUAGE sql AS 'INSERT INTO public.deferred VALUES (1)';
 });
 app(q{add_task('defer', task_id => 'deferred', timeout => '0.1 s')});
-await_state('deferred', 'failed');
-is(runs('deferred'), 'timeout 1', 'so are deferred triggers');
+await_state($node, 'deferred', 'failed');
+is(runs_of($node, 'deferred'), 'timeout 1', 'so are deferred triggers');
 
 # One that swallows the cancel has its worker terminated.
 app(q{add_task('take', kwargs => '{"what": "stubborn", "seconds": 600, "stubborn": true}', task_id => 'stubborn', timeout => '0.2 s')}
 );
 app(q{add_task('beat', task_id => 'beside', every => '50 ms', catch_up => 'all')}
 );
-await_state('stubborn', 'failed');
+await_state($node, 'stubborn', 'failed');
 is(task('stubborn'), 'failed|1|1|timeout|57014',
 	'a callback that swallows the cancel is ended, too');
-is(runs('stubborn'),    'timeout 1', 'and recorded as timed out');
-is(effects('stubborn'), '0',         'with no effect');
+is(runs_of($node, 'stubborn'), 'timeout 1', 'and recorded as timed out');
+is(effects('stubborn'),        '0',         'with no effect');
 diag(
 	'it was ended after '
 	  . query(
@@ -206,29 +188,29 @@ app(q{remove_task('beside')});
 #
 app(q{add_task('take', kwargs => '{"what": "once", "seconds": 600}', task_id => 'once', max_attempts => 5)}
 );
-await_state('once', 'running');
+await_state($node, 'once', 'running');
 is(app(q{cancel_task('once')}), 't', 'cancel_task says that it has');
-await_state('once', 'failed');
+await_state($node, 'once', 'failed');
 is(task('once'), 'failed|1|1|cancelled|57014',
 	'a cancelled one-off task has failed');
 is(app(q{cancel_task('once')}),   'f', 'nothing is running any more');
 is(app(q{cancel_task('nobody')}), 'f', 'nor is an unknown task');
 is(app(q{retry_task('once')}),    't', 'it can be retried');
-await_state('once', 'running');
+await_state($node, 'once', 'running');
 is(app(q{pause_task('once')}),  't', 'paused while it is running');
 is(app(q{cancel_task('once')}), 't', 'and cancelled');
-await_state('once', 'failed');
-is( runs('once'),
+await_state($node, 'once', 'failed');
+is( runs_of($node, 'once'),
 	'cancelled 1, cancelled 1',
 	'attempts left are not used after a cancel');
 is(effects('once'), '0', 'nor is there an effect');
 
 app(q{add_task('take', '2020-01-01', '{"what": "daily", "seconds": 600}', every => '1 day', task_id => 'daily', max_attempts => 5)}
 );
-await_state('daily', 'running');
+await_state($node, 'daily', 'running');
 is(app(q{cancel_tasks(ARRAY['daily', 'once', 'daily'])}),
 	'1', 'cancel_tasks counts what was running');
-await_state('daily', 'scheduled');
+await_state($node, 'daily', 'scheduled');
 is( task('daily'),
 	'scheduled|0|1|cancelled|57014',
 	'a cancelled recurring task goes on');
@@ -242,7 +224,7 @@ is( query(
 # A stubborn one is cancelled as often as one likes; other roles can't.
 app(q{add_task('take', kwargs => '{"what": "mine", "seconds": 600}', task_id => 'mine')}
 );
-await_state('mine', 'running');
+await_state($node, 'mine', 'running');
 query('CREATE ROLE other LOGIN');
 my ($rc, $out, $err) = $node->psql('postgres',
 	q{SET ROLE other; SELECT taskshed.cancel_task('mine', 'app')});
@@ -255,7 +237,7 @@ is(query(q{SET ROLE other; SELECT taskshed.cancel_task('mine')}),
 is(task('mine'), 'running|0|0||', 'it is running');
 is(query(q{SELECT taskshed.cancel_task('mine', 'app')}),
 	't', 'a superuser can');
-await_state('mine', 'failed');
+await_state($node, 'mine', 'failed');
 
 # Cancels raced against runs that end: who is told that a run was stopped is
 # told the truth or was just too late, and no other run is ever hit.
@@ -355,7 +337,7 @@ set_and_reload($node, 'taskshed.max_workers' => undef);
 app(q{add_task('stumble', kwargs => '{"failures": 2}', task_id => 'third time', max_attempts => 3, retry_delay => '0.2 s', retry_backoff => 3)}
 );
 await_no_task($node, 'third time');
-is( runs('third time'),
+is( runs_of($node, 'third time'),
 	'failed 1, failed 2, succeeded 3',
 	'a task is tried again');
 is( query(
@@ -380,8 +362,8 @@ is( query(
 
 app(q{add_task('stumble', kwargs => '{"failures": 9}', task_id => 'capped', max_attempts => 6, retry_delay => '20 ms',
 	retry_backoff => 1000, retry_max_delay => '40 ms')});
-await_state('capped', 'failed');
-is( runs('capped'),
+await_state($node, 'capped', 'failed');
+is( runs_of($node, 'capped'),
 	'failed 1, failed 2, failed 3, failed 4, failed 5, failed 6',
 	'retry_max_delay is a limit for the delay');
 is(task('capped'), 'failed|6|1|failed|P0001',
@@ -392,13 +374,17 @@ is( query(q{SELECT last_error FROM taskshed.tasks WHERE task_id = 'capped'}),
 
 app(q{add_task('stumble', kwargs => '{"failures": 1}', task_id => 'only one')}
 );
-await_state('only one', 'failed');
-is(runs('only one'), 'failed 1', 'a task has one attempt by default');
+await_state($node, 'only one', 'failed');
+is(runs_of($node, 'only one'),
+	'failed 1', 'a task has one attempt by default');
 
 app(q{add_task('stumble', kwargs => '{"failures": 12}', task_id => 'no limit', max_attempts => 0, retry_delay => '5 ms', retry_backoff => 1)}
 );
 await_no_task($node, 'no limit');
-like(runs('no limit'), qr/failed 12, succeeded 13$/, '0 attempts: no limit');
+like(
+	runs_of($node, 'no limit'),
+	qr/failed 12, succeeded 13$/,
+	'0 attempts: no limit');
 
 # Attempts of a recurring task end before its next time, and do not move it.
 app(q{add_task('stumble', '2020-01-01', '{"failures": 2}', every => '1 day', task_id => 'recovers',
@@ -407,7 +393,7 @@ await(
 	$node,
 	q{SELECT last_status = 'succeeded' FROM taskshed.tasks WHERE task_id = 'recovers'},
 	'a recurring task recovers');
-is( runs('recovers'),
+is( runs_of($node, 'recovers'),
 	'failed 1, failed 2, succeeded 3',
 	'a recurring task is tried again, too');
 is( query(
@@ -477,8 +463,8 @@ is( query(
 query('ALTER SEQUENCE tries RESTART');
 app(q{add_task('conflict', kwargs => '{"times": 1000}', task_id => 'conflict')}
 );
-await_state('conflict', 'failed');
-is(runs('conflict'), 'succeeded 1, failed 1', 'but not for ever');
+await_state($node, 'conflict', 'failed');
+is(runs_of($node, 'conflict'), 'succeeded 1, failed 1', 'but not for ever');
 cmp_ok(query(q{SELECT last_value FROM tries}), '<=', 20, 'only a few times');
 
 #
@@ -490,8 +476,8 @@ await_no_task($node, 'five');
 is(effects('five'), '5', 'max_runs is the number of runs');
 app(q{add_task('stumble', clock_timestamp(), '{"failures": 1}', every => '100 ms', task_id => 'five failures', max_runs => 5)}
 );
-await_state('five failures', 'failed');
-is( runs('five failures'),
+await_state($node, 'five failures', 'failed');
+is( runs_of($node, 'five failures'),
 	'failed 1, failed 1, failed 1, failed 1, failed 1',
 	'if the last one fails the task has failed');
 
@@ -507,23 +493,27 @@ is( query(
 	'no run after until');
 app(q{add_task('beat', '2020-01-01', task_id => 'over', until => '2020-01-02')}
 );
-await_state('over', 'failed');
-is(runs('over'),    'missed 1', 'a one-off task after until is missed');
-is(effects('over'), '0',        'and not run');
+await_state($node, 'over', 'failed');
+is(runs_of($node, 'over'), 'missed 1',
+	'a one-off task after until is missed');
+is(effects('over'), '0',                  'and not run');
 is(task('over'),    'failed|0|0|missed|', 'and stays as failed');
 app(q{add_task('beat', '2020-01-01', every => '1 day', task_id => 'long over', until => '2020-01-05', catch_up => 'all')}
 );
 await_no_task($node, 'long over');
-like(runs('long over'), qr/^missed 1(, missed 1)*$/, 'a recurring one goes');
+like(
+	runs_of($node, 'long over'),
+	qr/^missed 1(, missed 1)*$/,
+	'a recurring one goes');
 
 app(q{add_task('beat', clock_timestamp() - interval '1 min', task_id => 'late', start_within => '10 s')}
 );
-await_state('late', 'failed');
-is(runs('late'), 'missed 1', 'too late for start_within: missed');
+await_state($node, 'late', 'failed');
+is(runs_of($node, 'late'), 'missed 1', 'too late for start_within: missed');
 app(q{add_task('beat', clock_timestamp() - interval '1 min', task_id => 'not too late', start_within => '10 min')}
 );
 await_no_task($node, 'not too late');
-is(runs('not too late'), 'succeeded 1', 'within start_within: run');
+is(runs_of($node, 'not too late'), 'succeeded 1', 'within start_within: run');
 app(q{add_task('beat', clock_timestamp() - interval '10.5 s', every => '1 s', task_id => 'some late', start_within => '5 s',
 	catch_up => 'all', max_runs => 8)});
 await(
@@ -546,7 +536,9 @@ await_no_task($node, 'some late');
 app(q{add_task('stumble', kwargs => '{"failures": 1}', task_id => 'second', max_attempts => 2, retry_delay => '1 s', start_within => '0.8 s')}
 );
 await_no_task($node, 'second');
-is(runs('second'), 'failed 1, succeeded 2', 'attempts are not missed');
+is( runs_of($node, 'second'),
+	'failed 1, succeeded 2',
+	'attempts are not missed');
 
 #
 # pause_after_failures
@@ -558,7 +550,7 @@ app(q{add_task('fail', clock_timestamp(), every => '20 ms', task_id => 'hopeless
 );
 app(q{add_task('stumble', clock_timestamp(), '{"failures": 2}', every => '10 min', task_id => 'hopeful',
 	max_attempts => 4, retry_delay => '10 ms')});
-await_state('hopeless', 'paused');
+await_state($node, 'hopeless', 'paused');
 is( query(
 		q{SELECT failures_in_row, run_count, last_status FROM taskshed.tasks WHERE task_id = 'hopeless'}
 	),
@@ -627,7 +619,7 @@ query(
 	BEGIN IF to_regclass('public.broken') IS NOT NULL THEN RAISE 'broken'; END IF; PERFORM public.note('may fail'); END $$}
 );
 app(q{add_task('may_fail', task_id => 'broken one')});
-await_state('broken one', 'failed');
+await_state($node, 'broken one', 'failed');
 query('DROP TABLE broken');
 extra_run('broken one');
 is(task('broken one'), 'failed|1|1|failed|P0001', 'a failed task stays so');
@@ -704,7 +696,7 @@ await(
 	$node,
 	q{SELECT count(*) FILTER (WHERE state = 'failed') = 3 FROM taskshed.tasks WHERE group_id = 'g'},
 	'they fail again');
-is( runs('retry 1'),
+is( runs_of($node, 'retry 1'),
 	'failed 1, failed 2, failed 1, failed 2',
 	'the attempts are counted anew');
 query('DROP TABLE broken');

@@ -129,26 +129,6 @@ sub task
 		FROM taskshed.tasks WHERE task_id = '$task_id'});
 }
 
-# The runs of a task: their status and attempt.
-sub runs
-{
-	my ($task_id) = @_;
-	return query(
-		qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id)
-		FROM taskshed.runs WHERE task_id = '$task_id'});
-}
-
-sub await_state
-{
-	my ($task_id, $state) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT state = '$state' FROM taskshed.tasks WHERE task_id = '$task_id'",
-		"task $task_id is $state");
-}
-
 sub effects
 {
 	my ($what) = @_;
@@ -224,7 +204,8 @@ my ($aside, $said) = stop_aside(
 is($said, 't', 'a run that has stepped aside can be cancelled');
 is(task($aside), 'failed|1|1|cancelled|57014',
 	'it has failed as any run that is cancelled');
-is(runs($aside), 'cancelled 1', 'it was not interrupted, nor run again');
+is(runs_of($node, $aside),
+	'cancelled 1', 'it was not interrupted, nor run again');
 my $tries = query('SELECT last_value FROM tries');
 worker_goes_on(worker_of($aside), 'its worker goes on');
 is(query('SELECT last_value FROM tries'), $tries, 'nothing calls it again');
@@ -235,7 +216,7 @@ is(query('SELECT last_value FROM tries'), $tries, 'nothing calls it again');
 	q{max_attempts => 2, retry_delay => '5 ms'},
 	q{pg_cancel_backend(worker_pid) FROM taskshed.tasks WHERE task_id LIKE 'aside session %' AND state = 'running'}
 );
-is( runs($aside),
+is( runs_of($node, $aside),
 	'failed 1, succeeded 2',
 	'pg_cancel_backend of a run that has stepped aside uses an attempt');
 is( query(
@@ -261,10 +242,10 @@ await($node, 'SELECT is_called FROM caught', 'the callback has caught that');
 await_blocked($node, 1, 5);
 is(task('think twice'),                'running|0|0||', 'it goes on');
 is(app(q{cancel_task('think twice')}), 't',             'cancelled again');
-await_state('think twice', 'failed');
-is(task('think twice'),      'failed|1|1|cancelled|57014', 'that has helped');
-is(runs('think twice'),      'cancelled 1',                'it was one run');
-is(effects('thought twice'), '0',                          'with no effect');
+await_state($node, 'think twice', 'failed');
+is(task('think twice'), 'failed|1|1|cancelled|57014', 'that has helped');
+is(runs_of($node, 'think twice'), 'cancelled 1',      'it was one run');
+is(effects('thought twice'),      '0',                'with no effect');
 $holder->query('SELECT pg_advisory_unlock(5)');
 
 #
@@ -289,8 +270,8 @@ is(app(q{cancel_task('done')}),
 is(query("SELECT pg_cancel_backend($worker)"), 't', 'its session may be');
 is($pauser->query('ROLLBACK'), '', 'the pause is rolled back');
 await_no_task($node, 'done');
-is(runs('done'),    'succeeded 1', 'the run has succeeded');
-is(effects('done'), '1',           'once');
+is(runs_of($node, 'done'), 'succeeded 1', 'the run has succeeded');
+is(effects('done'),        '1',           'once');
 worker_goes_on($worker, 'and its worker goes on');
 $pauser->quit;
 
@@ -304,7 +285,7 @@ await_blocked($node, 1);
 is(app(q{run_tasks(ARRAY['once more'])}), '1', 'asked for once more');
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'once more');
-is( runs('once more'),
+is( runs_of($node, 'once more'),
 	'succeeded 1, succeeded 1',
 	'a one-off task runs once more before it goes');
 is(effects('once more'), '2', 'with both effects');
@@ -317,7 +298,7 @@ is(app(q{run_tasks(ARRAY['last run'])}),
 	'1', 'asked for during the last run');
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'last run');
-is( runs('last run'),
+is( runs_of($node, 'last run'),
 	'succeeded 1, succeeded 1',
 	'so does a recurring one after its last run');
 
@@ -332,7 +313,7 @@ await(
 	$node,
 	q{SELECT count(*) = 2 FROM taskshed.runs WHERE task_id = 'beside' AND status = 'succeeded'},
 	'another run follows');
-await_state('beside', 'scheduled');
+await_state($node, 'beside', 'scheduled');
 is( query(
 		q{SELECT run_count, run_at = '2100-01-01', resume_at IS NULL
 		FROM taskshed.task JOIN taskshed.alarm USING (id) WHERE task_id = 'beside'}
@@ -362,7 +343,7 @@ foreach my $task_id (sort keys %again)
 	  qq{add_task('may_fail', %s, '{"what": "$task_id"}', task_id => '$task_id', start_within => '1 second'};
 
 	app(sprintf($add, $run_at) . ')');
-	await_state($task_id, 'failed');
+	await_state($node, $task_id, 'failed');
 	$again{$task_id} = sprintf($add, 'NULL') . "$again{$task_id})"
 	  if $again{$task_id} !~ /retry/;
 }
@@ -382,7 +363,7 @@ foreach my $task_id (sort keys %again)
 		qq{SELECT count(*) > 1 FROM taskshed.runs WHERE task_id = '$task_id'},
 		"$task_id: another run is over");
 	like(
-		runs($task_id),
+		runs_of($node, $task_id),
 		qr/^(failed|missed) 1, succeeded 1$/,
 		"$task_id: runs though it was to be long before");
 	is(effects($task_id), '1', "$task_id: once");
@@ -400,11 +381,11 @@ await(
 	'the first attempt is over');
 is(task('no time left'), 'failed|1|1|failed|P0001',
 	'there is no attempt after until: the task has failed');
-is(runs('no time left'), 'failed 1', 'with an error of its own');
+is(runs_of($node, 'no time left'), 'failed 1', 'with an error of its own');
 app(q{add_task('stumble', kwargs => '{"failures": 1}', task_id => 'time left', until => clock_timestamp() + '5 min',
 	max_attempts => 2, retry_delay => '5 ms')});
 await_no_task($node, 'time left');
-is( runs('time left'),
+is( runs_of($node, 'time left'),
 	'failed 1, succeeded 2',
 	'one that is due before that is made');
 
@@ -433,7 +414,7 @@ await(
 #
 app(q{add_task('stumble', clock_timestamp(), '{"failures": 100}', every => '2 s', task_id => 'hopeless',
 	max_attempts => 5, retry_delay => '5 ms', retry_backoff => 1)});
-await_state('hopeless', 'paused');
+await_state($node, 'hopeless', 'paused');
 is( query(
 		q{SELECT failures_in_row, run_count, (SELECT count(DISTINCT scheduled_at) FROM taskshed.runs r WHERE r.task_id = t.task_id)
 		FROM taskshed.tasks t WHERE task_id = 'hopeless'}),
@@ -441,7 +422,7 @@ is( query(
 	'a recurring task is paused after so many runs of which all attempts failed'
 );
 like(
-	runs('hopeless'),
+	runs_of($node, 'hopeless'),
 	qr/failed 1, failed 2, .*failed 1/,
 	'a run had several attempts');
 app(q{remove_task('hopeless')});
@@ -481,7 +462,7 @@ sub is_logged
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	app($add);
-	await_state($task_id, 'failed');
+	await_state($node, $task_id, 'failed');
 	await(
 		$node,
 		"SELECT runs_failed > $failed FROM taskshed.status",
@@ -501,13 +482,13 @@ is_logged(
 	'deaf',
 	qr/^task "deaf" of role "app" failed in public\.ignore: 57014: \S/,
 	'a worker terminated at the end of its time');
-is(runs('deaf'), 'timeout 1', 'it has timed out');
+is(runs_of($node, 'deaf'), 'timeout 1', 'it has timed out');
 is_logged(
 	q{add_task('terminate_me', task_id => 'terminate')},
 	'terminate',
 	qr/^task "terminate" of role "app" failed in public\.terminate_me: 57P01: 2 runs in a row were interrupted/,
 	'too many interruptions');
-is( runs('terminate'),
+is( runs_of($node, 'terminate'),
 	'interrupted 1, interrupted 1',
 	'they are all that has been');
 is_logged(

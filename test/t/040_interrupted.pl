@@ -66,15 +66,6 @@ sub app
 	return query("SET ROLE app; SELECT taskshed.$call");
 }
 
-# The runs of a task: their status and attempt.
-sub runs
-{
-	my ($task_id) = @_;
-	return query(
-		qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id)
-		FROM taskshed.runs WHERE task_id = '$task_id'});
-}
-
 sub effects
 {
 	my ($what) = @_;
@@ -141,7 +132,7 @@ app($collapse);
 lose_worker('collapse');
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'collapse');
-is( runs('collapse'),
+is( runs_of($node, 'collapse'),
 	'interrupted 1, succeeded 1',
 	'a run is recorded as interrupted though its task was added again');
 is(effects('collapse'), '1', 'and its task has run after that');
@@ -153,7 +144,7 @@ is(app(q{run_tasks(ARRAY['once'])}), '1', 'an extra run of a one-off task');
 lose_worker('once');
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'once');
-is( runs('once'),
+is( runs_of($node, 'once'),
 	'interrupted 1, succeeded 1, succeeded 1',
 	'the run is done again, and the extra run too');
 is(effects('once'), '2', 'that makes two');
@@ -174,7 +165,7 @@ await(
 	q{SELECT state = 'scheduled' FROM taskshed.tasks WHERE task_id = 'daily'},
 	'it waits for its next time');
 others_run('after that');
-is( runs('daily'),
+is( runs_of($node, 'daily'),
 	'interrupted 1, succeeded 1, succeeded 1',
 	'both runs of a recurring task are done');
 is( query(
@@ -196,7 +187,7 @@ await(
 	$node,
 	q{SELECT state = 'failed' FROM taskshed.tasks WHERE task_id = 'both'},
 	'the callback has failed');
-is( runs('both'),
+is( runs_of($node, 'both'),
 	'interrupted 1, interrupted 1',
 	'a callback that ends its scheduler too has failed after so many runs');
 is( query(
@@ -230,7 +221,8 @@ is( query(
 	),
 	'failed|57P01',
 	'it has failed');
-is(runs('crash beside'), 'interrupted 1, interrupted 1',
+is( runs_of($node, 'crash beside'),
+	'interrupted 1, interrupted 1',
 	'after so many runs');
 my $crashes = () = slurp_file($node->logfile, $log) =~
   /all server processes terminated; reinitializing/g;
@@ -256,7 +248,7 @@ $node->psql('postgres',
 	q{SELECT taskshed.add_task('crash', task_id => 'culprit')});
 await_through_crashes(
 	q{state = 'failed' FROM taskshed.tasks WHERE task_id = 'culprit'});
-is( runs('culprit'),
+is( runs_of($node, 'culprit'),
 	join(', ', ('interrupted 1') x 5),
 	'the culprit has failed after so many runs');
 isnt(query(q{SELECT state FROM taskshed.tasks WHERE task_id = 'innocent'}),
@@ -267,7 +259,7 @@ await(
 	q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE task_id = 'innocent' AND state <> 'failed')},
 	'the task beside it is over');
 like(
-	runs('innocent'),
+	runs_of($node, 'innocent'),
 	qr/^(interrupted 1, )+succeeded 1$/,
 	'it has succeeded at last');
 is(effects('innocent'), '1', 'once');

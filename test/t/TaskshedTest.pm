@@ -21,6 +21,8 @@ our @EXPORT = qw(
   await
   await_blocked
   await_no_task
+  await_state
+  runs_of
   lag_of_ledger
 );
 
@@ -161,6 +163,29 @@ sub await_no_task
 		$node,
 		"SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE task_id LIKE '$pattern')",
 		"no task like $pattern is left");
+}
+
+# Waits until a task is in that state.
+sub await_state
+{
+	my ($node, $task_id, $state) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		"SELECT state = '$state' FROM taskshed.tasks WHERE task_id = '$task_id'",
+		"task $task_id is $state");
+}
+
+# The runs of a task: their status and attempt.
+sub runs_of
+{
+	my ($node, $task_id) = @_;
+
+	return $node->safe_psql(
+		'postgres', qq{
+		SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id)
+		FROM taskshed.runs WHERE task_id = '$task_id'});
 }
 
 # The lag of the runs in the ledger, as "p50 ..., p99 ..., max ... ms".
