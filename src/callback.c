@@ -17,8 +17,8 @@
  * nearest to the JSON value, so there the kinds of the values belong to the
  * cache's key as well.
  *
- * The call is SELECT schema.name(a => $1, ...), or CALL for a procedure.  How
- * it is made is call.c's business.
+ * The call is SELECT name(a => $1, ...), or CALL for a procedure.  How it is
+ * made is call.c's business.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -447,7 +447,13 @@ callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole
 	return ++callback->nparams;
 }
 
-/* Writes the call, in the order of the declared arguments: VARIADIC is last. */
+/*
+ * Writes the call, in the order of the declared arguments: VARIADIC is last.
+ *
+ * It has the name that the callback was looked up by, not the one it turned
+ * out to have: then what somebody renames meanwhile is not there, as it would
+ * not be for any other statement.
+ */
 static void
 callback_write_call(Callback *callback)
 {
@@ -471,7 +477,7 @@ callback_write_call(Callback *callback)
 
 	initStringInfo(&query);
 	appendStringInfo(&query, "%s %s(", callback->kind == CALLBACK_FUNCTION ? "SELECT" : "CALL",
-					 callback->qualified);
+					 NameListToQuotedString(resolve_name(callback->name)));
 	callback->params = palloc0((n + 1) * sizeof(CallbackParameter));
 	for (int i = 0; i < n; i++)
 	{
@@ -553,9 +559,10 @@ callback_analyzed_funcid(const Query *query)
 
 /*
  * Prepares the call.  That finds what remains to be found wrong with it, as
- * with polymorphic types that do not go together.
+ * with polymorphic types that do not go together.  False if it would not call
+ * what was found before, which has to be looked for again then.
  */
-static void
+static bool
 callback_plan(Callback *callback)
 {
 	RawStmt    *parsed = linitial_node(RawStmt, pg_parse_query(callback->query));
@@ -580,30 +587,43 @@ callback_plan(Callback *callback)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		int			sqlstate = geterrcode();
 
-		MemoryContextSwitchTo(old);
-		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_AMBIGUOUS_FUNCTION &&
-			(!callback->polymorphic || (error->sqlerrcode != ERRCODE_UNDEFINED_FUNCTION &&
-										error->sqlerrcode != ERRCODE_DATATYPE_MISMATCH)))
+		if (sqlstate != ERRCODE_AMBIGUOUS_FUNCTION &&
+			sqlstate != ERRCODE_UNDEFINED_FUNCTION &&
+			sqlstate != ERRCODE_UNDEFINED_SCHEMA &&
+			(sqlstate != ERRCODE_DATATYPE_MISMATCH || !callback->polymorphic))
 			PG_RE_THROW();
+		MemoryContextSwitchTo(old);
 		FlushErrorState();
 		error_context_stack = context.previous;
-		if (error->sqlerrcode == ERRCODE_AMBIGUOUS_FUNCTION)
+		if (sqlstate == ERRCODE_AMBIGUOUS_FUNCTION)
 			resolve_report_ambiguous(resolve_name(callback->name));
-		callback_report_types(callback);
+		if (sqlstate != ERRCODE_UNDEFINED_SCHEMA && callback->polymorphic)
+			callback_report_types(callback);
+		/* it has gone since it was found */
+		resolve_report_unknown(resolve_name(callback->name));
 	}
 	PG_END_TRY();
 	error_context_stack = context.previous;
 
-	/* the parser chooses by types, and polymorphic ones are a guess of ours */
 	if (callback_analyzed_funcid(linitial_node(Query, queries)) != callback->funcid)
+	{
+		/* another has come to that name since it was found */
+		if (callback->generation != generation)
+			return false;
+
+		/*
+		 * the parser chooses by types, and polymorphic ones are a guess of
+		 * ours
+		 */
 		resolve_report_ambiguous(resolve_name(callback->name));
+	}
 	CompleteCachedPlan(plan, queries, NULL, types, callback->nparams, NULL, NULL,
 					   CURSOR_OPT_GENERIC_PLAN, false);
 	SaveCachedPlan(plan);
 	callback->plan = plan;
+	return true;
 }
 
 static bool
@@ -614,12 +634,20 @@ callback_is_execute(Oid funcid)
 		get_func_namespace(funcid) == get_namespace_oid("taskshed", true);
 }
 
-/* Fills in what is kept of a callback. */
-static void
+/*
+ * Fills in what is kept of a callback, with what is known of the catalogs from
+ * the start: what changes meanwhile makes it stale.  False if that kept the
+ * parser from finding the same function.
+ */
+static bool
 callback_build(Callback *callback)
 {
 	MemoryContext old = CurrentMemoryContext;
 
+	callback->generation = generation;
+	callback->row_generation = row_generation;
+	callback->polymorphic = callback->has_row_type = callback->needs_settings = false;
+	callback->nparams = 0;
 	callback->funcid = resolve_callback(callback->name, callback->keys, callback->nkeys);
 	callback->kind = callback_is_execute(callback->funcid) ? CALLBACK_EXECUTE :
 		get_func_prokind(callback->funcid) == PROKIND_PROCEDURE ? CALLBACK_PROCEDURE :
@@ -631,7 +659,7 @@ callback_build(Callback *callback)
 	callback->is_constant = (callback->kind == CALLBACK_FUNCTION && callback->nparams == 0 &&
 							 func_volatile(callback->funcid) == PROVOLATILE_IMMUTABLE);
 	MemoryContextSwitchTo(old);
-	callback_plan(callback);
+	return callback_plan(callback);
 }
 
 static bool
@@ -714,11 +742,9 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	for (int i = 0; i < nkeys; i++)
 		callback->keys[i] = pstrdup(keys[i]);
 	callback->kinds = pstrdup(kinds);
-	/* taken before looking: what changes meanwhile makes it stale */
-	callback->generation = generation;
-	callback->row_generation = row_generation;
 	MemoryContextSwitchTo(old);
-	callback_build(callback);
+	while (!callback_build(callback))
+		CHECK_FOR_INTERRUPTS();
 
 	entry = hash_search(callbacks, &hash, HASH_ENTER, &found);
 	if (found)

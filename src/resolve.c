@@ -489,7 +489,7 @@ resolve_report_arguments(Oid funcid, char **keys, int nkeys)
 }
 
 /* Says that there is no function of a name: 42883. */
-pg_noreturn static void
+pg_noreturn void
 resolve_report_unknown(List *names)
 {
 	char	   *schema;

@@ -481,6 +481,7 @@ extern char *resolve_qualified_name(Oid funcid);
 extern char *resolve_signature(Oid funcid);
 extern int	resolve_arguments(Oid funcid, CallbackArgument **arguments);
 extern bool resolve_takes_whole(Oid funcid);
+pg_noreturn extern void resolve_report_unknown(List *names);
 pg_noreturn extern void resolve_report_ambiguous(List *names);
 extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 extern char *resolve_target(const char *name);

@@ -27,7 +27,7 @@ sub tasks
 	);
 }
 
-sub fail
+sub fail_tasks
 {
 	my ($task_ids) = @_;
 
@@ -53,7 +53,7 @@ sub age
 	return;
 }
 
-fail("unnest('{changed,new,old,retried}'::text[])");
+fail_tasks("unnest('{changed,new,old,retried}'::text[])");
 age($_,    '70 min') foreach qw(changed old retried);
 age('new', '50 min');
 $node->safe_psql('postgres',
@@ -94,7 +94,7 @@ await(
 
 # Many go in several steps.
 set_and_reload($node, 'taskshed.failed_retention' => '-1');
-fail('generate_series(1, 2500)');
+fail_tasks('generate_series(1, 2500)');
 set_and_reload($node, 'taskshed.failed_retention' => '0');
 await(
 	$node,
@@ -113,7 +113,7 @@ is( $node->safe_psql(
 
 # The log
 set_and_reload($node, 'taskshed.failed_retention' => '-1');
-fail('generate_series(1, 10001)');
+fail_tasks('generate_series(1, 10001)');
 my $mention = qr/LOG:  database has 10001 failed tasks/;
 $node->wait_for_log($mention);
 like(
