@@ -571,6 +571,15 @@ lookahead_take_back(LookaheadTask *task)
 		lookahead_look_later(task->id, DT_NOBEGIN);
 }
 
+/* A waiting task may not be as it was read: it is looked up in the table again. */
+void
+lookahead_look_again(LookaheadTask *task)
+{
+	Assert(task->slot < 0);
+	lookahead_look_later(task->id, DT_NOBEGIN);
+	lookahead_forget(task);
+}
+
 /* A task that an earlier scheduler has handed out. */
 void
 lookahead_adopt(int64 id, Oid role, int slot)

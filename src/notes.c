@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/resowner.h"
 
 #include "taskshed.h"
 
@@ -36,6 +37,7 @@ static struct
 	TimestampTz reread_from;	/* DT_NOEND unless there were more */
 	bool		pending;		/* anything at all to be told */
 	TsDatabase *db;				/* reserved at PRE_COMMIT */
+	bool		roles;			/* roles may have changed */
 }			mine =
 
 {
@@ -122,11 +124,27 @@ notes_xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/*
+ * Others can learn of a changed role only when the server has told everybody
+ * that their caches are out of date, which comes after the callbacks of a
+ * commit and before the locks are released.
+ */
+static void
+notes_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (!mine.roles || !is_top_level || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	mine.roles = false;
+	if (is_commit)
+		shared_tell_role_change();
+}
+
 /* Once a process, and only with shared memory. */
 void
 notes_init(void)
 {
 	RegisterXactCallback(notes_xact_callback, NULL);
+	RegisterResourceReleaseCallback(notes_release_callback, NULL);
 }
 
 /* An alarm was written that is to go off at run_at. */
@@ -159,6 +177,13 @@ notes_reread(void)
 {
 	mine.pending = true;
 	mine.reread_from = DT_NOBEGIN;
+}
+
+/* What is known of roles may be out of date, in all databases. */
+void
+notes_roles_changed(void)
+{
+	mine.roles = true;
 }
 
 /* The database is to have a scheduler, whatever is in its queue. */

@@ -304,6 +304,16 @@ outcome_fail(Store *store, AlarmRow *alarm, TsReport *report)
 	report->fate = TS_FATE_GONE;
 }
 
+/* The task stays as failed, and with it a run beside its schedule. */
+static void
+outcome_give_up(Store *store, AlarmRow *alarm, TsReport *report)
+{
+	if (!ROW_ISNULL(alarm, alarm_resume_at))
+		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
+	ROW_SET_NULL(alarm, alarm_resume_at);
+	outcome_fail(store, alarm, report);
+}
+
 /*
  * The task waits for another time, or attempt; after that if it has been
  * asked for a run beside its schedule meanwhile.
@@ -424,10 +434,7 @@ outcome_interrupted(Store *store, const RunStart *start, AlarmRow *alarm, TsRepo
 	outcome_tell_failure(start, &error);
 	outcome_set_status(alarm, "interrupted", unpack_sql_state(error.sqlerrcode), error.message);
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
-	if (!ROW_ISNULL(alarm, alarm_resume_at))
-		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
-	ROW_SET_NULL(alarm, alarm_resume_at);
-	outcome_fail(store, alarm, report);
+	outcome_give_up(store, alarm, report);
 	return false;
 }
 
@@ -664,6 +671,41 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 		return false;
 	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
 	store_update_alarm(store, &alarm);
+	return true;
+}
+
+/*
+ * A task is due whose owner does not exist: it has failed.  Returns whether
+ * that is so; not if somebody is changing it just now.
+ */
+bool
+outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
+{
+	AlarmRow	alarm;
+	TaskRow		task;
+	RunStart	start;
+	TsReport	report;
+	ErrorData	error = {0};
+	TM_Result	result = store_lock_alarm(store, id, &alarm, LockWaitSkip);
+
+	if (result == TM_WouldBlock)
+		return false;
+	if (result != TM_Ok || !store_get_task(store, id, &task) || !outcome_is_queued(&alarm) ||
+		ROW_GET(ObjectId, &alarm, alarm_owner) != owner ||
+		ROW_GET(TimestampTz, &alarm, alarm_run_at) > GetCurrentTimestamp())
+		return true;
+
+	outcome_start(&start, &task, &alarm, GetCurrentTimestamp());
+	start.worker_pid = 0;
+	error.sqlerrcode = ERRCODE_UNDEFINED_OBJECT;
+	error.message = psprintf("%s any more; it was called \"%s\"", reason,
+							 NameStr(*ROW_GET(Name, &task, task_owner_name)));
+	error.hint = "taskshed.set_owner() gives its tasks to another role.";
+	history_record(&start, "failed", NULL, &error);
+	outcome_tell_failure(&start, &error);
+	outcome_set_status(&alarm, "failed", unpack_sql_state(error.sqlerrcode), error.message);
+	outcome_end(&alarm);
+	outcome_give_up(store, &alarm, &report);
 	return true;
 }
 

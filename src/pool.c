@@ -16,8 +16,9 @@
  * its run first.  Its place goes to the role that has fewest workers, and of
  * several to the one that has not been given one for longest.
  *
- * A role whose worker fails to start, since the role may not log in, say, is
- * left alone for a while, longer each time; other roles are not affected.
+ * A role whose tasks must not run gets no worker.  One whose worker fails to
+ * start for any other reason is left alone for a while, longer each time.
+ * Other roles are not affected.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -90,6 +91,7 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 
 		queue->failed_starts++;
 		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
+		queue->checked = false;
 	}
 	lookahead_lost_worker(slot, running_id, lost);
 	mine->known = false;
@@ -468,7 +470,7 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	if (nworkers >= ts_max_workers)
 		return pool_make_room(queue, now);
 
-	worker = shared_ask_worker(database, queue->role);
+	worker = shared_ask_worker(database, queue->role, queue->is_superuser);
 	if (worker == NULL)
 	{
 		unheard = true;
@@ -487,6 +489,13 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	queue->nworkers++;
 	queue->nstarting++;
 	return DT_NOEND;
+}
+
+/* Has a role as many workers as it may? */
+static bool
+pool_is_at_limit(const RoleQueue *queue)
+{
+	return ts_max_workers_per_role > 0 && queue->nworkers >= ts_max_workers_per_role;
 }
 
 /* Takes back the wish for a worker that has not been started. */
@@ -517,10 +526,12 @@ pool_withdraw(int slot)
 static void
 pool_tell_failing(Oid database, const RoleQueue *failing)
 {
-	static char told[128] = "";
-	char		message[128] = "";
+	static char told[256] = "";
+	char		message[256] = "";
 
-	if (failing != NULL)
+	if (failing != NULL && failing->reason != NULL)
+		strlcpy(message, failing->reason, sizeof(message));
+	else if (failing != NULL)
 		snprintf(message, sizeof(message),
 				 "workers of the role with OID %u do not start; see the server log", failing->role);
 	if (strcmp(message, told) != 0)
@@ -570,6 +581,12 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 		if (pool[i].known && !pool[i].retire)
 			pool_retire(i);
 	}
+	for (int i = 0; ts_max_workers_per_role > 0 && i < ts_shared->nworkers; i++)
+	{
+		if (pool[i].known && !pool[i].retire &&
+			pool[i].queue->nworkers > ts_max_workers_per_role)
+			pool_retire(i);
+	}
 
 	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
 	{
@@ -591,10 +608,18 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 		if (task == NULL)
 			continue;
 
-		if (task->key.run_at <= now)
+		*backlog = *backlog || task->key.run_at <= now;
+		if (queue->state != ROLE_OK)
 		{
-			*backlog = true;
-			wanting[nwanting++] = queue;
+			if (task->key.run_at <= now)
+				failing = queue;
+			else if (queue->state == ROLE_GONE)
+				wake = Min(wake, task->key.run_at);
+		}
+		else if (task->key.run_at <= now)
+		{
+			if (!pool_is_at_limit(queue))
+				wanting[nwanting++] = queue;
 		}
 		else if (queue->nworkers == 0 && task->key.run_at - START_AHEAD <= now)
 		{

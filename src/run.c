@@ -166,6 +166,32 @@ run_announce(const Run *run)
 }
 
 /*
+ * Is this process still what the role can be?  If anything about roles has
+ * changed since that was last asked, it may not be allowed to connect any
+ * more, or be more or less than it was: then the process is to leave.
+ */
+static bool
+run_role_fits(void)
+{
+	static uint64 checked = 0;
+	uint64		generation = roles_generation();
+	bool		is_superuser;
+
+	if (checked == generation)
+		return true;
+	if (roles_check(GetSessionUserId(), &is_superuser) != ROLE_OK ||
+		is_superuser != ts_my_worker->is_superuser)
+	{
+		SpinLockAcquire(&ts_my_worker->mutex);
+		ts_my_worker->retire = true;
+		SpinLockRelease(&ts_my_worker->mutex);
+		return false;
+	}
+	checked = generation;
+	return true;
+}
+
+/*
  * Reads the task's rows.  Returns false if it is not to run now, with the
  * report filled in.
  */
@@ -183,6 +209,12 @@ run_read(Run *run)
 	run->report->fate = TS_FATE_GONE;
 	if (store == NULL)
 		return false;			/* the extension has been dropped */
+	if (!run_role_fits())
+	{
+		run->report->fate = TS_FATE_LOOK;
+		store_close(store, AccessShareLock);
+		return false;
+	}
 	there = store_get_alarm(store, run->id, &alarm) && store_get_task(store, run->id, &task);
 	store_close(store, AccessShareLock);
 	if (!there || !outcome_is_queued(&alarm))

@@ -212,6 +212,34 @@ scheduler_write_losses(void)
 	return again ? GetCurrentTimestamp() + LOSSES_INTERVAL : DT_NOEND;
 }
 
+/* Keeps roles out whose tasks must not run.  Returns when to look again. */
+static TimestampTz
+scheduler_admit(Oid database)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile TimestampTz again = DT_NOEND;
+
+	if (!admission_is_needed())
+		return DT_NOEND;
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetLatestSnapshot());
+		if (admission_check(database))
+			again = DT_NOBEGIN;
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		scheduler_do_without(context, "could not record failed tasks");
+		again = GetCurrentTimestamp() + LOSSES_INTERVAL;
+	}
+	PG_END_TRY();
+	return again;
+}
+
 /*
  * Reports a run that has ignored the end of its time, a cancel and a
  * termination, once.  It is left alone: ending it by force would restart the
@@ -543,6 +571,7 @@ ts_scheduler_main(Datum main_arg)
 	{
 		TimestampTz now;
 		TimestampTz losses_again;
+		TimestampTz admit_again;
 		int64		stuck_id;
 		int			stuck_pid;
 		bool		backlog = false;
@@ -562,11 +591,12 @@ ts_scheduler_main(Datum main_arg)
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
+		admit_again = scheduler_admit(database);
 		more_failed = scheduler_expire_failed();
 		scheduler_maintain_history();
 		now = GetCurrentTimestamp();
 		wake = ts_enabled ? pool_dispatch(database, now, &backlog) : DT_NOEND;
-		wake = Min(wake, losses_again);
+		wake = Min(wake, Min(losses_again, admit_again));
 		well_started = true;
 		if (!more_failed && !lookahead_wants_reading() && scheduler_publish(now, backlog, wake))
 			scheduler_sleep(wake);

@@ -82,6 +82,7 @@ shared_startup(void)
 	{
 		memset(ts_shared, 0, shared_size());
 		ts_shared->lock = &GetNamedLWLockTranche("taskshed")->lock;
+		pg_atomic_init_u32(&ts_shared->role_changes, 0);
 		ts_shared->nworkers = max_worker_processes;
 		ts_shared->suspects = (Suspect *)
 			((char *) ts_shared + MAXALIGN(offsetof(TsShared, workers) +
@@ -301,6 +302,15 @@ shared_wake_scheduler(TsDatabase *db)
 		SetLatch(&scheduler->procLatch);
 }
 
+/* Has all schedulers look up what they know of roles. */
+void
+shared_tell_role_change(void)
+{
+	pg_atomic_fetch_add_u32(&ts_shared->role_changes, 1);
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+		shared_wake_scheduler(&ts_shared->databases[i]);
+}
+
 /*
  * May a database have one more slot?  There are more of them than processes
  * that we can have, but wishes for workers take some, too.  The last are for
@@ -345,7 +355,7 @@ shared_may_ask(Oid database)
  * others, and this one when it has seen it.
  */
 TsWorker *
-shared_ask_worker(Oid database, Oid role)
+shared_ask_worker(Oid database, Oid role, bool is_superuser)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TsWorker   *found = NULL;
@@ -369,6 +379,7 @@ shared_ask_worker(Oid database, Oid role)
 			worker->generation++;
 			worker->database = database;
 			worker->role = role;
+			worker->is_superuser = is_superuser;
 			worker->proc = NULL;
 			worker->pid = 0;
 			worker->retire = false;

@@ -146,8 +146,11 @@ spec_check_selector(bool no_task_ids, bool no_group_id)
 				 errmsg("task_ids and group_id cannot both be given")));
 }
 
-/* Refuses to schedule for a role as which no worker can connect: 55000. */
-static void
+/*
+ * Refuses to schedule for a role as which no worker can connect, 55000, or
+ * none may: 42501.
+ */
+void
 spec_check_login(Oid owner)
 {
 	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(owner));
@@ -167,6 +170,12 @@ spec_check_login(Oid owner)
 						GetUserNameFromId(owner, false)),
 				 errhint("ALTER ROLE %s LOGIN lets its tasks run (it needs no password), or schedule as another role with owner.",
 						 quote_identifier(GetUserNameFromId(owner, false)))));
+	if (!ts_allow_superuser_tasks && superuser_arg(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("tasks cannot run as role \"%s\", which is a superuser",
+						GetUserNameFromId(owner, false)),
+				 errhint("taskshed.allow_superuser_tasks is off. Schedule as another role with owner.")));
 }
 
 /* Checks the length of a task_id or group_id: 22023 empty, 22001 too long. */

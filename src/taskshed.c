@@ -45,6 +45,8 @@ int			ts_history_max_text = 1024;
 int			ts_pause_after_failures = 0;
 int			ts_timeout = 0;
 int			ts_max_interruptions = 5;
+int			ts_max_workers_per_role = 0;
+bool		ts_allow_superuser_tasks = true;
 
 static object_access_hook_type prev_object_access_hook = NULL;
 
@@ -86,6 +88,16 @@ define_settings(void)
 							"The launcher and the schedulers are not counted. All of them take slots of max_worker_processes.",
 							&ts_max_workers, 4, 1, MAX_WORKERS,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.max_workers_per_role",
+							"Sets the maximum number of worker processes of a role in each database.",
+							"0 means no other limit than taskshed.max_workers.",
+							&ts_max_workers_per_role, 0, 0, MAX_WORKERS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("taskshed.allow_superuser_tasks",
+							 "Allows tasks that run as a superuser.",
+							 "When off, none can be scheduled, and those that there are wait.",
+							 &ts_allow_superuser_tasks, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("taskshed.worker_idle_timeout",
 							"Sets how long a worker waits for its next task before it exits.",
 							NULL,
@@ -176,6 +188,7 @@ _PG_init(void)
 	object_access_hook = object_access;
 	shared_init();
 	notes_init();
+	roles_init();
 	store_init();
 	callback_init();
 	history_init();

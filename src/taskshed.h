@@ -9,6 +9,7 @@
  *		shared.c		shared memory: databases and worker slots
  *		suspects.c		what was running when the server died
  *		notes.c			what a transaction scheduled, told at its commit
+ *		roles.c			whether tasks of a role may run
  *		store.c			the tables task and alarm, by direct access
  *		queue.c			reading alarms in the order they are due
  *		recurrence.c	the grid of times of a recurring task
@@ -26,6 +27,7 @@
  *		run.c			one run of a task, in a transaction
  *		worker.c		the process that runs the tasks of a role
  *		lookahead.c		the scheduler's memory of what is due next
+ *		admission.c		keeping roles out whose tasks must not run
  *		pool.c			the scheduler's workers
  *		scheduler.c		the process that hands due tasks out
  *		places.c		which database gets what room there is for processes
@@ -75,6 +77,8 @@ extern int	ts_history_max_text;	/* bytes */
 extern int	ts_pause_after_failures;
 extern int	ts_timeout;			/* ms; 0: none */
 extern int	ts_max_interruptions;
+extern int	ts_max_workers_per_role;	/* 0: no limit */
+extern bool ts_allow_superuser_tasks;
 
 extern void ts_require_preload(void);
 
@@ -201,6 +205,7 @@ typedef struct TsWorker
 	TimestampTz since;			/* when it was asked for, then when started */
 	Oid			database;
 	Oid			role;
+	bool		is_superuser;	/* as what it connects */
 	PGPROC	   *proc;			/* NULL before it has attached */
 	int			pid;
 	bool		retire;			/* is to leave after its current run */
@@ -250,6 +255,7 @@ typedef struct TsShared
 	LWLock	   *lock;			/* allocation of databases[] */
 	slock_t		mutex;			/* protects launcher and the suspects */
 	PGPROC	   *launcher;
+	pg_atomic_uint32 role_changes;	/* commits that may concern roles_check */
 	int			nworkers;		/* worker slots */
 	int			nsuspects;
 	Suspect    *suspects;		/* room for one for each worker slot */
@@ -267,7 +273,8 @@ extern void shared_free_idle_databases(void);
 extern void shared_want_scheduler(TsDatabase *db);
 extern void shared_wake_launcher(void);
 extern void shared_wake_scheduler(TsDatabase *db);
-extern TsWorker *shared_ask_worker(Oid database, Oid role);
+extern void shared_tell_role_change(void);
+extern TsWorker *shared_ask_worker(Oid database, Oid role, bool is_superuser);
 extern void shared_set_unheard(TsDatabase *db, bool unheard);
 extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
@@ -291,6 +298,25 @@ extern void notes_add(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
 extern void notes_reread(void);
+extern void notes_roles_changed(void);
+
+/* ------------------------------------------------------------------------
+ * roles.c
+ */
+typedef enum RoleState
+{
+	ROLE_OK,
+	ROLE_GONE,					/* it does not exist */
+	ROLE_NOLOGIN,				/* nobody can connect as it */
+	ROLE_NOCONNECT,				/* or not to this database */
+	ROLE_SUPERUSER				/* whose tasks are not allowed */
+} RoleState;
+
+extern void roles_init(void);
+extern void roles_watch(void);
+extern uint64 roles_generation(void);
+extern RoleState roles_check(Oid role, bool *is_superuser);
+extern char *roles_reason(Oid role, RoleState state);
 
 /* ------------------------------------------------------------------------
  * store.c
@@ -628,6 +654,7 @@ extern void spec_require_writable(const char *function);
 extern void spec_warn_if_disabled(void);
 extern Oid	spec_owner(const char *name);
 extern void spec_check_selector(bool no_task_ids, bool no_group_id);
+extern void spec_check_login(Oid owner);
 extern void spec_check_id(const char *what, text *id);
 extern void spec_check_run_at(TimestampTz run_at);
 extern TupleDesc spec_tupdesc(void);
@@ -716,6 +743,7 @@ extern void outcome_succeeded(Store *store, const RunStart *start, const char *r
 							  TsReport *report);
 extern void outcome_failed(Store *store, const RunStart *start, const char *status,
 						   const ErrorData *error, TsReport *report);
+extern bool outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason);
 extern bool outcome_expire(Store *store, int64 id, TimestampTz before);
 extern bool outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again,
 						 int *interruptions);
@@ -775,6 +803,12 @@ typedef struct RoleQueue
 	QueueKey	frontier;		/* all up to here has been read */
 	bool		read_all;		/* and so has all that comes after it */
 
+	/* what is known of the role, of which admission.c takes care */
+	bool		checked;		/* it has been looked up */
+	RoleState	state;
+	bool		is_superuser;
+	char	   *reason;			/* why its tasks do not run, or NULL */
+
 	/* the pool's part */
 	int			nworkers;		/* of this role, those on their way included */
 	int			nstarting;		/* of these, those on their way */
@@ -815,9 +849,16 @@ extern void lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now);
 extern void lookahead_take_back(LookaheadTask *task);
 extern bool lookahead_must_wait(LookaheadTask *task, TimestampTz now);
 extern void lookahead_put_off(LookaheadTask *task, TimestampTz until);
+extern void lookahead_look_again(LookaheadTask *task);
 extern void lookahead_adopt(int64 id, Oid role, int slot);
 extern void lookahead_report(const TsReport *report);
 extern void lookahead_lost_worker(int slot, int64 running_id, const LostRun *lost);
+
+/* ------------------------------------------------------------------------
+ * admission.c
+ */
+extern bool admission_is_needed(void);
+extern bool admission_check(Oid database);
 
 /* ------------------------------------------------------------------------
  * pool.c

@@ -328,6 +328,7 @@ ts_worker_main(Datum main_arg)
 	SetConfigOption("application_name", "taskshed worker", PGC_USERSET, PGC_S_OVERRIDE);
 	worker_apply_settings();
 	RegisterXactCallback(worker_xact_callback, NULL);
+	roles_watch();
 	outcome_init();
 	run_init();
 	stop_init();

@@ -50,7 +50,7 @@ is( $node->safe_psql(
 	'',
 	'each task has run once');
 
-# A role whose workers cannot start: the status says so, as long as it matters.
+# A role that may not connect: the status says so, as long as it matters.
 $node->safe_psql(
 	'postgres', q{
 	CREATE ROLE outsider LOGIN;
@@ -60,7 +60,7 @@ $node->safe_psql(
 );
 await(
 	$node,
-	q{SELECT message ~ '^workers of the role with OID \d+ do not start' FROM taskshed.status},
+	q{SELECT message = 'role "outsider" is not permitted to connect to the database' FROM taskshed.status},
 	'the status tells of the role');
 $node->safe_psql('postgres',
 	q{SELECT taskshed.add_task('note', kwargs => '{"what": "let in"}', owner => 'role_2')}
@@ -71,7 +71,7 @@ await(
 	'another role is not in its way');
 like(
 	$node->safe_psql('postgres', 'SELECT message FROM taskshed.status'),
-	qr/^workers of the role/,
+	qr/^role "outsider"/,
 	'which changes nothing for the first');
 $node->safe_psql('postgres',
 	q{SELECT taskshed.remove_task('kept out', 'outsider')});

@@ -1,0 +1,198 @@
+/*-------------------------------------------------------------------------
+ *
+ * admission.c
+ *		The scheduler's part in keeping roles out whose tasks must not run.
+ *
+ * Before a role is given its first worker, and whenever something about roles
+ * has changed, it is looked up whether its tasks may run.  If not:
+ *
+ *	- its workers leave, and runs that they are at end as if the worker had
+ *	  been terminated;
+ *	- its tasks wait, which the log and the view status say, and go on when
+ *	  the role has been let in again;
+ *	- but those of a role that does not exist any more fail when they are due:
+ *	  it never comes back.  They can be given to another role, or removed.
+ *
+ * A worker whose role has lost or gained the rights of a superuser leaves too,
+ * for the server has kept in mind as what it had connected.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/* Roles are looked up this often (us) even if nobody has told of a change. */
+#define CHECK_INTERVAL	(60 * USECS_PER_SEC)
+
+/* Tasks of a role that is gone fail so many at a time. */
+#define ORPHANS_BATCH	1000
+
+/* One that has failed, or that somebody is changing, is looked at again (us). */
+#define ORPHAN_RECHECK	USECS_PER_SEC
+
+/* Have all roles be looked up again if anything may have changed. */
+static void
+admission_expire_checks(TimestampTz now)
+{
+	static uint32 changes = 0;
+	static TimestampTz checked_at = 0;
+	static bool allow_superusers = true;
+	uint32		changes_now = pg_atomic_read_u32(&ts_shared->role_changes);
+	RoleQueue  *queue;
+
+	if (changes_now == changes && allow_superusers == ts_allow_superuser_tasks &&
+		now - checked_at < CHECK_INTERVAL)
+		return;
+	changes = changes_now;
+	allow_superusers = ts_allow_superuser_tasks;
+	checked_at = now;
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+		queue->checked = false;
+}
+
+static bool
+admission_must_check(const RoleQueue *queue)
+{
+	return !queue->checked && (queue->nwaiting > 0 || queue->nworkers > 0);
+}
+
+/* Looks a role up. */
+static void
+admission_check_role(RoleQueue *queue)
+{
+	RoleState	state = roles_check(queue->role, &queue->is_superuser);
+
+	queue->checked = true;
+	if (state != queue->state)
+	{
+		/* whatever kept its workers from starting, it is over */
+		queue->failed_starts = 0;
+		queue->start_after = 0;
+		if (queue->reason != NULL)
+			pfree(queue->reason);
+		queue->reason = NULL;
+		if (state != ROLE_OK)
+			queue->reason = MemoryContextStrdup(TopMemoryContext,
+												roles_reason(queue->role, state));
+		if (state != ROLE_OK && state != ROLE_GONE)
+			ereport(LOG,
+					(errmsg("tasks of a role have to wait: %s", queue->reason)));
+		queue->state = state;
+	}
+}
+
+/* Ends the workers of a role that must not go on as what they are. */
+static void
+admission_end_workers(Oid database, const RoleQueue *queue)
+{
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+		PGPROC	   *proc = NULL;
+		int			pid = 0;
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->state != TS_WORKER_FREE && worker->database == database &&
+			worker->role == queue->role &&
+			(queue->state != ROLE_OK || worker->is_superuser != queue->is_superuser))
+		{
+			worker->retire = true;
+			proc = worker->proc;
+			/* one who has become a superuser may end its run as it was */
+			if (worker->running_id != 0 && (queue->state != ROLE_OK || worker->is_superuser))
+				pid = worker->pid;
+		}
+		SpinLockRelease(&worker->mutex);
+		if (proc != NULL)
+			SetLatch(&proc->procLatch);
+		if (pid != 0)
+			kill(pid, SIGTERM);
+	}
+}
+
+/* Has a role that is gone tasks that are due, and no worker any more? */
+static bool
+admission_has_orphans(RoleQueue *queue, TimestampTz now)
+{
+	LookaheadTask *task = lookahead_first(queue);
+
+	return queue->checked && queue->state == ROLE_GONE && queue->nworkers == 0 &&
+		task != NULL && task->key.run_at <= now;
+}
+
+/*
+ * Lets the due tasks of roles fail that do not exist; returns whether there may
+ * be more.  Whether a task has failed is only known when this has committed, so
+ * it is looked at again then.
+ */
+static bool
+admission_fail_orphans(TimestampTz now)
+{
+	Store	   *store = store_try_open(RowExclusiveLock);
+	RoleQueue  *queue;
+	int			n = 0;
+
+	if (store == NULL)
+		return false;
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	{
+		while (n < ORPHANS_BATCH && admission_has_orphans(queue, now))
+		{
+			LookaheadTask *task = lookahead_first(queue);
+
+			if (outcome_orphaned(store, task->id, queue->role, queue->reason))
+				lookahead_look_again(task);
+			else
+				lookahead_put_off(task, now + ORPHAN_RECHECK);
+			n++;
+		}
+	}
+	store_close(store, NoLock);
+	return n == ORPHANS_BATCH;
+}
+
+/* Is there anything to be done?  Once in each round of the scheduler. */
+bool
+admission_is_needed(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	RoleQueue  *queue;
+	bool		needed = false;
+
+	admission_expire_checks(now);
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+		needed = needed || admission_must_check(queue) || admission_has_orphans(queue, now);
+	return needed;
+}
+
+/*
+ * Does it, in a transaction with an active snapshot.  Returns whether there may
+ * be more to do.
+ */
+bool
+admission_check(Oid database)
+{
+	RoleQueue  *queue;
+
+	AcceptInvalidationMessages();
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	{
+		if (!admission_must_check(queue))
+			continue;
+		admission_check_role(queue);
+		if (queue->nworkers > 0)
+			admission_end_workers(database, queue);
+	}
+	return admission_fail_orphans(GetCurrentTimestamp());
+}

@@ -1,0 +1,155 @@
+/*-------------------------------------------------------------------------
+ *
+ * roles.c
+ *		Whether tasks of a role may run here, and when that may have changed.
+ *
+ * A worker connects as the role, so the role must exist and be allowed to
+ * connect.  Whoever starts workers asks here first; a worker asks again
+ * before a run if anything about roles has changed since it last did.
+ *
+ * What a sleeping process is not told by the server's cache invalidation, it
+ * is told by the session that changes a role: that counts up role_changes in
+ * shared memory when it has committed, and wakes all schedulers.  Roles are
+ * the whole server's, so each of them has to look.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+/* Raised when something in the catalogs changes that roles_check looks at. */
+static uint64 generation = 1;
+
+static void
+roles_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	generation++;
+}
+
+/* Once a process that asks about roles. */
+void
+roles_watch(void)
+{
+	CacheRegisterSyscacheCallback(AUTHOID, roles_syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, roles_syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(DATABASEOID, roles_syscache_callback, (Datum) 0);
+}
+
+/* Changes whenever roles_check may have another answer, catalogs being read. */
+uint64
+roles_generation(void)
+{
+	return generation;
+}
+
+/*
+ * May tasks of a role run in this database, and with which rights?  Needs a
+ * transaction.
+ */
+RoleState
+roles_check(Oid role, bool *is_superuser)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	Form_pg_authid form;
+	bool		can_login;
+
+	*is_superuser = false;
+	if (!HeapTupleIsValid(tuple))
+		return ROLE_GONE;
+	form = (Form_pg_authid) GETSTRUCT(tuple);
+	*is_superuser = form->rolsuper;
+	can_login = form->rolcanlogin;
+	ReleaseSysCache(tuple);
+
+	if (!can_login && !compat_connects_nologin())
+		return ROLE_NOLOGIN;
+	if (!compat_may_connect(MyDatabaseId, role))
+		return ROLE_NOCONNECT;
+	if (*is_superuser && !ts_allow_superuser_tasks)
+		return ROLE_SUPERUSER;
+	return ROLE_OK;
+}
+
+/* Why tasks of a role do not run, in a transaction; allocated there. */
+char *
+roles_reason(Oid role, RoleState state)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	if (name == NULL)
+		return psprintf("role with OID %u does not exist", role);
+	switch (state)
+	{
+		case ROLE_NOLOGIN:
+			return psprintf("role \"%s\" is not permitted to log in", name);
+		case ROLE_NOCONNECT:
+			return psprintf("role \"%s\" is not permitted to connect to the database", name);
+		case ROLE_SUPERUSER:
+			return psprintf("role \"%s\" is a superuser, and taskshed.allow_superuser_tasks is off",
+							name);
+		default:
+			return psprintf("role \"%s\" can run its tasks", name);
+	}
+}
+
+/* Can a statement change what roles_check looks at? */
+static bool
+roles_concerns(const Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_CreateRoleStmt:
+		case T_AlterRoleStmt:
+		case T_DropRoleStmt:
+		case T_GrantRoleStmt:
+		case T_DropOwnedStmt:
+			return true;
+		case T_GrantStmt:
+			return ((const GrantStmt *) statement)->objtype == OBJECT_DATABASE;
+		case T_AlterOwnerStmt:
+			return ((const AlterOwnerStmt *) statement)->objectType == OBJECT_DATABASE;
+		case T_TransactionStmt:
+			/* of a prepared transaction nothing is known */
+			return ((const TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+		default:
+			return false;
+	}
+}
+
+static void
+roles_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+					  ProcessUtilityContext context, ParamListInfo params,
+					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *qc)
+{
+	/* (a COMMIT ends the transaction in which this must be noted) */
+	if (roles_concerns(pstmt->utilityStmt))
+		notes_roles_changed();
+	if (prev_process_utility)
+		prev_process_utility(pstmt, query, read_only_tree, context, params, environment, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, environment, dest, qc);
+}
+
+/* At the library's load, with shared memory. */
+void
+roles_init(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = roles_process_utility;
+}
