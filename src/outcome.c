@@ -82,6 +82,7 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
 	start->started_at = now;
 	start->worker_pid = MyProcPid;
+	start->places.known = false;
 
 	start->owner = ROW_GET(ObjectId, task, task_owner);
 	start->task_id = TextDatumGetCString(ROW_DATUM(task, task_task_id));
@@ -207,14 +208,14 @@ outcome_log_failure(const RunStart *start, const char *callback, int sqlstate, c
 static bool
 outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
-	TM_Result	result = store_lock_alarm(store, start->id, alarm, LockWaitSkip);
+	TM_Result	result = store_relock_alarm(store, start->id, &start->places, alarm, LockWaitSkip);
 
 	if (result == TM_WouldBlock)
 	{
 		enable_timeout_every(deadlock_check,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DEADLOCK_CHECK),
 							 DEADLOCK_CHECK);
-		result = store_lock_alarm(store, start->id, alarm, LockWaitBlock);
+		result = store_relock_alarm(store, start->id, &start->places, alarm, LockWaitBlock);
 		disable_timeout(deadlock_check, false);
 	}
 
@@ -278,8 +279,6 @@ outcome_count_run(AlarmRow *alarm, const RunStart *start)
 static void
 outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
-	TaskRow		task;
-
 	if (!ROW_ISNULL(alarm, alarm_resume_at))
 	{
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, ROW_GET(TimestampTz, alarm, alarm_run_at));
@@ -290,8 +289,7 @@ outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *r
 		return;
 	}
 	store_delete_alarm(store, alarm);
-	if (store_get_task(store, start->id, &task))
-		store_delete_task(store, &task);
+	store_delete_task_at(store, start->id, &start->places);
 	report->fate = TS_FATE_GONE;
 }
 

@@ -35,6 +35,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -69,6 +70,8 @@ typedef struct Run
 	Jsonb	   *kwargs;
 	char	   *result;			/* or NULL */
 	Callback   *binding;		/* whose values are being converted, or NULL */
+	Snapshot	pin;			/* keeps the task's rows in their places, or
+								 * NULL */
 } Run;
 
 /* What the callback could have changed of the process, before it runs. */
@@ -201,6 +204,7 @@ run_read(Run *run)
 	Store	   *store = store_try_open(AccessShareLock);
 	AlarmRow	alarm;
 	TaskRow		task;
+	RowPlaces	places;
 	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext old;
 	bool		there;
@@ -216,6 +220,8 @@ run_read(Run *run)
 		return false;
 	}
 	there = store_get_alarm(store, run->id, &alarm) && store_get_task(store, run->id, &task);
+	if (there)
+		store_remember(store, &task, &alarm, &places);
 	store_close(store, AccessShareLock);
 	if (!there || !outcome_is_queued(&alarm))
 		return false;
@@ -228,6 +234,7 @@ run_read(Run *run)
 
 	old = MemoryContextSwitchTo(run->context);
 	outcome_start(&run->start, &task, &alarm, now);
+	run->start.places = places;
 	run->started = true;
 	run->callback = run->start.callback;
 	run_announce(run);
@@ -267,7 +274,14 @@ run_prepare(Run *run)
 	MemoryContextSwitchTo(run->context);
 	stop_enable(run->start.timeout);
 	callback = callback_prepare(run->callback, run->kwargs);
-	if (callback->kind == CALLBACK_FUNCTION || run->begun == run->start.revision)
+	if (callback->kind == CALLBACK_FUNCTION)
+	{
+		if (run->start.places.known)
+			run->pin = RegisterSnapshotOnOwner(GetActiveSnapshot(), TopTransactionResourceOwner);
+		return callback;
+	}
+	run->start.places.known = false;
+	if (run->begun == run->start.revision)
 		return callback;
 
 	PopActiveSnapshot();
@@ -370,6 +384,7 @@ run_attempt(Run *run)
 	Callback   *callback;
 	Store	   *store;
 
+	run->pin = NULL;
 	run_begin();
 	if (!run_read(run))
 	{
@@ -381,13 +396,17 @@ run_attempt(Run *run)
 	if (IsolationUsesXactSnapshot())
 	{
 		/* what the callback sees must not be older than what was read */
+		run->start.places.known = false;
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		run_begin();
 	}
 
 	if (outcome_is_missed(&run->start))
+	{
+		run->start.places.known = false;
 		PopActiveSnapshot();
+	}
 	else if ((callback = run_prepare(run)) != NULL)
 		run_callback(run, callback);
 	else
@@ -409,6 +428,8 @@ run_attempt(Run *run)
 			outcome_succeeded(store, &run->start, run->result, run->report);
 		store_close(store, NoLock);
 	}
+	if (run->pin != NULL)
+		UnregisterSnapshotFromOwner(run->pin, TopTransactionResourceOwner);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	run_leave_bookkeeping();
@@ -438,6 +459,7 @@ run_record_failure(Run *run, const ErrorData *error)
 	run_begin();
 	run_enter_bookkeeping(run);
 	ts_my_worker->ending = true;
+	run->start.places.known = false;
 	if (run->binding != NULL)
 		unbound = callback_unbound(run->binding);
 	outcome_log_failure(&run->start, run->callback, error->sqlerrcode,

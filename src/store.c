@@ -323,6 +323,31 @@ store_get_alarm(Store *store, int64 id, AlarmRow *row)
 					   &row->tid, row->values, row->nulls);
 }
 
+/* Locks the alarm at row->tid, or its newest version, and reads that. */
+static TM_Result
+store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
+{
+	TM_Result	result;
+	TM_FailureData tmfd;
+	HeapTuple	tuple;
+
+	result = table_tuple_lock(store->alarm, &row->tid, SnapshotAny, store->alarm_slot,
+							  GetCurrentCommandId(false), LockTupleExclusive,
+							  wait_policy, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							  &tmfd);
+	if (result != TM_Ok)
+	{
+		ExecClearTuple(store->alarm_slot);
+		return result;
+	}
+
+	tuple = ExecCopySlotHeapTuple(store->alarm_slot);
+	row->tid = store->alarm_slot->tts_tid;
+	heap_deform_tuple(tuple, RelationGetDescr(store->alarm), row->values, row->nulls);
+	ExecClearTuple(store->alarm_slot);
+	return TM_Ok;
+}
+
 /*
  * Locks a task's alarm against all other writers until the end of the
  * transaction and reads its newest version.  Returns TM_Ok, TM_Deleted if the
@@ -332,36 +357,50 @@ TM_Result
 store_lock_alarm(Store *store, int64 id, AlarmRow *row, LockWaitPolicy wait_policy)
 {
 	TM_Result	result;
-	TM_FailureData tmfd;
-	HeapTuple	tuple;
 
 	if (!store_get_alarm(store, id, row))
 		return TM_Deleted;
+	result = store_lock_version(store, row, wait_policy);
+	if (result != TM_Ok && result != TM_Deleted && result != TM_WouldBlock)
+		elog(ERROR, "unexpected result %d of locking the alarm of task " INT64_FORMAT,
+			 (int) result, id);
+	return result;
+}
 
-	result = table_tuple_lock(store->alarm, &row->tid, SnapshotAny, store->alarm_slot,
-							  GetCurrentCommandId(false), LockTupleExclusive,
-							  wait_policy, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
-							  &tmfd);
-	switch (result)
-	{
-		case TM_Ok:
-			break;
+/* Remembers where a task's rows are, for somebody who comes back to them. */
+void
+store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowPlaces *places)
+{
+	places->known = true;
+	places->task = task->tid;
+	places->task_file = store->task->rd_rel->relfilenode;
+	places->alarm = alarm->tid;
+	places->alarm_file = store->alarm->rd_rel->relfilenode;
+}
 
-		case TM_Deleted:
-		case TM_WouldBlock:
-			ExecClearTuple(store->alarm_slot);
-			return result;
+/*
+ * The same as store_lock_alarm for one whose place is known, without looking
+ * for it in the index again.  A snapshot that is older than that knowledge must
+ * have been kept ever since, so that nobody can have cleared the place and put
+ * another row there.
+ */
+TM_Result
+store_relock_alarm(Store *store, int64 id, const RowPlaces *places, AlarmRow *row,
+				   LockWaitPolicy wait_policy)
+{
+	TM_Result	result;
 
-		default:
-			elog(ERROR, "unexpected result %d of locking the alarm of task " INT64_FORMAT,
-				 (int) result, id);
-	}
+	/* (VACUUM FULL and the like give a table a new file) */
+	if (!places->known || places->alarm_file != store->alarm->rd_rel->relfilenode)
+		return store_lock_alarm(store, id, row, wait_policy);
+	row->tid = places->alarm;
+	result = store_lock_version(store, row, wait_policy);
 
-	tuple = ExecCopySlotHeapTuple(store->alarm_slot);
-	row->tid = store->alarm_slot->tts_tid;
-	heap_deform_tuple(tuple, RelationGetDescr(store->alarm), row->values, row->nulls);
-	ExecClearTuple(store->alarm_slot);
-	return TM_Ok;
+	/* this transaction may have changed it itself, by hand even its id */
+	if (result == TM_Deleted || result == TM_WouldBlock ||
+		(result == TM_Ok && ROW_GET(Int64, row, alarm_id) == id))
+		return result;
+	return store_lock_alarm(store, id, row, wait_policy);
 }
 
 /*
@@ -555,6 +594,27 @@ void
 store_delete_task(Store *store, TaskRow *row)
 {
 	simple_table_tuple_delete(store->task, &row->tid, SnapshotAny);
+}
+
+/* The same for one whose place may be known, as with store_relock_alarm. */
+void
+store_delete_task_at(Store *store, int64 id, const RowPlaces *places)
+{
+	TM_FailureData tmfd;
+	ItemPointerData tid = places->task;
+	TaskRow		row;
+
+	/* (what this transaction has changed itself cannot even be tried) */
+	if (places->known && places->task_file == store->task->rd_rel->relfilenode &&
+		table_tuple_fetch_row_version(store->task, &tid, SnapshotSelf, store->task_slot))
+	{
+		ExecClearTuple(store->task_slot);
+		if (table_tuple_delete(store->task, &tid, GetCurrentCommandId(true), SnapshotAny,
+							   InvalidSnapshot, true, &tmfd, false) == TM_Ok)
+			return;
+	}
+	if (store_get_task(store, id, &row))
+		store_delete_task(store, &row);
 }
 
 void

@@ -427,6 +427,16 @@ typedef struct Store
 	ResultRelInfo *alarm_writer;
 } Store;
 
+/* Where the rows of a task were seen, and in which files. */
+typedef struct RowPlaces
+{
+	bool		known;
+	ItemPointerData task;
+	Oid			task_file;
+	ItemPointerData alarm;
+	Oid			alarm_file;
+} RowPlaces;
+
 extern void store_init(void);
 extern bool store_exists(void);
 extern Store *store_try_open(LOCKMODE lockmode);
@@ -442,11 +452,16 @@ extern int64 *store_find_owned(Store *store, Oid owner, int *n);
 extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
 extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
 								  LockWaitPolicy wait_policy);
+extern void store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm,
+						   RowPlaces *places);
+extern TM_Result store_relock_alarm(Store *store, int64 id, const RowPlaces *places,
+									AlarmRow *row, LockWaitPolicy wait_policy);
 extern bool store_await_removal(Store *store, int64 id);
 extern void store_insert_task(Store *store, TaskRow *row);
 extern bool store_try_insert_task(Store *store, TaskRow *row);
 extern void store_update_task(Store *store, TaskRow *row);
 extern void store_delete_task(Store *store, TaskRow *row);
+extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places);
 extern void store_insert_alarm(Store *store, AlarmRow *row);
 extern void store_update_alarm(Store *store, AlarmRow *row);
 extern void store_delete_alarm(Store *store, AlarmRow *row);
@@ -686,6 +701,7 @@ typedef struct RunStart
 	int			attempt;		/* counted from 1 */
 	int			interruptions;	/* of runs just before this one */
 	int			worker_pid;
+	RowPlaces	places;			/* known only in the transaction that looked */
 
 	Oid			owner;
 	char	   *task_id;

@@ -316,6 +316,20 @@ await(
 	'what it committed has run');
 is(ledger('never%'), '0', 'what it rolled back has not');
 
+# A callback that changes its task's rows by hand.
+$node->safe_psql(
+	'postgres', q{
+CREATE FUNCTION by_hand() RETURNS void LANGUAGE sql AS $$
+	UPDATE taskshed.task SET group_id = 'by hand' WHERE task_id LIKE 'by hand%';
+	UPDATE taskshed.alarm SET previous_run_at = now() WHERE last_status IS NOT NULL;
+	SELECT public.note('by hand');
+$$;
+SELECT taskshed.add_task('by_hand', task_id => 'by hand, once');
+SELECT taskshed.add_task('by_hand', task_id => 'by hand, twice', every => '1 ms', max_runs => 2)}
+);
+await_no_task($node, 'by hand%');
+is(ledger('by hand'), '3', 'each run has had its effect');
+
 # A big transaction.
 $app->query(
 	q{BEGIN; SELECT count(taskshed.add_task('note', kwargs => jsonb_build_object('what', 'many ' || i))) FROM generate_series(1, 3000) i;
