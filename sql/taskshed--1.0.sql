@@ -434,8 +434,9 @@ COMMENT ON FUNCTION taskshed.retry_task(text, name) IS
 
 CREATE FUNCTION taskshed.set_owner(new_owner name, task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.set_owner(name, text[], text, name) IS 'Gives tasks to another role. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_set_owner';
+COMMENT ON FUNCTION taskshed.set_owner(name, text[], text, name) IS
+'Gives tasks, named by task_ids, by group_id, or all of owner''s, to another role, as which they run from then on; a run in progress goes on. Returns how many there were. Errors: 42710 new_owner has a task of that task_id, 42501 not allowed.';
 
 CREATE FUNCTION taskshed.next_runs(
 	schedule text DEFAULT NULL, timezone text DEFAULT NULL, after timestamptz DEFAULT NULL, n integer DEFAULT NULL,
@@ -491,7 +492,7 @@ COMMENT ON FUNCTION taskshed._status() IS
 CREATE VIEW taskshed.task_details WITH (security_barrier) AS
 SELECT t.id,
 	t.owner AS owner_oid,
-	coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner_name) AS owner,
+	coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner::text::name) AS owner,
 	t.task_id,
 	t.group_id,
 	t.callback,
@@ -535,7 +536,7 @@ WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
 COMMENT ON VIEW taskshed.task_details IS 'Internal. The view tasks with the internal keys.';
 COMMENT ON COLUMN taskshed.task_details.id IS 'Internal key of the task.';
 COMMENT ON COLUMN taskshed.task_details.owner_oid IS 'OID of the role that the task runs as.';
-COMMENT ON COLUMN taskshed.task_details.owner IS 'Role that the task runs as.';
+COMMENT ON COLUMN taskshed.task_details.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
 COMMENT ON COLUMN taskshed.task_details.task_id IS 'The task''s name, unique for its owner.';
 COMMENT ON COLUMN taskshed.task_details.group_id IS 'Group that the task belongs to, or NULL.';
 COMMENT ON COLUMN taskshed.task_details.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
@@ -575,7 +576,7 @@ SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, sche
 	last_sqlstate, last_error, run_count, failures_in_row, created_at
 FROM taskshed.task_details;
 COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
-COMMENT ON COLUMN taskshed.tasks.owner IS 'Role that the task runs as.';
+COMMENT ON COLUMN taskshed.tasks.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
 COMMENT ON COLUMN taskshed.tasks.task_id IS 'The task''s name, unique for its owner.';
 COMMENT ON COLUMN taskshed.tasks.group_id IS 'Group that the task belongs to, or NULL.';
 COMMENT ON COLUMN taskshed.tasks.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
@@ -668,7 +669,7 @@ WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.runs IS 'The history of runs that the reader may see, bounded by taskshed.history_retention and taskshed.history_max_size.';
 COMMENT ON COLUMN taskshed.runs.run_id IS 'Number of the run.';
-COMMENT ON COLUMN taskshed.runs.owner IS 'Role that the task runs as.';
+COMMENT ON COLUMN taskshed.runs.owner IS 'Role that the task ran as; the OID that it had, if it was dropped.';
 COMMENT ON COLUMN taskshed.runs.task_id IS 'The task.';
 COMMENT ON COLUMN taskshed.runs.group_id IS 'Group that the task belonged to.';
 COMMENT ON COLUMN taskshed.runs.callback IS 'What was called.';
@@ -686,13 +687,13 @@ COMMENT ON COLUMN taskshed.runs.context IS 'Context of the error.';
 COMMENT ON COLUMN taskshed.runs.worker_pid IS 'Process that ran it.';
 
 CREATE VIEW taskshed.callbacks WITH (security_barrier) AS
-SELECT coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = c.owner), c.owner_name) AS owner,
+SELECT coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = c.owner), c.owner::text::name) AS owner,
 	c.name, c.callback
 FROM taskshed.callback c
 WHERE pg_catalog.pg_has_role(c.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.callbacks IS 'The aliases of callbacks that the reader may see.';
-COMMENT ON COLUMN taskshed.callbacks.owner IS 'Role whose tasks can use the alias.';
+COMMENT ON COLUMN taskshed.callbacks.owner IS 'Role whose tasks can use the alias; the OID that it had, if it was dropped.';
 COMMENT ON COLUMN taskshed.callbacks.name IS 'The alias.';
 COMMENT ON COLUMN taskshed.callbacks.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
 

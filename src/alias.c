@@ -6,7 +6,7 @@
  * An alias belongs to a role and is looked up among the aliases of a task's
  * owner, when the task is scheduled and again at each run, so tasks follow
  * when it is made to stand for another function.  It wins over a function of
- * the same name.
+ * the same name.  (DROP OWNED and REASSIGN OWNED take aliases along.)
  *
  * Changes of one alias are made one at a time, under a lock of its own until
  * the end of the transaction, so nobody waits for those of other names or of
@@ -144,6 +144,84 @@ alias_require(Oid owner, const char *name)
 				 errmsg("alias \"%s\" does not exist", name),
 				 errhint("taskshed.add_callback() defines it again.")));
 	return target;
+}
+
+/* The names of all aliases of owner, in order. */
+static List *
+alias_names(Relation rel, Oid owner)
+{
+	Oid			index = get_relname_relid("callback_pkey", RelationGetNamespace(rel));
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	List	   *names = NIL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_callback_owner, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(owner));
+	scan = systable_beginscan(rel, index, OidIsValid(index), snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+
+		names = lappend(names,
+						TextDatumGetCString(heap_getattr(tuple, Anum_callback_name,
+														 RelationGetDescr(rel), &isnull)));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	return names;
+}
+
+/* Gives all aliases of a role to another, except names that that one has. */
+void
+alias_reassign_owned(Oid owner, Oid new_owner)
+{
+	Relation	rel = alias_open(RowExclusiveLock);
+	NameData	owner_name;
+	Datum		values[Natts_callback] = {0};
+	bool		nulls[Natts_callback] = {false};
+	bool		replaces[Natts_callback] = {false};
+	ListCell   *lc;
+
+	namestrcpy(&owner_name, GetUserNameFromId(new_owner, false));
+	values[Anum_callback_owner - 1] = ObjectIdGetDatum(new_owner);
+	replaces[Anum_callback_owner - 1] = true;
+	values[Anum_callback_owner_name - 1] = NameGetDatum(&owner_name);
+	replaces[Anum_callback_owner_name - 1] = true;
+
+	foreach(lc, alias_names(rel, owner))
+	{
+		const char *name = lfirst(lc);
+		HeapTuple	old;
+
+		alias_lock(rel, owner, name);
+		alias_lock(rel, new_owner, name);
+		old = alias_fetch(rel, owner, name);
+		if (HeapTupleIsValid(old) && !HeapTupleIsValid(alias_fetch(rel, new_owner, name)))
+			CatalogTupleUpdate(rel, &old->t_self,
+							   heap_modify_tuple(old, RelationGetDescr(rel), values, nulls, replaces));
+	}
+	table_close(rel, NoLock);
+}
+
+/* Removes all aliases of a role. */
+void
+alias_drop_owned(Oid owner)
+{
+	Relation	rel = alias_open(RowExclusiveLock);
+	ListCell   *lc;
+
+	foreach(lc, alias_names(rel, owner))
+	{
+		HeapTuple	old;
+
+		alias_lock(rel, owner, lfirst(lc));
+		old = alias_fetch(rel, owner, lfirst(lc));
+		if (HeapTupleIsValid(old))
+			CatalogTupleDelete(rel, &old->t_self);
+	}
+	table_close(rel, NoLock);
 }
 
 PG_FUNCTION_INFO_V1(ts_add_callback);

@@ -325,6 +325,8 @@ add_write(Store *store, NewTask *task)
 				/* who has waited for the lock finds another row */
 				if (!store_get_task(store, id, &row))
 					elog(ERROR, "task " INT64_FORMAT " has an alarm but no row", id);
+				if (ROW_GET(ObjectId, &row, task_owner) != spec->owner)
+					continue;	/* it has been given to another */
 				if (spec->replace_existing)
 					add_replace(store, task, &row, &alarm, now, false);
 				else

@@ -30,12 +30,6 @@
 
 #include "taskshed.h"
 
-/*
- * A change of one task, whose alarm is locked.  Returns whether there was
- * anything to change.
- */
-typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, TimestampTz arg);
-
 static bool
 change_pause(Store *store, AlarmRow *alarm, TimestampTz now)
 {
@@ -61,8 +55,9 @@ change_resume(Store *store, AlarmRow *alarm, TimestampTz now)
 	return true;
 }
 
-static bool
-change_remove(Store *store, AlarmRow *alarm, TimestampTz now)
+/* Removes a task; a TaskChange that takes no argument. */
+bool
+change_remove(Store *store, AlarmRow *alarm, int64 unused)
 {
 	TaskRow		task;
 
@@ -135,30 +130,41 @@ change_cancel(Store *store, AlarmRow *alarm, TimestampTz now)
 	return stop_request(ROW_GET(Int64, alarm, alarm_id));
 }
 
+/*
+ * Gets a task's alarm, locked as far as the change needs it.  Returns false if
+ * there is none, or if the task was given to another owner while we waited.
+ */
 static bool
-change_by_id(Store *store, int64 id, TaskChange change, TimestampTz arg)
+change_get_alarm(Store *store, Oid owner, int64 id, TaskChange change, AlarmRow *alarm)
+{
+	bool		there;
+
+	CHECK_FOR_INTERRUPTS();
+	/* stopping a run changes no row: it waits for nobody */
+	if (change == change_cancel)
+		there = store_get_alarm(store, id, alarm);
+	else
+		there = (store_lock_alarm(store, id, alarm, LockWaitBlock) == TM_Ok);
+	return there && ROW_GET(ObjectId, alarm, alarm_owner) == owner;
+}
+
+static bool
+change_by_id(Store *store, Oid owner, int64 id, TaskChange change, int64 arg)
 {
 	AlarmRow	alarm;
 
-	CHECK_FOR_INTERRUPTS();
-	if (change == change_cancel)
-		return store_get_alarm(store, id, &alarm) && change(store, &alarm, arg);
-	return store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok &&
-		change(store, &alarm, arg);
+	return change_get_alarm(store, owner, id, change, &alarm) && change(store, &alarm, arg);
 }
 
 /* The same for a task of a group, unless it has left that while we waited. */
 static bool
-change_in_group(Store *store, int64 id, const text *group, TaskChange change, TimestampTz arg)
+change_in_group(Store *store, Oid owner, int64 id, const text *group, TaskChange change, int64 arg)
 {
 	AlarmRow	alarm;
 	TaskRow		task;
 	text	   *current;
 
-	CHECK_FOR_INTERRUPTS();
-	if (change == change_cancel)
-		return change_by_id(store, id, change, arg);
-	if (store_lock_alarm(store, id, &alarm, LockWaitBlock) != TM_Ok ||
+	if (!change_get_alarm(store, owner, id, change, &alarm) ||
 		!store_get_task(store, id, &task) || ROW_ISNULL(&task, task_group_id))
 		return false;
 	current = DatumGetTextPP(ROW_DATUM(&task, task_group_id));
@@ -168,7 +174,7 @@ change_in_group(Store *store, int64 id, const text *group, TaskChange change, Ti
 }
 
 static bool
-change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, TimestampTz arg)
+change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, int64 arg)
 {
 	TaskRow		task;
 	AlarmRow	alarm;
@@ -178,13 +184,8 @@ change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, Timest
 	while (store_find_task(store, owner, task_id, &task) &&
 		   ROW_GET(Int64, &task, task_id) != id)
 	{
-		CHECK_FOR_INTERRUPTS();
 		id = ROW_GET(Int64, &task, task_id);
-
-		/* stopping a run changes no row: it waits for nobody */
-		if (change == change_cancel)
-			return change_by_id(store, id, change, arg);
-		if (store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok)
+		if (change_get_alarm(store, owner, id, change, &alarm))
 			return change(store, &alarm, arg);
 	}
 	return false;
@@ -229,39 +230,58 @@ change_sorted_ids(ArrayType *array, Datum **ids)
 }
 
 /*
- * The bulk calls: task_ids text[], group_id text, owner name.  Exactly one of
- * the first two selects the tasks.
+ * Changes the tasks of an owner that task_ids or group_id selects, or all of
+ * them if both are NULL.  Returns how many were changed.
  */
+int
+change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
+			 TaskChange change, int64 arg)
+{
+	int			changed = 0;
+	int			n;
+
+	if (task_ids != NULL)
+	{
+		Datum	   *names;
+
+		n = change_sorted_ids(task_ids, &names);
+		for (int i = 0; i < n; i++)
+			changed += change_by_name(store, owner, names[i], change, arg);
+	}
+	else if (group_id != NULL)
+	{
+		int64	   *ids = store_find_group(store, owner, PointerGetDatum(group_id), &n);
+
+		for (int i = 0; i < n; i++)
+			changed += change_in_group(store, owner, ids[i], group_id, change, arg);
+	}
+	else
+	{
+		int64	   *ids = store_find_owned(store, owner, &n);
+
+		for (int i = 0; i < n; i++)
+			changed += change_by_id(store, owner, ids[i], change, arg);
+	}
+	return changed;
+}
+
+/* The bulk calls: task_ids text[], group_id text, owner name. */
 static Datum
 change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Oid			owner;
 	Store	   *store;
-	int			changed = 0;
+	int			changed;
 
 	spec_require_writable(function);
 	spec_check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
 	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
 
 	store = store_open(RowExclusiveLock);
-	if (!PG_ARGISNULL(0))
-	{
-		Datum	   *ids;
-		int			n = change_sorted_ids(PG_GETARG_ARRAYTYPE_P(0), &ids);
-
-		for (int i = 0; i < n; i++)
-			changed += change_by_name(store, owner, ids[i], change, now);
-	}
-	else
-	{
-		int			n;
-		text	   *group = PG_GETARG_TEXT_PP(1);
-		int64	   *ids = store_find_group(store, owner, PointerGetDatum(group), &n);
-
-		for (int i = 0; i < n; i++)
-			changed += change_in_group(store, ids[i], group, change, now);
-	}
+	changed = change_tasks(store, owner,
+						   PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0),
+						   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), change, now);
 	store_close(store, NoLock);
 	PG_RETURN_INT32(changed);
 }
@@ -369,17 +389,13 @@ ts_remove_all_tasks(PG_FUNCTION_ARGS)
 {
 	Oid			owner;
 	Store	   *store;
-	int64	   *ids;
-	int			n;
-	int			removed = 0;
+	int			removed;
 
 	spec_require_writable("taskshed.remove_all_tasks()");
 	owner = spec_owner(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)));
 
 	store = store_open(RowExclusiveLock);
-	ids = store_find_owned(store, owner, &n);
-	for (int i = 0; i < n; i++)
-		removed += change_by_id(store, ids[i], change_remove, 0);
+	removed = change_tasks(store, owner, NULL, NULL, change_remove, 0);
 	store_close(store, NoLock);
 	PG_RETURN_INT32(removed);
 }

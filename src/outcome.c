@@ -84,7 +84,8 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	start->worker_pid = MyProcPid;
 	start->places.known = false;
 
-	start->owner = ROW_GET(ObjectId, task, task_owner);
+	/* the alarm's: its task may have been given away before it was read */
+	start->owner = ROW_GET(ObjectId, alarm, alarm_owner);
 	start->task_id = TextDatumGetCString(ROW_DATUM(task, task_task_id));
 	start->group_id = ROW_ISNULL(task, task_group_id) ? NULL :
 		TextDatumGetCString(ROW_DATUM(task, task_group_id));

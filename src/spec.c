@@ -112,9 +112,30 @@ spec_warn_if_disabled(void)
 			 errhint("They run when taskshed.enabled is on.")));
 }
 
+/* The role of that OID if it does not exist, InvalidOid if it does. */
+static Oid
+spec_dropped_role(const char *oid)
+{
+	char	   *end;
+	unsigned long value;
+
+	if (strspn(oid, "0123456789") != strlen(oid))
+		return InvalidOid;
+	errno = 0;
+	value = strtoul(oid, &end, 10);
+	if (errno != 0 || value > OID_MAX ||
+		SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum((Oid) value)))
+		return InvalidOid;
+	return (Oid) value;
+}
+
 /*
  * The role that a call acts for: the current user, or one that it may SET
- * ROLE to.  Errors: 42704 no such role, 42501 not a member.
+ * ROLE to.  To superusers, and only to them, a role that was dropped is known
+ * by the OID that it had, as the views show it, so that they can clear up
+ * what it has left.
+ *
+ * Errors: 42704 no such role, 42501 not a member.
  */
 Oid
 spec_owner(const char *name)
@@ -123,13 +144,25 @@ spec_owner(const char *name)
 
 	if (name == NULL)
 		return GetUserId();
-	owner = get_role_oid(name, false);
+	owner = get_role_oid(name, true);
+	if (!OidIsValid(owner) && superuser())
+		owner = spec_dropped_role(name);
+	if (!OidIsValid(owner))
+		owner = get_role_oid(name, false);
+	spec_check_may_act(owner);
+	return owner;
+}
+
+/* May the current user act for that role?  If not: 42501. */
+void
+spec_check_may_act(Oid owner)
+{
 	if (owner != GetUserId() && !compat_may_set_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for tasks of role \"%s\"", name),
+				 errmsg("permission denied for tasks of role \"%s\"",
+						GetUserNameFromId(owner, false)),
 				 errhint("Only a superuser or a role that may SET ROLE to it can act for it.")));
-	return owner;
 }
 
 /* A selector is either task_ids or group_id: 22023 unless exactly one is given. */
@@ -148,7 +181,7 @@ spec_check_selector(bool no_task_ids, bool no_group_id)
 
 /*
  * Refuses to schedule for a role as which no worker can connect, 55000, or
- * none may: 42501.
+ * none may, 42501, or that does not exist (any more): 42704.
  */
 void
 spec_check_login(Oid owner)

@@ -192,6 +192,7 @@ _PG_init(void)
 	store_init();
 	callback_init();
 	history_init();
+	utility_init();
 	if (!IsBinaryUpgrade)
 		launcher_register();
 }

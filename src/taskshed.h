@@ -20,6 +20,7 @@
  *		spec.c			the parameters of add_task, checked
  *		api_add.c		add_task, add_tasks
  *		api_change.c	pause, resume, remove, re-time
+ *		api_owner.c		giving tasks to other roles
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
  *		history.c		the record of runs
  *		outcome.c		what a run's end writes into the task's row
@@ -32,6 +33,7 @@
  *		scheduler.c		the process that hands due tasks out
  *		places.c		which database gets what room there is for processes
  *		launcher.c		the process that starts the others
+ *		utility.c		DROP OWNED and REASSIGN OWNED
  *		taskshed.c		module load: settings and hooks
  *
  * Copyright (c) 2026, the taskshed developers
@@ -55,6 +57,7 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/spin.h"
+#include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -601,6 +604,8 @@ extern char *call_here(Callback *callback, ParamListInfo params);
  */
 extern char *alias_find(Oid owner, const char *name);
 extern char *alias_require(Oid owner, const char *name);
+extern void alias_reassign_owned(Oid owner, Oid new_owner);
+extern void alias_drop_owned(Oid owner);
 
 /* ------------------------------------------------------------------------
  * spec.c
@@ -668,14 +673,36 @@ enum
 extern void spec_require_writable(const char *function);
 extern void spec_warn_if_disabled(void);
 extern Oid	spec_owner(const char *name);
-extern void spec_check_selector(bool no_task_ids, bool no_group_id);
+extern void spec_check_may_act(Oid owner);
 extern void spec_check_login(Oid owner);
+extern void spec_check_selector(bool no_task_ids, bool no_group_id);
 extern void spec_check_id(const char *what, text *id);
 extern void spec_check_run_at(TimestampTz run_at);
 extern TupleDesc spec_tupdesc(void);
 extern void spec_check_keys(Jsonb *object);
 extern int64 spec_interval_usecs(const Interval *interval);
 extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls);
+
+/* ------------------------------------------------------------------------
+ * api_change.c
+ */
+
+/*
+ * A change of one task, whose alarm is locked.  What arg is, a time or a role,
+ * is between the change and who asks for it.  Returns whether there was
+ * anything to change.
+ */
+typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, int64 arg);
+
+extern bool change_remove(Store *store, AlarmRow *alarm, int64 unused);
+extern int	change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
+						 TaskChange change, int64 arg);
+
+/* ------------------------------------------------------------------------
+ * api_owner.c
+ */
+extern void owner_reassign_owned(Store *store, Oid owner, Oid new_owner);
+extern void owner_drop_owned(Store *store, Oid owner);
 
 /* ------------------------------------------------------------------------
  * api_read.c
@@ -925,5 +952,10 @@ extern void places_set_full(void);
  */
 extern void launcher_register(void);
 extern PGDLLEXPORT void ts_launcher_main(Datum main_arg);
+
+/* ------------------------------------------------------------------------
+ * utility.c
+ */
+extern void utility_init(void);
 
 #endif							/* TASKSHED_H */

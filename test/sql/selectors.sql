@@ -206,7 +206,6 @@ CALL fails($$SELECT taskshed.retry_tasks(ARRAY['x'], 'y')$$);
 CALL fails($$SELECT taskshed.run_tasks(NULL)$$);
 
 -- What is not there yet says so.
-CALL fails($$SELECT taskshed.set_owner('x', ARRAY['x'])$$);
 CALL fails($$SELECT taskshed.next_runs(every => '1 day')$$);
 CALL fails($$SELECT taskshed.describe('* * * * *')$$);
 CALL fails($$SELECT taskshed.activate()$$);

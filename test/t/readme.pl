@@ -298,7 +298,7 @@ foreach my $row (split /\n/, $peers)
 
 	@mentioned{@calls} = (1) x @calls;
 }
-my ($unsupported) = $page =~ /^- (`set_owner`.*?)\./ms;
+my ($unsupported) = $page =~ /^- (`activate`.*?)\./ms;
 my @unsupported = $unsupported =~ /`(\w+)`/g;
 @mentioned{@unsupported} = (1) x @unsupported;
 foreach my $name (sort keys %mentioned)

@@ -1,0 +1,164 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_owner.c
+ *		Giving tasks to other roles: set_owner, and what DROP OWNED and
+ *		REASSIGN OWNED do with a role's tasks and aliases.
+ *
+ * The revision is not raised: a run in progress goes on as the old owner, and
+ * its outcome counts.  Only what runs next, and as whom, is another matter.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "taskshed.h"
+
+/*
+ * A task that names an alias goes on calling the function that it has called:
+ * the new owner's alias of that name may be for another one.  Without either
+ * alias the name stays, for somebody to define it.
+ */
+static void
+owner_adapt_callback(TaskRow *task, Oid new_owner)
+{
+	char	   *name = TextDatumGetCString(ROW_DATUM(task, task_callback));
+	char	   *target;
+	char	   *new_target;
+
+	if (!ROW_GET(Bool, task, task_is_alias))
+		return;
+	target = alias_find(ROW_GET(ObjectId, task, task_owner), name);
+	if (target == NULL)
+		return;
+	new_target = alias_find(new_owner, name);
+	if (new_target != NULL && strcmp(target, new_target) == 0)
+		return;
+	ROW_SET(Pointer, task, task_callback, cstring_to_text(target));
+	ROW_SET(Bool, task, task_is_alias, false);
+}
+
+/*
+ * Writes a task that has a new owner.  If that one has a task of the same
+ * task_id, or somebody else adds it at this moment and commits, the index
+ * says so: 42710.
+ */
+static void
+owner_update_task(Store *store, TaskRow *task)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		store_update_task(store, task);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("role \"%s\" already has a task \"%s\"",
+						NameStr(*ROW_GET(Name, task, task_owner_name)),
+						TextDatumGetCString(ROW_DATUM(task, task_task_id))),
+				 errhint("Remove one of the two tasks first.")));
+	}
+	PG_END_TRY();
+}
+
+/* Gives one task to another role: a TaskChange. */
+static bool
+owner_change(Store *store, AlarmRow *alarm, int64 arg)
+{
+	Oid			new_owner = (Oid) arg;
+	int64		id = ROW_GET(Int64, alarm, alarm_id);
+	Name		owner_name = palloc(sizeof(NameData));
+	TaskRow		task;
+
+	if (ROW_GET(ObjectId, alarm, alarm_owner) == new_owner ||
+		!store_get_task(store, id, &task))
+		return false;
+	owner_adapt_callback(&task, new_owner);
+	namestrcpy(owner_name, GetUserNameFromId(new_owner, false));
+	ROW_SET(ObjectId, &task, task_owner, new_owner);
+	ROW_SET(Name, &task, task_owner_name, owner_name);
+	owner_update_task(store, &task);
+
+	ROW_SET(ObjectId, alarm, alarm_owner, new_owner);
+	store_update_alarm(store, alarm);
+	/* (if it is paused or has failed, the scheduler finds nothing to do) */
+	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, new_owner);
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(ts_set_owner);
+Datum
+ts_set_owner(PG_FUNCTION_ARGS)
+{
+	Oid			owner;
+	Oid			new_owner;
+	Store	   *store;
+	int			changed;
+
+	spec_require_writable("taskshed.set_owner()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("new_owner must not be null")));
+	/* an owner alone selects all of its tasks */
+	if (!PG_ARGISNULL(1) || !PG_ARGISNULL(2) || PG_ARGISNULL(3))
+		spec_check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
+	owner = spec_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
+	new_owner = spec_owner(NameStr(*PG_GETARG_NAME(0)));
+	spec_check_login(new_owner);
+
+	store = store_open(RowExclusiveLock);
+	changed = change_tasks(store, owner,
+						   PG_ARGISNULL(1) ? NULL : PG_GETARG_ARRAYTYPE_P(1),
+						   PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2),
+						   owner_change, new_owner);
+	store_close(store, NoLock);
+	spec_warn_if_disabled();
+	PG_RETURN_INT32(changed);
+}
+
+/*
+ * REASSIGN OWNED: the aliases go first, so that tasks that name them find
+ * them with their new owner.  The server has checked that the current user
+ * has the privileges of both roles; to have somebody's tasks run as the new
+ * one needs as much as set_owner asks for.
+ */
+void
+owner_reassign_owned(Store *store, Oid owner, Oid new_owner)
+{
+	int			n;
+
+	if (owner == new_owner)
+		return;
+	alias_reassign_owned(owner, new_owner);
+	(void) store_find_owned(store, owner, &n);
+	if (n == 0)
+		return;
+	spec_check_may_act(new_owner);
+	spec_check_login(new_owner);
+	(void) change_tasks(store, owner, NULL, NULL, owner_change, new_owner);
+}
+
+/* DROP OWNED: the role's tasks and aliases go. */
+void
+owner_drop_owned(Store *store, Oid owner)
+{
+	(void) change_tasks(store, owner, NULL, NULL, change_remove, 0);
+	alias_drop_owned(owner);
+}

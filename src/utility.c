@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * utility.c
+ *		DROP OWNED and REASSIGN OWNED take tasks and aliases along.
+ *
+ * To the server a task is a row like others, owned by nobody.  To those who
+ * clear up after a role it is one of the role's belongings, so the two
+ * commands that deal with these in one database deal with tasks too.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/user.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+
+#include "taskshed.h"
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+/*
+ * The server has done its part, and with it checked the privileges: now ours,
+ * if the extension is (still) there.  new_owner is invalid for DROP OWNED.
+ */
+static void
+utility_owned(List *owners, Oid new_owner)
+{
+	Store	   *store;
+	ListCell   *lc;
+
+	CommandCounterIncrement();
+	store = store_try_open(RowExclusiveLock);
+	if (store == NULL)
+		return;
+	foreach(lc, owners)
+	{
+		if (OidIsValid(new_owner))
+			owner_reassign_owned(store, lfirst_oid(lc), new_owner);
+		else
+			owner_drop_owned(store, lfirst_oid(lc));
+	}
+	store_close(store, NoLock);
+}
+
+/* The roles are looked up first: an event trigger may have other ideas of them. */
+static void
+utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *statement = pstmt->utilityStmt;
+	bool		owned = false;
+	List	   *owners = NIL;
+	Oid			new_owner = InvalidOid;
+
+	if (IsA(statement, DropOwnedStmt))
+	{
+		owned = true;
+		owners = roleSpecsToIds(((DropOwnedStmt *) statement)->roles);
+	}
+	else if (IsA(statement, ReassignOwnedStmt))
+	{
+		owned = true;
+		owners = roleSpecsToIds(((ReassignOwnedStmt *) statement)->roles);
+		new_owner = get_rolespec_oid(((ReassignOwnedStmt *) statement)->newrole, false);
+	}
+
+	if (prev_process_utility)
+		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
+							 queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params,
+								queryEnv, dest, qc);
+
+	if (owned)
+		utility_owned(owners, new_owner);
+}
+
+/* Once, when the library is preloaded. */
+void
+utility_init(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility_process;
+}
