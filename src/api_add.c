@@ -292,7 +292,7 @@ add_leaves_alone(Store *store, int64 id, TimestampTz now)
 		!read_is_running(id);
 }
 
-/* Writes one task. */
+/* Writes one task; if it is a new one, its owner must be allowed one more. */
 static void
 add_write(Store *store, NewTask *task)
 {
@@ -354,6 +354,7 @@ add_write(Store *store, NewTask *task)
 		else if (!store_try_insert_task(store, &row))
 			continue;			/* somebody else has added it meanwhile */
 		add_insert_alarm(store, spec, id, now);
+		quota_add(store, spec->owner);
 		return;
 	}
 }

@@ -99,6 +99,7 @@ owner_change(Store *store, AlarmRow *alarm, int64 arg)
 	store_update_alarm(store, alarm);
 	/* (if it is paused or has failed, the scheduler finds nothing to do) */
 	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, new_owner);
+	quota_add(store, new_owner);
 	return true;
 }
 

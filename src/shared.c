@@ -65,7 +65,7 @@ shared_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche("taskshed", 1);
+	RequestNamedLWLockTranche("taskshed", 2);
 }
 
 static void
@@ -81,8 +81,10 @@ shared_startup(void)
 	if (!found)
 	{
 		memset(ts_shared, 0, shared_size());
-		ts_shared->lock = &GetNamedLWLockTranche("taskshed")->lock;
 		pg_atomic_init_u32(&ts_shared->role_changes, 0);
+		ts_shared->lock = &GetNamedLWLockTranche("taskshed")[0].lock;
+		ts_shared->quota_lock = &GetNamedLWLockTranche("taskshed")[1].lock;
+		pg_atomic_init_u32(&ts_shared->quotas_made, 0);
 		ts_shared->nworkers = max_worker_processes;
 		ts_shared->suspects = (Suspect *)
 			((char *) ts_shared + MAXALIGN(offsetof(TsShared, workers) +

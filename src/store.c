@@ -44,6 +44,7 @@
 #include "catalog/pg_collation_d.h"
 #include "commands/sequence.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -495,6 +496,74 @@ store_find_owned(Store *store, Oid owner, int *n)
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(owner));
 	return store_collect_ids(store, store_index(store, TASK_KEY), &key, 1, n);
+}
+
+/*
+ * How many tasks an owner has, those included that other transactions in
+ * progress have added or are about to remove; and, apart from that, how many
+ * it has had that this transaction is about to remove.  The sum is what there
+ * could be in the end, whatever becomes of all of them.  Counts no further than
+ * to one more than limit.
+ *
+ * Looks at all versions of the rows.  A dirty snapshot alone could miss a task
+ * that is replaced at this moment, like the reads that look twice; the fresh
+ * one sees its old version.  So it is the task_ids that are counted, which
+ * come in order.
+ */
+int
+store_count_owned(Store *store, Oid owner, int limit, int *removed)
+{
+	Snapshot	fresh = RegisterSnapshot(GetLatestSnapshot());
+	SnapshotData dirty;
+	ScanKeyData key;
+	IndexScanDesc scan;
+	text	   *last = NULL;
+	bool		last_counted = false;
+	int			n = 0;
+
+	*removed = 0;
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(owner));
+	scan = compat_index_beginscan(store->task, store_index(store, TASK_KEY), SnapshotAny, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (n <= limit && index_getnext_slot(scan, ForwardScanDirection, store->task_slot))
+	{
+		bool		should_free;
+		bool		isnull;
+		bool		there;
+		text	   *task_id;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(store->task_slot, false, &should_free);
+
+		CHECK_FOR_INTERRUPTS();
+		there = table_tuple_satisfies_snapshot(store->task, store->task_slot, &dirty) ||
+			table_tuple_satisfies_snapshot(store->task, store->task_slot, fresh);
+		if (!there &&
+			!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(tuple->t_data)))
+			continue;
+
+		task_id = DatumGetTextPCopy(slot_getattr(store->task_slot, Anum_task_task_id, &isnull));
+		if (last == NULL || VARSIZE(last) != VARSIZE(task_id) ||
+			memcmp(last, task_id, VARSIZE(last)) != 0)
+		{
+			n += there ? 1 : 0;
+			*removed += there ? 0 : 1;
+			last_counted = there;
+		}
+		else if (there && !last_counted)
+		{
+			/* removed and added again, or replaced */
+			n++;
+			(*removed)--;
+			last_counted = true;
+		}
+		if (last != NULL)
+			pfree(last);
+		last = task_id;
+	}
+	index_endscan(scan);
+	ExecClearTuple(store->task_slot);
+	UnregisterSnapshot(fresh);
+	return n;
 }
 
 static void

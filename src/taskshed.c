@@ -47,6 +47,7 @@ int			ts_timeout = 0;
 int			ts_max_interruptions = 5;
 int			ts_max_workers_per_role = 0;
 bool		ts_allow_superuser_tasks = true;
+int			ts_max_tasks_per_role = 0;
 
 static object_access_hook_type prev_object_access_hook = NULL;
 
@@ -154,6 +155,11 @@ define_settings(void)
 							"An interruption uses no attempt.",
 							&ts_max_interruptions, 5, 1, INT_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.max_tasks_per_role",
+							"Sets how many tasks a role may have in a database.",
+							"0 means no limit. Superusers have none. ALTER ROLE can set it for the sessions of a role.",
+							&ts_max_tasks_per_role, 0, 0, INT_MAX - 1,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("taskshed");
 }
 
@@ -190,6 +196,7 @@ _PG_init(void)
 	notes_init();
 	roles_init();
 	store_init();
+	quota_init();
 	callback_init();
 	history_init();
 	utility_init();
@@ -287,6 +294,9 @@ ts_alarm_changed(PG_FUNCTION_ARGS)
 	run_at = heap_getattr(row, Anum_alarm_run_at, desc, &nulls[1]);
 	owner = heap_getattr(row, Anum_alarm_owner, desc, &nulls[2]);
 	if (!nulls[0] && !nulls[1] && !nulls[2])
+	{
 		notes_add(DatumGetTimestampTz(run_at), DatumGetInt64(id), DatumGetObjectId(owner));
+		quota_note(DatumGetObjectId(owner));
+	}
 	PG_RETURN_POINTER(NULL);
 }

@@ -11,6 +11,7 @@
  *		notes.c			what a transaction scheduled, told at its commit
  *		roles.c			whether tasks of a role may run
  *		store.c			the tables task and alarm, by direct access
+ *		quota.c			how many tasks a role may have
  *		queue.c			reading alarms in the order they are due
  *		recurrence.c	the grid of times of a recurring task
  *		resolve.c		which function a callback's name means
@@ -82,6 +83,7 @@ extern int	ts_timeout;			/* ms; 0: none */
 extern int	ts_max_interruptions;
 extern int	ts_max_workers_per_role;	/* 0: no limit */
 extern bool ts_allow_superuser_tasks;
+extern int	ts_max_tasks_per_role;	/* 0: no limit */
 
 extern void ts_require_preload(void);
 
@@ -97,6 +99,9 @@ extern void ts_require_preload(void);
 
 /* Databases that can have a scheduler at the same time. */
 #define TS_MAX_DATABASES	256
+
+/* Roles whose tasks are counted at the same time, in all databases. */
+#define TS_QUOTAS			1024
 
 /* Tables of the history of runs. */
 #define TS_HISTORY_PARTS	8
@@ -253,9 +258,22 @@ typedef struct Suspect
 	int			worker_pid;
 } Suspect;
 
+/* How many tasks a role has in a database, at most. */
+typedef struct TsQuota
+{
+	Oid			database;		/* invalid in an entry that is not in use */
+	Oid			owner;
+	uint32		generation;		/* tells one use of the entry from the next */
+	int64		bound;			/* it has no more tasks than this */
+	int64		added;			/* what has been added to the bound */
+} TsQuota;
+
 typedef struct TsShared
 {
 	LWLock	   *lock;			/* allocation of databases[] */
+	LWLock	   *quota_lock;		/* protects quotas[] */
+	pg_atomic_uint32 quotas_made;	/* entries of it that were taken, ever */
+	TsQuota		quotas[TS_QUOTAS];
 	slock_t		mutex;			/* protects launcher and the suspects */
 	PGPROC	   *launcher;
 	pg_atomic_uint32 role_changes;	/* commits that may concern roles_check */
@@ -452,6 +470,7 @@ extern bool store_find_task(Store *store, Oid owner, Datum task_id, TaskRow *row
 extern bool store_get_task(Store *store, int64 id, TaskRow *row);
 extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
 extern int64 *store_find_owned(Store *store, Oid owner, int *n);
+extern int	store_count_owned(Store *store, Oid owner, int limit, int *removed);
 extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
 extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
 								  LockWaitPolicy wait_policy);
@@ -468,6 +487,13 @@ extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places
 extern void store_insert_alarm(Store *store, AlarmRow *row);
 extern void store_update_alarm(Store *store, AlarmRow *row);
 extern void store_delete_alarm(Store *store, AlarmRow *row);
+
+/* ------------------------------------------------------------------------
+ * quota.c
+ */
+extern void quota_init(void);
+extern void quota_note(Oid owner);
+extern void quota_add(Store *store, Oid owner);
 
 /* ------------------------------------------------------------------------
  * queue.c
