@@ -39,9 +39,12 @@
 #include "access/nbtree.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class_d.h"
 #include "catalog/pg_collation_d.h"
+#include "commands/extension.h"
 #include "commands/sequence.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -102,11 +105,18 @@ store_init(void)
 	CacheRegisterRelcacheCallback(store_relcache_callback, (Datum) 0);
 }
 
-/* Are our tables there? */
+/*
+ * Are our tables there?  Their names are not enough: where the extension is
+ * not installed, anybody who may create a schema could make tables of these
+ * names, and have what is in them run as whatever role they say.  A member of
+ * the extension is what CREATE EXTENSION has made, and only superusers can
+ * run that.
+ */
 bool
 store_exists(void)
 {
 	Oid			schema;
+	Oid			extension;
 
 	if (oids.valid)
 		return true;
@@ -127,6 +137,13 @@ store_exists(void)
 		oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
 		if (!OidIsValid(oids.indexes[i]))
 			oids.valid = false;
+	}
+	if (oids.valid)
+	{
+		extension = get_extension_oid("taskshed", true);
+		oids.valid = OidIsValid(extension) &&
+			getExtensionOfObject(RelationRelationId, oids.task) == extension &&
+			getExtensionOfObject(RelationRelationId, oids.alarm) == extension;
 	}
 	return oids.valid;
 }
