@@ -14,6 +14,21 @@ COMMENT ON FUNCTION taskshed._check_install() IS
 
 SELECT taskshed._check_install();
 
+-- What others have put into the schema would be taken for ours, by its name.
+DO $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_catalog.pg_depend
+		WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+			AND refobjid = 'taskshed'::pg_catalog.regnamespace
+			AND classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass
+			AND objid <> 'taskshed._check_install()'::pg_catalog.regprocedure)
+	THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = 'schema "taskshed" is not empty',
+			HINT = 'Drop it, or what is in it.';
+	END IF;
+END $$;
+
 
 /*
  * Tables.  What a task is (task) and when it runs next (alarm) are kept apart,
@@ -254,6 +269,28 @@ FOR EACH ROW EXECUTE FUNCTION taskshed._alarm_changed();
 ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed;
 COMMENT ON TRIGGER alarm_changed ON taskshed.alarm IS
 'Tells the scheduler of rows that were written without the functions of the extension.';
+
+-- Not even pg_write_all_data writes what says as whom something is run.
+CREATE FUNCTION taskshed._superusers_only() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_superusers_only';
+REVOKE ALL ON FUNCTION taskshed._superusers_only() FROM PUBLIC;
+COMMENT ON FUNCTION taskshed._superusers_only() IS
+'Internal. Refuses to have a table of the extension written by hand, except by superusers.';
+
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOR name IN SELECT relname FROM pg_catalog.pg_class
+		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'r'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER superusers_only', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER superusers_only ON taskshed.%I IS %L', name,
+			'Refuses to have the table written by hand, except by superusers.');
+	END LOOP;
+END $$;
 
 SELECT pg_catalog.pg_extension_config_dump('taskshed.task_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('taskshed.task', '');
@@ -707,6 +744,28 @@ CREATE FUNCTION taskshed.fetch_task(task_id text, owner name DEFAULT NULL)
 RETURNS taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
 COMMENT ON FUNCTION taskshed.fetch_task(text, name) IS 'The task, or NULL when there is none.';
+
+/*
+ * Default privileges of the role that installs the extension may have granted
+ * more than is meant, and who can write the tables can have anything run as
+ * anybody.
+ */
+DO $$
+DECLARE
+	role text;
+BEGIN
+	FOR role IN
+		SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
+		FROM (SELECT relacl FROM pg_catalog.pg_class WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace
+			UNION ALL SELECT nspacl FROM pg_catalog.pg_namespace WHERE nspname = 'taskshed') AS o (acl),
+			pg_catalog.aclexplode(o.acl) AS a
+		WHERE a.grantee <> a.grantor
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE CREATE ON SCHEMA taskshed FROM %s', role);
+	END LOOP;
+END $$;
 
 GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
 

@@ -300,3 +300,28 @@ ts_alarm_changed(PG_FUNCTION_ARGS)
 	}
 	PG_RETURN_POINTER(NULL);
 }
+
+/*
+ * The trigger on all our tables that has only superusers write them by hand:
+ * nobody else is granted that, but pg_write_all_data may write every table,
+ * and a row of ours says as whom something is run.  Our own functions do not
+ * fire triggers.  Error: 42501.
+ */
+PG_FUNCTION_INFO_V1(ts_superusers_only);
+Datum
+ts_superusers_only(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function taskshed._superusers_only() must be called by its trigger")));
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s",
+						RelationGetRelationName(trigger->tg_relation)),
+				 errdetail("Only superusers can write the tables of taskshed by hand.")));
+	PG_RETURN_POINTER(NULL);
+}
