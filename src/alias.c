@@ -64,15 +64,17 @@ alias_open(LOCKMODE lockmode)
 
 /*
  * Keeps others from changing that alias until the end of the transaction.  The
- * lock is one of an object of the table, with a hash instead of an OID: if two
- * aliases share it, their changes wait for each other, and that is all.
+ * lock is one of an object of the table, with the owner instead of the object
+ * and a hash of the name instead of a column: if two aliases of a role share
+ * it, their changes wait for each other, and that is all.  No other role can
+ * find a name to be in the way with.
  */
 static void
 alias_lock(Relation rel, Oid owner, const char *name)
 {
-	uint32		hash = hash_combine(owner, hash_bytes((const unsigned char *) name, strlen(name)));
+	uint32		hash = hash_bytes((const unsigned char *) name, strlen(name));
 
-	LockDatabaseObject(RelationGetRelid(rel), hash, 0, ExclusiveLock);
+	LockDatabaseObject(RelationGetRelid(rel), owner, (uint16) hash, ExclusiveLock);
 }
 
 /*
