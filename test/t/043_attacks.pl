@@ -1195,16 +1195,11 @@ as( 'boss', qq{
 SELECT taskshed.add_task('mallory.climb', kwargs => '{"command": "SET SESSION AUTHORIZATION \\"$super\\""}', task_id => 'dethroned')}
 );
 await_no_task($node, 'dethroned');
-TODO:
-{
-	local $TODO = 'a warm worker knows what its role was';
-
-	is( result_of('dethroned'),
-		'42501 boss/boss',
-		'a superuser that has become none cannot be another');
-	is($node->safe_psql('postgres', 'SELECT worn_by FROM crown'),
-		'nobody', '... nor do what only superusers do');
-}
+is( result_of('dethroned'),
+	'42501 boss/boss',
+	'a superuser that has become none cannot be another');
+is($node->safe_psql('postgres', 'SELECT worn_by FROM crown'),
+	'nobody', '... nor do what only superusers do');
 $node->safe_psql('postgres', q{UPDATE crown SET worn_by = 'nobody'});
 
 # A role that is dropped while its callback runs
@@ -1217,35 +1212,10 @@ as('leaver',
 );
 await_blocked($node, 1, 2);
 $dropped_by->query('DROP OWNED BY leaver; DROP ROLE leaver');
-TODO:
-{
-	local $TODO = 'a run outlives its role';
-	my $query =
-	  q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND NOT granted};
-
-	# (await() would be a failure of its own while there is no such thing.)
-	$node->safe_psql(
-		'postgres', qq{
-		DO \$\$
-		BEGIN
-			FOR i IN 1..40 LOOP
-				EXIT WHEN ($query) = 0;
-				PERFORM pg_sleep(0.05);
-			END LOOP;
-		END \$\$});
-	is($node->safe_psql('postgres', $query),
-		'0', 'the run of a role that is dropped ends');
-}
+await_blocked($node, 0, 2);
 $holder->query('SELECT pg_advisory_unlock(2)');
 $dropped_by->quit;
-await(
-	$node,
-	q{SELECT NOT EXISTS (SELECT FROM taskshed._running() r JOIN taskshed.task t USING (id) WHERE task_id = 'leaving')},
-	'it is over');
-$node->safe_psql(
-	'postgres', q{
-DELETE FROM taskshed.alarm a USING taskshed.task t WHERE a.id = t.id AND t.task_id = 'leaving';
-DELETE FROM taskshed.task WHERE task_id = 'leaving'});
+await_no_task($node, 'leaving');
 
 # ------------------------------------------------------------------------
 # Taking all there is: while mallory does this, the others are on time.
