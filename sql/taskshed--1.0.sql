@@ -518,7 +518,7 @@ CREATE FUNCTION taskshed._status(
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'ts_status';
 COMMENT ON FUNCTION taskshed._status() IS
-'Internal. A row for each database that the current user may see, from shared memory.';
+'Internal. A row for each database that the current user may see, with what it may know of it.';
 
 /*
  * What the reader may see of all tasks: those of roles whose privileges it has,
@@ -646,35 +646,24 @@ COMMENT ON COLUMN taskshed.tasks.run_count IS 'Runs that have ended, failed ones
 COMMENT ON COLUMN taskshed.tasks.failures_in_row IS 'Failed runs since the last one that succeeded.';
 COMMENT ON COLUMN taskshed.tasks.created_at IS 'When the task was first added.';
 
-/* What the scheduler knows of the current database only roughly, or not while it does not work, is looked up. */
 CREATE VIEW taskshed.status AS
-SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running,
-	CASE WHEN d.datname = pg_catalog.current_database() AND s.state <> 'active'
-		THEN (SELECT count(*) FROM taskshed.alarm a
-			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND a.failed_at IS NULL)
-		ELSE s.due END::integer AS due,
-	CASE WHEN d.datname = pg_catalog.current_database() AND s.state <> 'active'
-		THEN (SELECT min(a.run_at) FROM taskshed.alarm a
-			WHERE a.run_at <= pg_catalog.clock_timestamp() AND a.paused_at IS NULL AND a.failed_at IS NULL)
-		ELSE s.oldest_due END AS oldest_due,
-	CASE WHEN d.datname = pg_catalog.current_database()
-		THEN (SELECT count(*) FROM taskshed.alarm a WHERE a.failed_at IS NOT NULL) ELSE s.failed END::integer AS failed,
+SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.due, s.oldest_due, s.failed,
 	s.next_wakeup, s.runs_ok, s.runs_failed, s.last_failure_at, s.message
 FROM taskshed._status() s JOIN pg_catalog.pg_database d ON d.oid = s.database;
-COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. Counts start again when the server does.';
+COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. To others it shows whether tasks run, and counts of the tasks that they may see. Counts start again when the server does.';
 COMMENT ON COLUMN taskshed.status.database IS 'The database.';
 COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; starting: the scheduler is about to; disabled: taskshed.enabled is off.';
 COMMENT ON COLUMN taskshed.status.scheduler_pid IS 'Process of the scheduler.';
-COMMENT ON COLUMN taskshed.status.workers IS 'Worker processes.';
-COMMENT ON COLUMN taskshed.status.running IS 'Runs in progress.';
-COMMENT ON COLUMN taskshed.status.due IS 'Tasks whose time has come and that have not started, as far as the scheduler has read ahead.';
+COMMENT ON COLUMN taskshed.status.workers IS 'Worker processes of the roles whose tasks the reader may see.';
+COMMENT ON COLUMN taskshed.status.running IS 'Runs in progress of the tasks that the reader may see.';
+COMMENT ON COLUMN taskshed.status.due IS 'Tasks that the reader may see whose time has come and that have not started; for those who see all, as far as the scheduler has read ahead.';
 COMMENT ON COLUMN taskshed.status.oldest_due IS 'Earliest run_at among them.';
-COMMENT ON COLUMN taskshed.status.failed IS 'Tasks in state failed.';
-COMMENT ON COLUMN taskshed.status.next_wakeup IS 'When the scheduler will wake by itself for a task.';
-COMMENT ON COLUMN taskshed.status.runs_ok IS 'Runs that succeeded since the server started.';
-COMMENT ON COLUMN taskshed.status.runs_failed IS 'Runs that failed since the server started.';
-COMMENT ON COLUMN taskshed.status.last_failure_at IS 'When the last run failed.';
-COMMENT ON COLUMN taskshed.status.message IS 'What keeps tasks from running, if anything does.';
+COMMENT ON COLUMN taskshed.status.failed IS 'Tasks in state failed that the reader may see.';
+COMMENT ON COLUMN taskshed.status.next_wakeup IS 'When the scheduler will wake by itself for a task; for those who do not see all, the earliest run_at to come of the tasks that they may see.';
+COMMENT ON COLUMN taskshed.status.runs_ok IS 'Runs that succeeded since the server started; NULL for those who do not have pg_read_all_stats.';
+COMMENT ON COLUMN taskshed.status.runs_failed IS 'Runs that failed since the server started; NULL for those who do not have pg_read_all_stats.';
+COMMENT ON COLUMN taskshed.status.last_failure_at IS 'When the last run failed; NULL for those who do not have pg_read_all_stats.';
+COMMENT ON COLUMN taskshed.status.message IS 'What keeps tasks from running, if anything does; NULL for those who do not have pg_read_all_stats.';
 
 CREATE VIEW taskshed.runs WITH (security_barrier) AS
 SELECT r.run_id,

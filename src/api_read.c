@@ -40,6 +40,9 @@
 	"WHERE owner_oid OPERATOR(pg_catalog.=) $1 " condition \
 	" ORDER BY run_at, task_id COLLATE pg_catalog.\"C\""
 
+/* So many tasks are read from a queue at once to be counted. */
+#define COUNT_BATCH		256
+
 typedef enum FetchQuery
 {
 	FETCH_BY_IDS,
@@ -176,6 +179,14 @@ ts_try_task(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(result));
 }
 
+/* May the current user see the tasks of that role, and that they run? */
+static bool
+read_may_see(Oid role)
+{
+	return has_privs_of_role(GetUserId(), role) ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+}
+
 PG_FUNCTION_INFO_V1(ts_next_wakeup);
 Datum
 ts_next_wakeup(PG_FUNCTION_ARGS)
@@ -193,10 +204,8 @@ ts_next_wakeup(PG_FUNCTION_ARGS)
 		QueueKey	first;
 		int			interruptions;
 
-		if (!has_privs_of_role(GetUserId(), owner) &&
-			!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
-			continue;
-		if (queue_read(store, snapshot, owner, &start, &first, &interruptions, 1) > 0)
+		if (read_may_see(owner) &&
+			queue_read(store, snapshot, owner, &start, &first, &interruptions, 1) > 0)
 			earliest = Min(earliest, first.run_at);
 	}
 	store_close(store, AccessShareLock);
@@ -221,13 +230,6 @@ read_is_running(int64 id)
 		SpinLockRelease(&worker->mutex);
 	}
 	return running;
-}
-
-static bool
-read_may_see(Oid role)
-{
-	return has_privs_of_role(GetUserId(), role) ||
-		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 }
 
 PG_FUNCTION_INFO_V1(ts_running);
@@ -262,7 +264,10 @@ ts_running(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* How many workers a database has and how many of them are running a task. */
+/*
+ * How many workers a database has and how many of them are running a task, of
+ * those whose runs the current user may see.
+ */
 static void
 read_count_workers(Oid database, int *workers, int *running)
 {
@@ -270,25 +275,101 @@ read_count_workers(Oid database, int *workers, int *running)
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
+		bool		there;
+		bool		busy;
+		Oid			role;
 
 		SpinLockAcquire(&worker->mutex);
-		if (worker->state == TS_WORKER_READY && worker->database == database)
+		there = (worker->state == TS_WORKER_READY && worker->database == database);
+		busy = (worker->running_id != 0);
+		role = worker->role;
+		SpinLockRelease(&worker->mutex);
+		if (there && read_may_see(role))
 		{
 			(*workers)++;
-			if (worker->running_id != 0)
-				(*running)++;
+			*running += busy;
 		}
-		SpinLockRelease(&worker->mutex);
 	}
+}
+
+/* What the view status says about the tasks that the current user may see. */
+typedef struct TaskCounts
+{
+	int			due;
+	TimestampTz oldest_due;		/* DT_NOEND if none */
+	TimestampTz next;			/* earliest that is not due; DT_NOEND if none */
+	int			failed;
+}			TaskCounts;
+
+/* Adds what is waiting in one owner's queue, as far as it is due. */
+static void
+read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, TaskCounts * counts)
+{
+	QueueKey	keys[COUNT_BATCH];
+	int			interruptions[COUNT_BATCH];
+	QueueKey	place = {DT_NOBEGIN, PG_INT64_MIN};
+	int			n;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		n = queue_read(store, snapshot, owner, &place, keys, interruptions, COUNT_BATCH);
+		for (int i = 0; i < n; i++)
+		{
+			if (keys[i].run_at > now)
+			{
+				counts->next = Min(counts->next, keys[i].run_at);
+				return;
+			}
+			if (read_is_running(keys[i].id))
+				continue;
+			counts->due++;
+			counts->oldest_due = Min(counts->oldest_due, keys[i].run_at);
+		}
+		if (n > 0)
+			place = keys[n - 1];
+	} while (n == COUNT_BATCH);
+}
+
+/*
+ * Counts the tasks of this database that the current user may see: those that
+ * have failed, and those that wait if that is asked for.  The queues of others
+ * are not read.  Returns false if our tables are not there.
+ */
+static bool
+read_count_tasks(bool waiting, TaskCounts * counts)
+{
+	Snapshot	snapshot = GetActiveSnapshot();
+	Store	   *store = store_try_open(AccessShareLock);
+	Oid			owner = InvalidOid;
+
+	if (store == NULL)
+		return false;
+	counts->due = 0;
+	counts->oldest_due = counts->next = DT_NOEND;
+	while (waiting && OidIsValid(owner = queue_next_owner(store, snapshot, owner)))
+	{
+		if (read_may_see(owner))
+			read_count_queue(store, snapshot, owner, GetCurrentTimestamp(), counts);
+	}
+	counts->failed = (int) queue_count_failed(store, snapshot, read_may_see);
+	store_close(store, AccessShareLock);
+	return true;
 }
 
 #define STATUS_COLUMNS	13
 
+/*
+ * Whether a database's scheduler works is everybody's business; the rest is
+ * about the tasks that the current user may see.  What is only known of all of
+ * them together is for those who may see all.
+ */
 PG_FUNCTION_INFO_V1(ts_status);
 Datum
 ts_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (ts_shared == NULL)
@@ -300,10 +381,9 @@ ts_status(PG_FUNCTION_ARGS)
 		Oid			oid;
 		int			scheduler_pid;
 		bool		disabled;
-		int			due;
-		TimestampTz oldest_due;
 		TimestampTz next_wakeup;
-		int64		failed;
+		TaskCounts	tasks;
+		bool		has_tasks = true;
 		TsCounts	counts;
 		char		message[sizeof(db->message)];
 		int			workers;
@@ -316,18 +396,35 @@ ts_status(PG_FUNCTION_ARGS)
 		oid = db->oid;
 		scheduler_pid = db->scheduler_pid;
 		disabled = db->disabled;
-		due = db->due;
-		oldest_due = db->oldest_due;
+		tasks.due = db->due;
+		tasks.oldest_due = db->oldest_due;
 		next_wakeup = db->next_wakeup;
-		failed = db->failed;
+		tasks.failed = (int) db->failed;
 		counts = db->counts;
 		memcpy(message, db->message, sizeof(message));
 		SpinLockRelease(&db->mutex);
 
-		if (state == TS_DB_FREE || state == TS_DB_IDLE ||
-			(oid != MyDatabaseId &&
-			 !has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS)))
+		if (state == TS_DB_FREE || state == TS_DB_IDLE || (oid != MyDatabaseId && !sees_all))
 			continue;
+
+		/* a scheduler that does not work knows nothing of what is due */
+		if (oid == MyDatabaseId)
+		{
+			bool		active = (state == TS_DB_RUNNING && !disabled);
+			bool		waiting = (!sees_all || !active);
+			TaskCounts	own;
+
+			if (read_count_tasks(waiting, &own))
+			{
+				tasks.failed = own.failed;
+				if (waiting)
+					tasks = own;
+			}
+			else
+				has_tasks = false;
+			if (!sees_all)
+				next_wakeup = active && has_tasks ? own.next : DT_NOEND;
+		}
 
 		read_count_workers(oid, &workers, &running);
 		memset(nulls, false, sizeof(nulls));
@@ -338,18 +435,21 @@ ts_status(PG_FUNCTION_ARGS)
 		nulls[2] = (scheduler_pid == 0);
 		values[3] = Int32GetDatum(workers);
 		values[4] = Int32GetDatum(running);
-		values[5] = Int32GetDatum(due);
-		values[6] = TimestampTzGetDatum(oldest_due);
-		nulls[6] = (oldest_due == DT_NOEND);
-		values[7] = Int32GetDatum((int32) failed);
+		values[5] = Int32GetDatum(tasks.due);
+		nulls[5] = !has_tasks;
+		values[6] = TimestampTzGetDatum(tasks.oldest_due);
+		nulls[6] = (!has_tasks || tasks.oldest_due == DT_NOEND);
+		values[7] = Int32GetDatum(tasks.failed);
+		nulls[7] = !has_tasks;
 		values[8] = TimestampTzGetDatum(next_wakeup);
 		nulls[8] = (next_wakeup == DT_NOEND);
 		values[9] = Int64GetDatum(counts.runs_ok);
 		values[10] = Int64GetDatum(counts.runs_failed);
+		nulls[9] = nulls[10] = !sees_all;
 		values[11] = TimestampTzGetDatum(counts.last_failure_at);
-		nulls[11] = (counts.last_failure_at == 0);
+		nulls[11] = (!sees_all || counts.last_failure_at == 0);
 		values[12] = CStringGetTextDatum(message);
-		nulls[12] = (message[0] == '\0');
+		nulls[12] = (!sees_all || message[0] == '\0');
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -22,6 +22,7 @@
 #include "access/nbtree.h"
 #include "access/tableam.h"
 #include "catalog/pg_type_d.h"
+#include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
@@ -108,9 +109,12 @@ queue_next_owner(Store *store, Snapshot snapshot, Oid after)
 	return owner;
 }
 
-/* How many tasks have failed for good. */
+/*
+ * How many tasks have failed for good, of all owners or of those for which
+ * counts() is true.
+ */
 int64
-queue_count_failed(Store *store, Snapshot snapshot)
+queue_count_failed(Store *store, Snapshot snapshot, bool (*counts) (Oid owner))
 {
 	IndexScanDesc scan;
 	int64		n = 0;
@@ -119,7 +123,14 @@ queue_count_failed(Store *store, Snapshot snapshot)
 								  snapshot, 0);
 	index_rescan(scan, NULL, 0, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, store->alarm_slot))
-		n++;
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (counts == NULL ||
+			counts(DatumGetObjectId(slot_getattr(store->alarm_slot, Anum_alarm_owner, &isnull))))
+			n++;
+	}
 	index_endscan(scan);
 	ExecClearTuple(store->alarm_slot);
 	return n;

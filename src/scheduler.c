@@ -432,7 +432,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 			lookahead_note(store, &notes[i]);
 		lookahead_read(store, snapshot);
 		if (count_failed)
-			failed = queue_count_failed(store, snapshot);
+			failed = queue_count_failed(store, snapshot, NULL);
 		store_close(store, AccessShareLock);
 	}
 	PopActiveSnapshot();

@@ -520,7 +520,7 @@ extern int	queue_read(Store *store, Snapshot snapshot, Oid owner,
 					   const QueueKey *after, QueueKey *keys, int *interruptions,
 					   int max);
 extern Oid	queue_next_owner(Store *store, Snapshot snapshot, Oid after);
-extern int64 queue_count_failed(Store *store, Snapshot snapshot);
+extern int64 queue_count_failed(Store *store, Snapshot snapshot, bool (*counts) (Oid owner));
 extern int	queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *ids, int max);
 
 /* ------------------------------------------------------------------------

@@ -213,6 +213,56 @@ unlike(
 	qr/Xyzzy|public\.hold/,
 	'others do not see what runs');
 
+# The view status tells others whether tasks run, and counts only what they may
+# see: nothing of the run in progress, what waits behind it, and what failed.
+set_and_reload(
+	$node,
+	'taskshed.max_workers'         => 1,
+	'taskshed.worker_idle_timeout' => '100ms');
+await($node, q{SELECT workers = 1 FROM taskshed.status},
+	'one worker is left');
+as( 'alice',
+	q{SELECT taskshed.add_task('note', '2001-01-01', '{"what": "late"}', task_id => 'late');
+SELECT taskshed.add_task('note', '2101-01-01', '{"what": "early"}', task_id => 'early')}
+);
+as('carol',
+	q{SELECT taskshed.add_task('note', '2102-01-01', '{"what": "early"}', task_id => 'early')}
+);
+await($node, q{SELECT due = 1 FROM taskshed.status}, 'one task is late');
+my $status = q{
+	SET timezone = 'UTC';
+	SELECT state, scheduler_pid IS NOT NULL, workers, running, due, oldest_due, failed, next_wakeup,
+		runs_ok, runs_failed, last_failure_at, message
+	FROM taskshed.status};
+as('alice',  q{SELECT taskshed.remove_task('waiting')});
+as('robert', q{SELECT taskshed.remove_all_tasks()});
+is( as('alice', $status),
+	'active|t|1|1|1|2001-01-01 00:00:00+00|1|2101-01-01 00:00:00+00||||',
+	'a role counts its own tasks');
+is( as('carol', $status),
+	'active|t|0|0|0||0|2102-01-01 00:00:00+00||||',
+	'and not those of others');
+is(as('robert', $status),
+	'active|t|0|0|0||0|||||', 'one without tasks learns that they run');
+like(
+	as('watcher', $status),
+	qr/^active\|t\|1\|1\|1\|2001-01-01 00:00:00\+00\|\d+\|[^|]*\|\d+\|\d+\|[^|]+\|/,
+	'pg_read_all_stats sees it all');
+is( as( 'robert',
+		'SELECT workers, running, due, failed, runs_ok FROM taskshed._status()'
+	),
+	'0|0|0|0|',
+	'the function under the view says no more');
+set_and_reload($node, 'taskshed.enabled' => 'off');
+is( as('alice', $status),
+	'disabled|t|1|1|1|2001-01-01 00:00:00+00|1|||||',
+	'while no tasks are run');
+is(as('robert', $status), 'disabled|t|0|0|0||0|||||', 'the same to others');
+set_and_reload(
+	$node,
+	'taskshed.enabled'     => undef,
+	'taskshed.max_workers' => undef);
+
 foreach my $table ('task', 'alarm')
 {
 	isnt(
