@@ -29,6 +29,7 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -88,9 +89,13 @@ alias_lock(Relation rel, Oid owner, const char *name)
 static HeapTuple
 alias_fetch(Relation rel, Oid owner, const char *name)
 {
-	Oid			index = get_relname_relid("callback_pkey", RelationGetNamespace(rel));
+	Oid			index;
 	HeapTuple	tuple = NULL;
 
+	/* where nobody has aliases, nobody is to pay for a search */
+	if (RelationGetNumberOfBlocks(rel) == 0)
+		return NULL;
+	index = get_relname_relid("callback_pkey", RelationGetNamespace(rel));
 	for (int attempt = 0; tuple == NULL && attempt < 2; attempt++)
 	{
 		Snapshot	snapshot = SnapshotSelf;
