@@ -54,6 +54,13 @@
 /* Counts the transactions that this process has ended. */
 static uint64 run_transactions = 0;
 
+/* What a run changes of the process, as it was before. */
+typedef struct Surroundings
+{
+	int			synchronous_commit;
+	int			lock_timeout;	/* the role's */
+} Surroundings;
+
 /* What is known of the task that is being run. */
 typedef struct Run
 {
@@ -72,14 +79,8 @@ typedef struct Run
 	Callback   *binding;		/* whose values are being converted, or NULL */
 	Snapshot	pin;			/* keeps the task's rows in their places, or
 								 * NULL */
+	Surroundings before;
 } Run;
-
-/* What the callback could have changed of the process, before it runs. */
-typedef struct Surroundings
-{
-	int			synchronous_commit;
-	int			lock_timeout;
-} Surroundings;
 
 /* The run whose callback is being called. */
 static Run *current_run = NULL;
@@ -119,7 +120,7 @@ run_enter_bookkeeping(const Run *run)
 	stop_disable(run->start.timeout);
 	HOLD_CANCEL_INTERRUPTS();
 	XactReadOnly = false;
-	LockTimeout = 0;
+	LockTimeout = 0;			/* the callback had the role's */
 }
 
 /* The outcome is committed: who wanted to cancel the run came too late. */
@@ -141,6 +142,7 @@ run_begin(void)
 	StartTransactionCommand();
 	XactReadOnly = false;
 	XactDeferrable = false;
+	LockTimeout = 0;
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
@@ -327,6 +329,7 @@ run_callback(Run *run, Callback *callback)
 	MemoryContextSwitchTo(run->context);
 	current_run = run;
 	XactReadOnly = DefaultXactReadOnly;
+	LockTimeout = run->before.lock_timeout;
 	run->transactions = run_transactions;
 	run->called = true;
 	run->binding = callback;
@@ -589,16 +592,14 @@ run_try_record_failure(Run *run, const ErrorData *error)
 }
 
 /*
- * Runs a task, if it is due, and fills in what became of it, and whether its
- * callback may have left settings behind by committing them.  The task is one
- * of the role that this process is connected as.  The current memory context
- * is the run's; the caller resets it.
+ * Runs a task, if it is due, fills in what became of it, and puts the session
+ * back as new.  The task is one of the role that this process is connected as.
+ * The current memory context is the run's; the caller resets it.
  */
 RunResult
-run_task(int64 id, TsReport *report, bool *settings_left)
+run_task(int64 id, TsReport *report)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Surroundings saved;
 	Run			run = {.id = id,.report = report,.context = context};
 	ErrorData  *volatile error = NULL;
 	volatile int tries = 0;
@@ -606,7 +607,7 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 	volatile bool committed = false;
 	volatile uint64 generation = 0;
 
-	surroundings_save(&saved);
+	surroundings_save(&run.before);
 	QueryCancelPending = false;
 	do
 	{
@@ -628,11 +629,12 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 			error = run_abort(context);
 		}
 		PG_END_TRY();
-		surroundings_restore(&saved);
+		surroundings_restore(&run.before);
 
 		if (error != NULL && !committed && tries < CONFLICT_RETRIES &&
 			run_lost_race(error, generation))
 		{
+			session_reset(false);
 			again = true;
 			tries++;
 		}
@@ -649,14 +651,14 @@ run_task(int64 id, TsReport *report, bool *settings_left)
 		else if (stop_get_reason(error) == STOP_CANCEL)
 			error->message = "the run was cancelled";
 		run_try_record_failure(&run, error);
-		surroundings_restore(&saved);
+		surroundings_restore(&run.before);
 		MemoryContextSwitchTo(context);
 	}
 
 	suspects_clear();
-	*settings_left = committed || run.committed;
 	current_run = NULL;
 	debug_query_string = NULL;
+	session_reset(committed || run.committed);
 	callback_prune();
 	if (error != NULL)
 		return RUN_FAILED;

@@ -504,13 +504,15 @@ scheduler_sleep(TimestampTz wake)
 
 /*
  * The database's and the superuser's settings for their sessions are not
- * meant for us: a serializable scheduler would take part in conflicts.
+ * meant for us: a serializable scheduler would take part in conflicts, and one
+ * that exits on errors could not do without a transaction that has failed.
  */
 static void
 scheduler_override_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"application_name", "taskshed scheduler"},
+		{"role", "none"},
 		{"search_path", "pg_catalog"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
@@ -518,11 +520,13 @@ scheduler_override_settings(void)
 		{"synchronous_commit", "local"},
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"}
+		{"transaction_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"exit_on_error", "off"}
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+		shared_override_setting(settings[i][0], settings[i][1]);
 }
 
 void

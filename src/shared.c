@@ -428,6 +428,18 @@ shared_free_worker(TsWorker *worker)
 }
 
 /*
+ * For our own processes when they have connected: they have a setting of that
+ * value, whatever has been set for the role or database.  Does nothing where
+ * the server has no such setting.
+ */
+void
+shared_override_setting(const char *name, const char *value)
+{
+	if (GetConfigOption(name, true, false) != NULL)
+		SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
  * For the loops of our processes: serves interrupts and reloads settings.
  * Asked to terminate it leaves without a word in the log, as core's own
  * background processes do.

@@ -26,6 +26,7 @@
  *		history.c		the record of runs
  *		outcome.c		what a run's end writes into the task's row
  *		stop.c			stopping a run
+ *		session.c		a worker's session, as new after each run
  *		run.c			one run of a task, in a transaction
  *		worker.c		the process that runs the tasks of a role
  *		lookahead.c		the scheduler's memory of what is due next
@@ -299,6 +300,7 @@ extern TsWorker *shared_ask_worker(Oid database, Oid role, bool is_superuser);
 extern void shared_set_unheard(TsDatabase *db, bool unheard);
 extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
+extern void shared_override_setting(const char *name, const char *value);
 extern void shared_process_interrupts(void);
 extern bool shared_is_shortage(const ErrorData *error);
 
@@ -838,6 +840,13 @@ extern StopReason stop_get_reason(const ErrorData *error);
 extern bool stop_request(int64 id);
 
 /* ------------------------------------------------------------------------
+ * session.c
+ */
+extern void session_start(void);
+extern void session_apply_settings(void);
+extern void session_reset(bool settings_left);
+
+/* ------------------------------------------------------------------------
  * run.c
  */
 typedef enum RunResult
@@ -848,7 +857,7 @@ typedef enum RunResult
 } RunResult;
 
 extern void run_init(void);
-extern RunResult run_task(int64 id, TsReport *report, bool *settings_left);
+extern RunResult run_task(int64 id, TsReport *report);
 
 /* ------------------------------------------------------------------------
  * worker.c

@@ -5,9 +5,9 @@
  *
  * A worker is connected as the role, so there is nothing that a callback
  * could reset itself to.  It takes tasks from its slot, in the order in which
- * the scheduler has put them there, and leaves a report on each.  After each
- * run it puts its session back as new.  It exits when it has had nothing to
- * do for taskshed.worker_idle_timeout, or when the scheduler wants its place.
+ * the scheduler has put them there, and leaves a report on each.  It exits when
+ * it has had nothing to do for taskshed.worker_idle_timeout, or when the
+ * scheduler wants its place.
  *
  * The scheduler is woken when it has something to do: a task that is due
  * again before the scheduler's alarm, a task that must be looked at, or a
@@ -19,23 +19,16 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "catalog/namespace.h"
-#include "commands/prepare.h"
-#include "commands/sequence.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -177,57 +170,6 @@ worker_must_retire(void)
 	return retire;
 }
 
-/*
- * Puts the session back as new after a run.  Most settings have gone with the
- * run's own transaction.  Those that a procedure has committed, and temporary
- * tables, take another transaction, so only runs that can have left any get
- * one.
- */
-static void
-worker_reset_session(bool used_temp, bool settings_left)
-{
-	DropAllPreparedStatements();
-	PortalHashTableDeleteAll();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	ResetSequenceCaches();
-	if (used_temp || settings_left)
-	{
-		StartTransactionCommand();
-		if (settings_left)
-		{
-			SetPGVariable("session_authorization", NIL, false);
-			ResetAllOptions();
-		}
-		if (used_temp)
-		{
-			PushActiveSnapshot(GetTransactionSnapshot());
-			ResetTempTableNamespace();
-			PopActiveSnapshot();
-		}
-		CommitTransactionCommand();
-	}
-}
-
-/* Did the transaction that is about to end use temporary tables? */
-static bool used_temp_namespace = false;
-
-static void
-worker_xact_callback(XactEvent event, void *arg)
-{
-	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_ABORT) &&
-		(MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE))
-		used_temp_namespace = true;
-}
-
-/* The commit that ends a run is as durable as our own setting says. */
-static void
-worker_apply_settings(void)
-{
-	const char *mode = GetConfigOption("taskshed.synchronous_commit", false, false);
-
-	SetConfigOption("synchronous_commit", mode, PGC_USERSET, PGC_S_OVERRIDE);
-}
-
 /* Between two runs. */
 static void
 worker_process_interrupts(void)
@@ -236,7 +178,7 @@ worker_process_interrupts(void)
 
 	shared_process_interrupts();
 	if (reload)
-		worker_apply_settings();
+		session_apply_settings();
 }
 
 /* Adds a run to the figures of the view status. */
@@ -264,15 +206,12 @@ worker_run_handed(MemoryContext context)
 {
 	TsReport	report;
 	int64		id;
-	bool		settings_left;
 	bool		more = worker_next(NULL, &id);
 
 	while (more)
 	{
-		used_temp_namespace = false;
 		MemoryContextSwitchTo(context);
-		worker_count(run_task(id, &report, &settings_left));
-		worker_reset_session(used_temp_namespace, settings_left);
+		worker_count(run_task(id, &report));
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
@@ -325,9 +264,7 @@ ts_worker_main(Datum main_arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	compat_connect_as(database, role);
-	SetConfigOption("application_name", "taskshed worker", PGC_USERSET, PGC_S_OVERRIDE);
-	worker_apply_settings();
-	RegisterXactCallback(worker_xact_callback, NULL);
+	session_start();
 	roles_watch();
 	outcome_init();
 	run_init();
