@@ -16,7 +16,8 @@
  * that can have left any get one.
  *
  * Some things the server cannot put back, such as the variables of a procedural
- * language or a library that was loaded.  They go with the process.
+ * language or a library that was loaded.  They go with the process; see
+ * worker.c.
  *
  * Copyright (c) 2026, the taskshed developers
  *

@@ -7,7 +7,9 @@
  * could reset itself to.  It takes tasks from its slot, in the order in which
  * the scheduler has put them there, and leaves a report on each.  It exits when
  * it has had nothing to do for taskshed.worker_idle_timeout, or when the
- * scheduler wants its place.
+ * scheduler wants its place; and when it is worn, because what callbacks leave
+ * in a process and the server cannot put back is bounded by the process's end.
+ * What it has been handed and not begun goes to others then.
  *
  * The scheduler is woken when it has something to do: a task that is due
  * again before the scheduler's alarm, a task that must be looked at, or a
@@ -39,6 +41,33 @@
 
 /* A worker that has had no task yet waits for one at least this long (ms). */
 #define FIRST_TASK	1000
+
+/*
+ * A worker is worn after so many runs: a byte that each of them left behind
+ * would be a MB by then, and a new process is some 10 ms of work.
+ */
+#define WORN_RUNS	1000000
+
+/*
+ * Or after this long (us): what is not measured below, as the memory that a
+ * procedural language's interpreter has taken, or a connection that a callback
+ * has left open, is there for so long at most.
+ */
+#define WORN_AGE	USECS_PER_HOUR
+
+/*
+ * Or when its memory contexts have grown by so many bytes since its first run,
+ * which has filled the caches with what every run needs.  The caches of a
+ * large schema may come to that as well; then they are filled once more.
+ */
+#define WORN_GROWTH	((Size) 64 * 1024 * 1024)
+
+/*
+ * Its memory is looked at after so many runs, or if this long (us) has passed.
+ * That takes some 10 us.
+ */
+#define LOOK_RUNS		100
+#define LOOK_INTERVAL	USECS_PER_SEC
 
 TsWorker   *ts_my_worker = NULL;
 
@@ -143,6 +172,42 @@ worker_next(const TsReport *report, int64 *id)
 	return found;
 }
 
+/* Has this process been in use for long enough?  Called after each run. */
+static bool
+worker_is_worn(void)
+{
+	static int	runs = 0;
+	static TimestampTz first_at;
+	static TimestampTz looked_at;
+	static Size memory;
+	TimestampTz now = ts_my_worker->running_since;	/* of the run: close
+													 * enough */
+
+	if (runs++ == 0)
+	{
+		first_at = looked_at = now;
+		memory = MemoryContextMemAllocated(TopMemoryContext, true);
+		return false;
+	}
+	if (runs >= WORN_RUNS || now - first_at >= WORN_AGE)
+		return true;
+	if (runs % LOOK_RUNS != 0 && now - looked_at < LOOK_INTERVAL)
+		return false;
+	looked_at = now;
+	return MemoryContextMemAllocated(TopMemoryContext, true) > memory + WORN_GROWTH;
+}
+
+/* Decides to leave.  The scheduler gives what was handed out to others. */
+static void
+worker_retire(void)
+{
+	TsWorker   *worker = ts_my_worker;
+
+	SpinLockAcquire(&worker->mutex);
+	worker->retire = true;
+	SpinLockRelease(&worker->mutex);
+}
+
 /* Decides to leave, unless the scheduler has just handed out a task. */
 static bool
 worker_retire_if_idle(void)
@@ -215,6 +280,8 @@ worker_run_handed(MemoryContext context)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
+		if (worker_is_worn())
+			worker_retire();
 		more = worker_next(&report, &id);
 		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();

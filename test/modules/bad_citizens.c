@@ -13,6 +13,7 @@
 
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 PG_MODULE_MAGIC;
 
@@ -50,5 +51,14 @@ bad_loop(PG_FUNCTION_ARGS)
 
 	while (access(file, F_OK) == 0)
 		usleep(1000);
+	PG_RETURN_VOID();
+}
+
+/* Takes so many MB for as long as the process lives. */
+PG_FUNCTION_INFO_V1(bad_leak);
+Datum
+bad_leak(PG_FUNCTION_ARGS)
+{
+	(void) MemoryContextAlloc(TopMemoryContext, (Size) PG_GETARG_INT32(0) * 1024 * 1024);
 	PG_RETURN_VOID();
 }

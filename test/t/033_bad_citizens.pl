@@ -1,6 +1,6 @@
 
 # Callbacks that do the worst: kill their own process, crash the server, exit,
-# loop without listening, eat memory, hold their transaction.  Each has 1,000
+# loop without listening, eat memory, leak it, hold their transaction.  Each has 1,000
 # harmless tasks beside it, which all finish, once; the culprit ends as failed
 # after taskshed.max_interruptions runs, or when its time is over.
 
@@ -313,7 +313,43 @@ SKIP:
 		CREATE FUNCTION bad_segfault() RETURNS void LANGUAGE c AS '$library';
 		CREATE FUNCTION bad_underscore_exit(code integer) RETURNS void LANGUAGE c AS '$library';
 		CREATE FUNCTION bad_exit(code integer) RETURNS void LANGUAGE c AS '$library';
-		CREATE FUNCTION bad_loop(file text) RETURNS void LANGUAGE c AS '$library'});
+		CREATE FUNCTION bad_loop(file text) RETURNS void LANGUAGE c AS '$library';
+		CREATE FUNCTION bad_leak(mb integer) RETURNS void LANGUAGE c AS '$library';
+		CREATE FUNCTION leak(what text) RETURNS void LANGUAGE plpgsql AS \$\$
+		BEGIN
+			PERFORM public.bad_leak(1);
+			PERFORM public.note(what);
+		END \$\$});
+
+	# One that leaks memory has its worker replaced, again and again: at once,
+	# and nothing of what that one was to do next is lost, doubled or blamed.
+	add_harmless(
+		'leak',
+		q{SELECT count(taskshed.add_task('leak', kwargs => jsonb_build_object('what', 'leaked ' || i),
+			task_id => 'leaked ' || i, owner => 'app')) FROM generate_series(1, 1000) AS i}
+	);
+	harmless_are_done('leak');
+	await_no_task($node, 'leaked %');
+	is( $node->safe_psql(
+			'postgres', q{
+			SELECT count(*), count(DISTINCT what), count(DISTINCT pid) >= 5, max(started) - min(started) < '30 s'
+			FROM ledger WHERE what LIKE 'leaked %'}),
+		'1000|1000|t|t',
+		'tasks that leak have run, once, in ever new workers');
+	cmp_ok(
+		$node->safe_psql(
+			'postgres', q{
+			SELECT max(n) FROM (SELECT count(*) FROM ledger WHERE what LIKE 'leaked %' GROUP BY pid) AS x(n)}
+		),
+		'<=',
+		200,
+		'none of which has grown for ever');
+	is( $node->safe_psql(
+			'postgres',
+			q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'leak%' AND (status, attempt) <> ('succeeded', 1)}
+		),
+		'0',
+		'no run counts as interrupted');
 
 	bad_citizen('segfault',
 		q{add_task('bad_segfault', task_id => 'segfault', owner => 'app')});
