@@ -34,6 +34,8 @@ END $$;
  * Tables.  What a task is (task) and when it runs next (alarm) are kept apart,
  * so that the keys of a task that recurs are not indexed again at each run.
  * All writing goes through the functions; nobody but superusers has rights here.
+ * The constraints are for these: workers write directly, so they check none and
+ * rely on none.
  */
 
 CREATE SEQUENCE taskshed.task_seq AS bigint CACHE 1;

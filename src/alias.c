@@ -21,11 +21,13 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -48,18 +50,22 @@ enum
 	Natts_callback = Anum_callback_callback
 };
 
+/* The columns, for shape_fits(). */
+static const ColumnShape callback_columns[Natts_callback] = {
+	{OIDOID, true}, {NAMEOID, true}, {TEXTOID, true}, {TEXTOID, true}
+};
+
 static Relation
 alias_open(LOCKMODE lockmode)
 {
 	Oid			schema = get_namespace_oid("taskshed", true);
 	Oid			relid = OidIsValid(schema) ? get_relname_relid("callback", schema) : InvalidOid;
-	Relation	rel = OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
+	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, lockmode) : NULL;
 
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"taskshed\" is not installed in this database"),
-				 errhint("CREATE EXTENSION taskshed installs it.")));
+		store_report_absent(ERROR, false);
+	if (!shape_fits(relid, Natts_callback, callback_columns))
+		store_report_absent(ERROR, true);
 	return rel;
 }
 

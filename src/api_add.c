@@ -236,7 +236,7 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 			ROW_SET(TimestampTz, alarm, alarm_run_at,
 					ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
 	}
-	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
+	alarm_raise_revision(alarm);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 	if (again)
 	{
@@ -274,7 +274,7 @@ add_keep(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm, Times
 		add_replace(store, task, old, alarm, now, running);
 		return;
 	}
-	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
+	alarm_raise_revision(alarm);
 	store_update_alarm(store, alarm);
 	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, task->spec.owner);
 }

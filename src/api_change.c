@@ -74,7 +74,7 @@ static bool
 change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
 {
 	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
-	ROW_SET(Int64, alarm, alarm_revision, ROW_GET(Int64, alarm, alarm_revision) + 1);
+	alarm_raise_revision(alarm);
 	alarm_count_anew(alarm);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 	ROW_SET_NULL(alarm, alarm_resume_at);

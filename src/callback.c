@@ -234,15 +234,23 @@ callback_kind(const JsonbValue *value)
 	return kind;
 }
 
-/* The keys of a JSON object in jsonb's own order, and the kinds of their values. */
+/*
+ * The keys of a JSON object in jsonb's own order, and the kinds of their values.
+ * 22023 if it is none, which only a task that was written by hand can have.
+ */
 static int
 callback_keys(Jsonb *kwargs, char ***keys, char **kinds)
 {
-	JsonbIterator *it = JsonbIteratorInit(&kwargs->root);
+	JsonbIterator *it;
 	JsonbValue	value;
 	JsonbIteratorToken token;
 	int			n = 0;
 
+	if (!JB_ROOT_IS_OBJECT(kwargs))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("kwargs must be a JSON object")));
+	it = JsonbIteratorInit(&kwargs->root);
 	*keys = palloc((JB_ROOT_COUNT(kwargs) + 1) * sizeof(char *));
 	*kinds = palloc(JB_ROOT_COUNT(kwargs) + 1);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)

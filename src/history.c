@@ -31,6 +31,7 @@
 #include "catalog/index.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
 #include "commands/sequence.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
@@ -75,6 +76,17 @@ enum
 	Natts_history = Anum_history_part
 };
 
+/* The columns, for shape_fits(); those of run_0 and so on are only written. */
+static const ColumnShape run_columns[Natts_run] = {
+	{INT8OID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {OIDOID}, {INT4OID},
+	{INT4OID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID},
+	{TEXTOID}, {TEXTOID}, {TEXTOID}
+};
+
+static const ColumnShape history_columns[Natts_history] = {
+	{TIMESTAMPTZOID, true}, {INT4OID, true}
+};
+
 /* The part in use and the sequence, as last looked up. */
 static Oid	part_relid = InvalidOid;
 static Oid	sequence_relid = InvalidOid;
@@ -94,12 +106,16 @@ history_init(void)
 	CacheRegisterRelcacheCallback(history_relcache_callback, (Datum) 0);
 }
 
+/* A part; InvalidOid if it is not there, or somebody has altered it. */
 static Oid
 history_part_relid(int part)
 {
 	Oid			schema = get_namespace_oid("taskshed", true);
+	Oid			relid = InvalidOid;
 
-	return OidIsValid(schema) ? get_relname_relid(psprintf("run_%d", part), schema) : InvalidOid;
+	if (OidIsValid(schema))
+		relid = get_relname_relid(psprintf("run_%d", part), schema);
+	return OidIsValid(relid) && shape_fits(relid, Natts_run, run_columns) ? relid : InvalidOid;
 }
 
 /* Is a run of this status to be recorded? */
@@ -209,10 +225,15 @@ history_record(const RunStart *start, const char *status, const char *result,
 	table_close(rel, NoLock);
 }
 
-/* Since when each part has been in use; 0 for those that never were. */
+/*
+ * Since when each part has been in use; 0 for those that never were, and for
+ * what somebody has written by hand that cannot be true: a part that is said to
+ * be from the future would be taken for the latest for ever.
+ */
 static void
 history_read_parts(Relation rel, TimestampTz *began_at)
 {
+	TimestampTz limit = GetCurrentTimestamp() + USECS_PER_DAY;
 	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
 	HeapTuple	tuple;
 
@@ -225,8 +246,8 @@ history_read_parts(Relation rel, TimestampTz *began_at)
 		TimestampTz at = DatumGetTimestampTz(heap_getattr(tuple, Anum_history_began_at,
 														  RelationGetDescr(rel), &nulls[1]));
 
-		if (!nulls[0] && !nulls[1] && part >= 0 && part < TS_HISTORY_PARTS)
-			began_at[part] = at;
+		if (!nulls[0] && !nulls[1] && part >= 0 && part < TS_HISTORY_PARTS && at < limit)
+			began_at[part] = Max(at, 0);
 	}
 	table_endscan(scan);
 }
@@ -379,7 +400,8 @@ history_maintain(TsDatabase *db)
 	uint64		part_limit = total_limit / TS_HISTORY_PARTS;
 	uint64		total = 0;
 	Oid			relid = get_relname_relid("history", get_namespace_oid("taskshed", false));
-	Relation	rel = OidIsValid(relid) ? try_table_open(relid, RowExclusiveLock) : NULL;
+	Relation	rel = OidIsValid(relid) && shape_fits(relid, Natts_history, history_columns) ?
+	try_table_open(relid, RowExclusiveLock) : NULL;
 	TimestampTz began_at[TS_HISTORY_PARTS];
 	int			current = 0;
 	int			next;

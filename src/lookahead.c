@@ -243,6 +243,16 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 	}
 }
 
+/*
+ * A row that was written by hand may have no role, which to a worker would mean
+ * a superuser, or an id like those that stand for no task.
+ */
+static bool
+lookahead_may_run(Oid owner, int64 id)
+{
+	return OidIsValid(owner) && id > 0;
+}
+
 /* Looks a task up and has it wait for its time, if it has one. */
 static void
 lookahead_look(Store *store, int64 id, TimestampTz not_before)
@@ -255,7 +265,8 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 	Assert(task == NULL || task->slot < 0);
 	if (task != NULL)
 		lookahead_forget(task);
-	if (!store_get_alarm(store, id, &alarm) || !outcome_is_queued(&alarm))
+	if (!store_get_alarm(store, id, &alarm) || !outcome_is_queued(&alarm) ||
+		!lookahead_may_run(ROW_GET(ObjectId, &alarm, alarm_owner), id))
 		return;
 
 	queue = lookahead_role(ROW_GET(ObjectId, &alarm, alarm_owner));
@@ -277,6 +288,8 @@ lookahead_note(Store *store, const TsNote *note)
 	LookaheadTask *task = lookahead_find(note->id);
 	QueueKey	key = {note->run_at, note->id};
 
+	if (!lookahead_may_run(note->owner, note->id))
+		return;
 	if (task != NULL && task->slot >= 0)
 		task->changed = true;
 	else if (task != NULL || lookahead_covers(lookahead_role(note->owner), &key))
@@ -445,7 +458,7 @@ lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (lookahead_find(keys[i].id) == NULL)
+		if (lookahead_may_run(queue->role, keys[i].id) && lookahead_find(keys[i].id) == NULL)
 			lookahead_add(queue, &keys[i], DT_NOBEGIN)->interruptions = interruptions[i];
 	}
 	if (n > 0)

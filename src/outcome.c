@@ -40,6 +40,12 @@
 #define RETRY_BACKOFF		2.0
 #define RETRY_MAX_DELAY		USECS_PER_HOUR
 
+/*
+ * No delay or limit counts for more than this, in microseconds: 100,000 years,
+ * which can be added to the time of day.
+ */
+#define MAX_DURATION		(INT64CONST(36525000) * USECS_PER_DAY)
+
 /* The part of a delay by which it may be shorter. */
 #define RETRY_JITTER		0.1
 
@@ -56,18 +62,42 @@
 
 static TimeoutId deadlock_check;
 
-/* A task's interval in microseconds, or what is to be taken if it has none. */
+/*
+ * A task's interval in microseconds, or what is to be taken if it has none, or
+ * one that is negative.
+ */
 static int64
 outcome_usecs(const TaskRow *task, int attnum, int64 otherwise)
 {
+	const Interval *interval;
+	double		usecs;
+
 	if (task->nulls[attnum - 1])
 		return otherwise;
-	return spec_interval_usecs(DatumGetIntervalP(task->values[attnum - 1]));
+	interval = DatumGetIntervalP(task->values[attnum - 1]);
+	usecs = ((double) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
+		(double) interval->time;
+	if (usecs < 0)
+		return otherwise;
+	return (int64) Min(usecs, (double) MAX_DURATION);
+}
+
+/* The first letter of one of our words, by which they are told apart. */
+static char
+outcome_letter(Datum word)
+{
+	text	   *letters = DatumGetTextPP(word);
+
+	return VARSIZE_ANY_EXHDR(letters) > 0 ? *VARDATA_ANY(letters) : '\0';
 }
 
 /*
  * Takes from a task's rows what a run needs to know of them at its end, into
  * the current memory context.
+ *
+ * The rows may have been written by hand, past all checks.  A value that makes
+ * no sense counts as not given, and nothing here raises an error: the scheduler
+ * comes this way too, for runs that have lost their workers.
  */
 void
 outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, TimestampTz now)
@@ -94,7 +124,12 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	if (start->recurring)
 		start->every = *ROW_GET(IntervalP, task, task_every);
 	start->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
-	start->catch_up = *VARDATA_ANY(DatumGetTextPP(ROW_DATUM(task, task_catch_up)));
+	start->no_grid = NULL;
+	if (start->zone == NULL)
+		start->no_grid = "the task's time zone is not known to this server";
+	else if (start->recurring && !recurrence_moves_forward(&start->every))
+		start->no_grid = "the task's interval does not move time forward";
+	start->catch_up = outcome_letter(ROW_DATUM(task, task_catch_up));
 	start->start_within = outcome_usecs(task, Anum_task_start_within,
 										start->catch_up == 's' ? SKIP_START_WITHIN : -1);
 	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
@@ -102,9 +137,13 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
 	start->max_attempts = ROW_ISNULL(task, task_max_attempts) ? 1 :
 		ROW_GET(Int32, task, task_max_attempts);
+	if (start->max_attempts < 0)
+		start->max_attempts = 1;
 	start->retry_delay = outcome_usecs(task, Anum_task_retry_delay, RETRY_DELAY);
 	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? RETRY_BACKOFF :
 		ROW_GET(Float8, task, task_retry_backoff);
+	if (!(start->retry_backoff >= 1))	/* NaN neither */
+		start->retry_backoff = RETRY_BACKOFF;
 	start->retry_max_delay = outcome_usecs(task, Anum_task_retry_max_delay,
 										   Max(RETRY_MAX_DELAY, start->retry_delay));
 	start->timeout = outcome_usecs(task, Anum_task_timeout, (int64) ts_timeout * 1000);
@@ -112,7 +151,7 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	if (start->extra)
 		start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
 	start->history = ROW_ISNULL(task, task_history) ? (char) ts_history :
-		*VARDATA_ANY(DatumGetTextPP(ROW_DATUM(task, task_history)));
+		outcome_letter(ROW_DATUM(task, task_history));
 }
 
 /*
@@ -171,11 +210,11 @@ outcome_init(void)
 	deadlock_check = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
 }
 
-/* So that a name or message does not break a line of the log. */
+/* So that a name or message does not break a line of the log, or fill it. */
 static char *
 outcome_one_line(const char *text)
 {
-	char	   *line = pstrdup(text);
+	char	   *line = pnstrdup(text, pg_mbcliplen(text, strlen(text), MAX_ERROR_LENGTH));
 
 	for (char *p = line; *p != '\0'; p++)
 	{
@@ -366,10 +405,9 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 	TimestampTz next;
 
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
-	if (start->zone == NULL)
+	if (start->no_grid != NULL)
 	{
-		outcome_set_status(alarm, "failed", "22023",
-						   "the task's time zone is not known to this server");
+		outcome_set_status(alarm, "failed", "22023", start->no_grid);
 		outcome_fail(store, alarm, report);
 	}
 	else if ((start->max_runs > 0 && ROW_GET(Int64, alarm, alarm_run_count) >= start->max_runs) ||
@@ -482,7 +520,7 @@ outcome_record_missed(const RunStart *start)
 
 	do
 		history_record(&each, "missed", NULL, NULL);
-	while (start->recurring && start->zone != NULL && ++n < MAX_MISSED &&
+	while (start->recurring && start->no_grid == NULL && ++n < MAX_MISSED &&
 		   recurrence_next(start->anchor, &start->every, start->zone,
 						   each.scheduled_at, &each.scheduled_at) &&
 		   each.scheduled_at <= last);
@@ -553,7 +591,7 @@ outcome_retry_at(const RunStart *start, TimestampTz *retry_at)
 	*retry_at = GetCurrentTimestamp() + (int64) delay;
 	if (*retry_at > start->until)
 		return false;
-	if (!start->recurring || start->zone == NULL)
+	if (!start->recurring || start->no_grid != NULL)
 		return true;
 
 	/* one that is behind has until the first time that is still to come */

@@ -639,7 +639,7 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 		if (!pool[i].known || pool[i].state != TS_WORKER_ASKED)
 			continue;
 		task = lookahead_first(pool[i].queue);
-		if (task == NULL || task->key.run_at - START_AHEAD > now)
+		if (task == NULL || task->key.run_at > now + START_AHEAD)
 			pool_withdraw(i);
 	}
 

@@ -88,30 +88,52 @@ recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
 	return true;
 }
 
+static bool
+recurrence_is_finite(const Interval *every)
+{
+	return every->month != PG_INT32_MAX && every->month != PG_INT32_MIN;
+}
+
 /*
- * Refuses an interval that does not move time forward, whatever the anchor
- * and zone: 22023.  Where its parts pull in different directions, those that
- * pull forward are taken for as short as they can be, and the others for as
- * long: months of 28 to 31 days, days of 23 to 25 hours.
+ * By how much an interval moves time at the least, in microseconds, whatever
+ * the anchor and zone.  Where its parts pull in different directions, those
+ * that pull forward are taken for as short as they can be, and the others for
+ * as long: months of 28 to 31 days, days of 23 to 25 hours.  Returns false if
+ * that is out of range.
  */
+static bool
+recurrence_shortest(const Interval *every, int64 *sum)
+{
+	int64		days = (int64) every->month * (every->month > 0 ? 28 : 31) + every->day;
+	int64		hours_in_day = 24;
+
+	if ((days > 0 && every->time < 0) || (days < 0 && every->time > 0))
+		hours_in_day = days > 0 ? 23 : 25;
+	return !pg_mul_s64_overflow(days, hours_in_day * USECS_PER_HOUR, sum) &&
+		!pg_add_s64_overflow(*sum, every->time, sum);
+}
+
+/* Is an interval, which may have been written by hand, one to recur by? */
+bool
+recurrence_moves_forward(const Interval *every)
+{
+	int64		sum;
+
+	return recurrence_is_finite(every) && recurrence_shortest(every, &sum) && sum > 0;
+}
+
+/* Refuses an interval that does not move time forward: 22023. */
 void
 recurrence_check_interval(const Interval *every)
 {
-	int64		days;
-	int64		hours_in_day = 24;
 	int64		sum;
 	bool		mixed;
 
-	if (every->month == PG_INT32_MAX || every->month == PG_INT32_MIN)
+	if (!recurrence_is_finite(every))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task must be finite")));
-
-	days = (int64) every->month * (every->month > 0 ? 28 : 31) + every->day;
-	if ((days > 0 && every->time < 0) || (days < 0 && every->time > 0))
-		hours_in_day = days > 0 ? 23 : 25;
-	if (pg_mul_s64_overflow(days, hours_in_day * USECS_PER_HOUR, &sum) ||
-		pg_add_s64_overflow(sum, every->time, &sum))
+	if (!recurrence_shortest(every, &sum))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task is out of range")));
@@ -128,6 +150,7 @@ recurrence_check_interval(const Interval *every)
 /*
  * Finds the first time of a grid after a given time; the grid begins with the
  * anchor itself.  Returns false if there is none that a timestamp can hold.
+ * The interval moves time forward, and both times are finite.
  *
  * The number of the time is estimated from the interval's average length,
  * bracketed by steps that double, and found by bisection: far-behind tasks
@@ -143,6 +166,7 @@ recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
 	TimestampTz t;
 	double		length;
 
+	Assert(recurrence_moves_forward(every));
 	if (anchor > after)
 	{
 		*next = anchor;

@@ -214,7 +214,11 @@ run_read(Run *run)
 	run->report->id = run->id;
 	run->report->fate = TS_FATE_GONE;
 	if (store == NULL)
-		return false;			/* the extension has been dropped */
+	{
+		/* the extension has been dropped: the scheduler will see that too */
+		run->report->fate = TS_FATE_LOOK;
+		return false;
+	}
 	if (!run_role_fits())
 	{
 		run->report->fate = TS_FATE_LOOK;
@@ -240,6 +244,11 @@ run_read(Run *run)
 	run->started = true;
 	run->callback = run->start.callback;
 	run_announce(run);
+	if (run->start.owner != GetSessionUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the rows of the task have different owners"),
+				 errdetail("They can only have been written by hand.")));
 	if (ROW_GET(Bool, &task, task_is_alias))
 		run->callback = alias_require(run->start.owner, run->start.callback);
 	run->kwargs = DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs));
@@ -257,7 +266,7 @@ run_open_store(Run *run)
 	Store	   *store = store_try_open(RowExclusiveLock);
 
 	if (store == NULL)
-		run->report->fate = TS_FATE_GONE;
+		run->report->fate = TS_FATE_LOOK;
 	return store;
 }
 

@@ -440,6 +440,8 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 	pgstat_report_stat(true);
 	if (no_extension)
 	{
+		if (store_is_altered())
+			store_report_absent(LOG, true);
 		pool_dismiss();
 		proc_exit(0);
 	}

@@ -42,8 +42,9 @@
 #include "catalog/dependency.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class_d.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation_d.h"
+#include "catalog/pg_type_d.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
 #include "executor/executor.h"
@@ -55,9 +56,13 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "taskshed.h"
+
+/* Counts of attempts and the like stay below, so that two can be added. */
+#define MAX_COUNT	(PG_INT32_MAX / 2)
 
 /* The indexes, by name. */
 typedef enum StoreIndex
@@ -80,10 +85,40 @@ static const char *const store_index_names[STORE_NINDEXES] = {
 	"alarm_failed"
 };
 
+/* Their keys. */
+static const IndexShape store_index_shapes[STORE_NINDEXES] = {
+	[TASK_PKEY] = {true, 1, {Anum_task_id}},
+	[TASK_KEY] = {true, 2, {Anum_task_owner, Anum_task_task_id}},
+	[TASK_GROUP] = {false, 3, {Anum_task_owner, Anum_task_group_id, Anum_task_task_id}},
+	[ALARM_QUEUE] = {false, 3, {Anum_alarm_owner, Anum_alarm_run_at, Anum_alarm_id}},
+	[ALARM_TASK] = {false, 2, {Anum_alarm_id, Anum_alarm_run_at}},
+	[ALARM_FAILED] = {false, 1, {Anum_alarm_failed_at}}
+};
+
+/* The tables' columns. */
+static const ColumnShape task_columns[Natts_task] = {
+	{INT8OID, true}, {OIDOID, true}, {TIMESTAMPTZOID, true}, {NAMEOID, true}, {BOOLOID, true},
+	{TEXTOID, true}, {TEXTOID, false}, {TEXTOID, true}, {JSONBOID, true}, {TEXTOID, true},
+	{INTERVALOID, false}, {TEXTOID, false}, {TEXTOID, true}, {TIMESTAMPTZOID, false},
+	{INT4OID, false}, {TEXTOID, true}, {INTERVALOID, false}, {INTERVALOID, false},
+	{INT4OID, false}, {INTERVALOID, false}, {FLOAT8OID, false}, {INTERVALOID, false},
+	{TEXTOID, false}
+};
+
+static const ColumnShape alarm_columns[Natts_alarm] = {
+	{INT8OID, true}, {TIMESTAMPTZOID, true}, {TIMESTAMPTZOID, true}, {TIMESTAMPTZOID, true},
+	{INT8OID, true}, {INT8OID, true}, {OIDOID, true}, {INT4OID, true}, {INT4OID, true},
+	{INT4OID, true}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false},
+	{TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TEXTOID, false},
+	{TEXTOID, false}, {TEXTOID, false}
+};
+
 /* OIDs of our relations in this database; valid if the flag says so. */
 static struct
 {
 	bool		valid;
+	bool		altered;		/* not valid, since they are not as we made
+								 * them */
 	Oid			task;
 	Oid			alarm;
 	Oid			sequence;
@@ -106,11 +141,11 @@ store_init(void)
 }
 
 /*
- * Are our tables there?  Their names are not enough: where the extension is
- * not installed, anybody who may create a schema could make tables of these
- * names, and have what is in them run as whatever role they say.  A member of
- * the extension is what CREATE EXTENSION has made, and only superusers can
- * run that.
+ * Are our tables there, and as they were made?  Their names are not enough:
+ * where the extension is not installed, anybody who may create a schema could
+ * make tables of these names, and have what is in them run as whatever role
+ * they say.  A member of the extension is what CREATE EXTENSION has made, and
+ * only superusers can run that.
  */
 bool
 store_exists(void)
@@ -121,41 +156,65 @@ store_exists(void)
 	if (oids.valid)
 		return true;
 
-	schema = get_namespace_oid("taskshed", true);
-	if (!OidIsValid(schema))
+	oids.altered = false;
+	extension = get_extension_oid("taskshed", true);
+	if (!OidIsValid(extension))
 		return false;
 
 	/* valid first: what changes while we look must be able to reset it */
 	oids.valid = true;
+	schema = get_namespace_oid("taskshed", true);
 	oids.task = get_relname_relid("task", schema);
 	oids.alarm = get_relname_relid("alarm", schema);
 	oids.sequence = get_relname_relid("task_seq", schema);
-	if (!OidIsValid(oids.task) || !OidIsValid(oids.alarm) || !OidIsValid(oids.sequence))
-		oids.valid = false;
+	oids.altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
+					getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
+					!shape_fits(oids.task, Natts_task, task_columns) ||
+					!shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
+					get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
 	for (int i = 0; i < STORE_NINDEXES; i++)
 	{
 		oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
-		if (!OidIsValid(oids.indexes[i]))
-			oids.valid = false;
+		oids.altered = oids.altered ||
+			!shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
+							  &store_index_shapes[i]);
 	}
-	if (oids.valid)
-	{
-		extension = get_extension_oid("taskshed", true);
-		oids.valid = OidIsValid(extension) &&
-			getExtensionOfObject(RelationRelationId, oids.task) == extension &&
-			getExtensionOfObject(RelationRelationId, oids.alarm) == extension;
-	}
+	if (oids.altered)
+		oids.valid = false;
 	return oids.valid;
+}
+
+/*
+ * Says why there are no tables to work with: the extension is not there, or
+ * somebody has altered them.
+ */
+void
+store_report_absent(int elevel, bool altered)
+{
+	if (altered)
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tables of extension \"taskshed\" are not as it has made them"),
+				 errhint("Undo what was changed in schema taskshed, or drop the extension and create it again.")));
+	else
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"taskshed\" is not installed in this database"),
+				 errhint("CREATE EXTENSION taskshed installs it.")));
+}
+
+/* Did the last look find our tables, but not as they were made? */
+bool
+store_is_altered(void)
+{
+	return oids.altered;
 }
 
 static void
 store_require(bool there)
 {
 	if (!there)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"taskshed\" is not installed in this database"),
-				 errhint("CREATE EXTENSION taskshed installs it.")));
+		store_report_absent(ERROR, oids.altered);
 }
 
 /*
@@ -330,15 +389,49 @@ store_get_task(Store *store, int64 id, TaskRow *row)
 					   &row->tid, row->values, row->nulls);
 }
 
+/* A time that can be reckoned with. */
+static TimestampTz
+store_finite(TimestampTz time)
+{
+	return Max(MIN_TIMESTAMP, Min(time, END_TIMESTAMP - 1));
+}
+
+/*
+ * Brings what somebody may have written by hand into the range of what we write
+ * ourselves, so that arithmetic on it cannot overflow.
+ */
+static void
+store_mend_alarm(AlarmRow *row)
+{
+	ROW_SET(TimestampTz, row, alarm_run_at, store_finite(ROW_GET(TimestampTz, row, alarm_run_at)));
+	ROW_SET(TimestampTz, row, alarm_scheduled_at,
+			store_finite(ROW_GET(TimestampTz, row, alarm_scheduled_at)));
+	ROW_SET(TimestampTz, row, alarm_anchor, store_finite(ROW_GET(TimestampTz, row, alarm_anchor)));
+	if (!ROW_ISNULL(row, alarm_resume_at))
+		ROW_SET(TimestampTz, row, alarm_resume_at,
+				store_finite(ROW_GET(TimestampTz, row, alarm_resume_at)));
+	ROW_SET(Int64, row, alarm_run_count,
+			Max(0, Min(ROW_GET(Int64, row, alarm_run_count), PG_INT64_MAX - 1)));
+	ROW_SET(Int32, row, alarm_attempt,
+			Max(0, Min(ROW_GET(Int32, row, alarm_attempt), MAX_COUNT)));
+	ROW_SET(Int32, row, alarm_failures_in_row,
+			Max(0, Min(ROW_GET(Int32, row, alarm_failures_in_row), MAX_COUNT)));
+	ROW_SET(Int32, row, alarm_interruptions,
+			Max(0, Min(ROW_GET(Int32, row, alarm_interruptions), MAX_COUNT)));
+}
+
 bool
 store_get_alarm(Store *store, int64 id, AlarmRow *row)
 {
 	ScanKeyData key;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
-	return store_fetch(store->alarm, store_index(store, ALARM_TASK), store->alarm_slot,
-					   &key, 1, BackwardScanDirection,
-					   &row->tid, row->values, row->nulls);
+	if (!store_fetch(store->alarm, store_index(store, ALARM_TASK), store->alarm_slot,
+					 &key, 1, BackwardScanDirection,
+					 &row->tid, row->values, row->nulls))
+		return false;
+	store_mend_alarm(row);
+	return true;
 }
 
 /* Locks the alarm at row->tid, or its newest version, and reads that. */
@@ -362,6 +455,7 @@ store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
 	tuple = ExecCopySlotHeapTuple(store->alarm_slot);
 	row->tid = store->alarm_slot->tts_tid;
 	heap_deform_tuple(tuple, RelationGetDescr(store->alarm), row->values, row->nulls);
+	store_mend_alarm(row);
 	ExecClearTuple(store->alarm_slot);
 	return TM_Ok;
 }

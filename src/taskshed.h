@@ -10,6 +10,7 @@
  *		suspects.c		what was running when the server died
  *		notes.c			what a transaction scheduled, told at its commit
  *		roles.c			whether tasks of a role may run
+ *		shape.c			whether a table is as our script has made it
  *		store.c			the tables task and alarm, by direct access
  *		quota.c			how many tasks a role may have
  *		queue.c			reading alarms in the order they are due
@@ -342,6 +343,25 @@ extern RoleState roles_check(Oid role, bool *is_superuser);
 extern char *roles_reason(Oid role, RoleState state);
 
 /* ------------------------------------------------------------------------
+ * shape.c
+ */
+typedef struct ColumnShape
+{
+	Oid			type;
+	bool		not_null;
+} ColumnShape;
+
+typedef struct IndexShape
+{
+	bool		unique;
+	int			nkeys;
+	AttrNumber	keys[3];
+} IndexShape;
+
+extern bool shape_fits(Oid relid, int natts, const ColumnShape *columns);
+extern bool shape_index_fits(Oid relid, Oid table, const IndexShape *shape);
+
+/* ------------------------------------------------------------------------
  * store.c
  */
 
@@ -428,6 +448,17 @@ typedef struct AlarmRow
 	((row)->nulls[Anum_##column - 1] = true, \
 	 (row)->values[Anum_##column - 1] = (Datum) 0)
 
+/*
+ * Has what a run in progress will write come too late.  Revisions are compared
+ * for being equal only, so it does not matter where they begin again.
+ */
+static inline void
+alarm_raise_revision(AlarmRow *alarm)
+{
+	ROW_SET(Int64, alarm, alarm_revision,
+			(int64) ((uint64) ROW_GET(Int64, alarm, alarm_revision) + 1));
+}
+
 /* A task's attempts, and the runs that were interrupted, are counted anew. */
 static inline void
 alarm_count_anew(AlarmRow *alarm)
@@ -462,6 +493,8 @@ typedef struct RowPlaces
 
 extern void store_init(void);
 extern bool store_exists(void);
+extern void store_report_absent(int elevel, bool altered);
+extern bool store_is_altered(void);
 extern Store *store_try_open(LOCKMODE lockmode);
 extern Store *store_open(LOCKMODE lockmode);
 extern void store_close(Store *store, LOCKMODE lockmode);
@@ -528,6 +561,7 @@ extern int	queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before
 /* ------------------------------------------------------------------------
  * recurrence.c
  */
+extern bool recurrence_moves_forward(const Interval *every);
 extern void recurrence_check_interval(const Interval *every);
 extern bool recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
 							TimestampTz after, TimestampTz *next);
@@ -765,6 +799,7 @@ typedef struct RunStart
 	bool		recurring;
 	Interval	every;			/* of a recurring task */
 	pg_tz	   *zone;			/* NULL if unknown to this server */
+	const char *no_grid;		/* why its next time cannot be told; or NULL */
 	char		catch_up;		/* 'c'oalesce, 'a'll or 's'kip */
 	int64		start_within;	/* us; -1: no limit */
 	TimestampTz until;			/* DT_NOEND: no limit */

@@ -1,0 +1,987 @@
+
+# Rows that a superuser has written by hand, by mistake or from a restore, with
+# values that no function would have written.  Whatever they are, no process
+# crashes, none goes round in circles, the tasks of others run, and the
+# functions work or raise an error.
+#
+# Constraints and triggers of the tables are only there for what is written by
+# SQL: workers write to them directly, so nothing may depend on them.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+
+my $node = taskshed_node(
+	'odd_rows', conf => q{
+taskshed.worker_idle_timeout = '10min'
+autovacuum = off
+});
+
+$node->safe_psql(
+	'postgres', q{
+CREATE ROLE odd LOGIN;
+CREATE ROLE other LOGIN;
+CREATE ROLE plain LOGIN;
+CREATE FUNCTION fails(what text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION 'on purpose';
+END $$;
+CREATE PROCEDURE proceeds(what text) LANGUAGE sql AS $$ SELECT public.note(what) $$;
+});
+
+sub query { return $node->safe_psql('postgres', shift) }
+
+# Changes with each restart after a crash.
+sub checkpointer
+{
+	return query(
+		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'}
+	);
+}
+my $checkpointer = checkpointer();
+
+# How often our processes have gone to sleep and been woken so far; 0 where
+# that is not to be had.
+sub wakeups
+{
+	my $n = 0;
+
+	foreach my $pid (
+		split "\n",
+		query(
+			q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'}
+		))
+	{
+		open my $file, '<', "/proc/$pid/status" or next;
+		while (<$file>)
+		{
+			$n += $1 if /ctxt_switches:\s+(\d+)/;
+		}
+		close $file;
+	}
+	return $n;
+}
+
+# Others' tasks run, and while one waits for its time, nobody is busy.
+my $nplain = 0;
+
+sub works
+{
+	my ($when) = @_;
+	my $what = 'plain ' . ++$nplain;
+	my $before;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$node->safe_psql(
+		'postgres', qq{SET ROLE plain;
+		SELECT taskshed.add_task('note', kwargs => '{"what": "$what"}');
+		SELECT taskshed.add_task('note', now() + interval '0.5 s', '{"what": "$what"}')}
+	);
+	await(
+		$node,
+		"SELECT count(*) >= 1 FROM ledger WHERE what = '$what'",
+		"a task has run $when");
+	$before = wakeups();
+	await(
+		$node,
+		"SELECT count(*) = 2 FROM ledger WHERE what = '$what'",
+		"others' tasks run $when");
+	cmp_ok(wakeups() - $before, '<', 500, "and nothing is busy $when");
+	is(checkpointer(), $checkpointer, "nor has it crashed $when");
+	return;
+}
+
+# A task of the role odd, far ahead, then changed by hand.
+my %bases = (
+	once          => q{'note'},
+	fails         => q{'fails', max_attempts => 3, retry_delay => '0'},
+	every         => q{'note', every => '1 hour', catch_up => 'all'},
+	skips         => q{'note', every => '1 hour', catch_up => 'skip'},
+	'every fails' =>
+	  q{'fails', every => '1 hour', max_attempts => 3, retry_delay => '0'},
+	proceeds => q{'proceeds'});
+
+sub add
+{
+	my ($task_id, $base) = @_;
+	my ($callback, $more) = split /, /, $bases{$base}, 2;
+
+	return
+	  qq{SELECT taskshed.add_task($callback, '2100-01-01', '{"what": "$task_id"}', owner => 'odd', task_id => '$task_id'}
+	  . (defined $more ? ", $more" : '') . ');';
+}
+
+# All calls that take a task: they work or raise an error, in this session.
+sub call_all
+{
+	my ($task_id, $owner) = @_;
+
+	foreach my $call (
+		"fetch_task(%s, %o)",
+		"fetch_tasks(ARRAY[%s], owner => %o)",
+		"pause_task(%s, %o)",
+		"resume_task(%s, %o)",
+		"cancel_task(%s, %o)",
+		"retry_task(%s, %o)",
+		"run_tasks(ARRAY[%s], owner => %o)",
+		"update_execution_time(%s, '2100-01-01', %o)",
+		"add_task('note', '2100-01-01', '{\"what\": \"again\"}', task_id => %s, owner => %o, replace_existing => false)",
+		"add_task('note', kwargs => '{\"what\": \"again\"}', paused => true, task_id => %s, owner => %o)",
+		"next_wakeup()",
+		"remove_task(%s, %o)")
+	{
+		(my $sql = $call) =~ s/%s/'$task_id'/;
+		$sql =~ s/%o/'$owner'/;
+		my ($rc, $out, $err) =
+		  $node->psql('postgres', "SELECT taskshed.$sql");
+		return "$call: $err" unless $rc == 0 || $err =~ /ERROR:/;
+	}
+	my ($rc, $out, $err) = $node->psql('postgres',
+		"SELECT * FROM taskshed.tasks; SELECT * FROM taskshed.status; SELECT * FROM taskshed.runs; SELECT * FROM taskshed.callbacks"
+	);
+	return $rc == 0 ? '' : $err;
+}
+
+# Values, one after the other: task_id, what it is before, what is set in which
+# table, and what becomes of it: how often it has run, its state or "gone", and
+# how its last run has ended.
+my ($int_max, $int_min) = (2147483647,          -2147483648);
+my ($big_max, $big_min) = (9223372036854775807, '(-9223372036854775808)');
+my @rows = (
+	[ 'zone', 'once', 'task', "timezone = 'Mars/Olympus'", '1 gone' ],
+	[
+		'every zone', 'every', 'task',
+		"timezone = 'Mars/Olympus'",
+		'1 failed failed'
+	],
+	[
+		'long zone', 'every', 'task',
+		"timezone = repeat('x', 100000)",
+		'1 failed failed'
+	],
+	[ 'empty zone', 'every', 'task', "timezone = ''", '1 failed failed' ],
+	[ 'every zero', 'every', 'task', "every = '0'",   '1 failed failed' ],
+	[
+		'every minus',
+		'every',
+		'task',
+		"every = '-1 second'",
+		'1 failed failed'
+	],
+	[
+		'every back', 'every', 'task',
+		"every = '1 month -40 days'",
+		'1 failed failed'
+	],
+	[
+		'every huge', 'every', 'task',
+		"every = '170000000 years'",
+		'1 failed failed'
+	],
+	[
+		'every huge days',
+		'every',
+		'task',
+		"every = '100000000 days'",
+		'1 scheduled succeeded'
+	],
+	[
+		'every hugest', 'every', 'task',
+		"every = '$int_max months $int_max days 2562047788 hours'",
+		'1 failed failed'
+	],
+	[
+		'every least', 'every', 'task',
+		"every = '$int_min months $int_min days -2562047788 hours'",
+		'1 failed failed'
+	],
+	[ 'every none', 'every', 'task', "every = NULL", '1 gone' ],
+	[
+		'once every',
+		'once',
+		'task',
+		"every = '1 year'",
+		'1 scheduled succeeded'
+	],
+	[ 'schedule', 'once', 'task', "schedule = '* * * * *'", '1 gone' ],
+	[
+		'backoff NaN',
+		'fails',
+		'task',
+		"retry_backoff = 'NaN'",
+		'0 failed failed'
+	],
+	[
+		'backoff 0', 'fails', 'task',
+		"retry_backoff = 0, retry_delay = '1ms'",
+		'0 failed failed'
+	],
+	[
+		'backoff minus',
+		'fails', 'task',
+		"retry_backoff = -3, retry_delay = '1ms', max_attempts = 6",
+		'0 failed failed'
+	],
+	[
+		'backoff infinite',
+		'fails', 'task',
+		"retry_backoff = 'Infinity', retry_delay = '1ms'",
+		'0 scheduled failed'
+	],
+	[
+		'backoff minus infinite',
+		'fails', 'task',
+		"retry_backoff = '-Infinity', retry_delay = '1ms'",
+		'0 failed failed'
+	],
+	[
+		'backoff huge', 'fails', 'task',
+		"retry_backoff = 1e308, retry_delay = '1ms'",
+		'0 scheduled failed'
+	],
+	[
+		'delay huge',
+		'fails',
+		'task',
+		"retry_delay = '170000000 years', retry_max_delay = '170000000 years'",
+		'0 scheduled failed'
+	],
+	[
+		'delay hugest',
+		'fails',
+		'task',
+		"retry_delay = '$int_max months $int_max days 2562047788 hours', retry_max_delay = NULL",
+		'0 scheduled failed'
+	],
+	[
+		'delay minus',
+		'fails',
+		'task',
+		"retry_delay = '-1 day'",
+		'0 scheduled failed'
+	],
+	[
+		'delay minus huge',
+		'fails',
+		'task',
+		"retry_delay = '-170000000 years', retry_max_delay = '-170000000 years'",
+		'0 scheduled failed'
+	],
+	[
+		'delays forever',
+		'fails', 'task',
+		"retry_delay = '-1 day', max_attempts = 0, retry_backoff = -1",
+		'0 scheduled failed'
+	],
+	[ 'timeout minus', 'once', 'task', "timeout = '-1 day'", '1 gone' ],
+	[
+		'timeout huge', 'once', 'task', "timeout = '170000000 years'",
+		'1 gone'
+	],
+	[
+		'timeout hugest',
+		'once', 'task',
+		"timeout = '$int_max months $int_max days 2562047788 hours'",
+		'1 gone'
+	],
+	[ 'within minus', 'once', 'task', "start_within = '-1 day'", '1 gone' ],
+	[
+		'within huge', 'skips', 'task',
+		"start_within = '170000000 years'",
+		'1 scheduled succeeded'
+	],
+	[
+		'within least', 'skips', 'task',
+		"start_within = '-170000000 years'",
+		'1 scheduled succeeded'
+	],
+	[
+		'attempts minus',
+		'fails',
+		'task',
+		"max_attempts = -1",
+		'0 failed failed'
+	],
+	[
+		'attempts least',
+		'fails',
+		'task',
+		"max_attempts = $int_min",
+		'0 failed failed'
+	],
+	[
+		'runs minus', 'every', 'task',
+		"max_runs = -1",
+		'1 scheduled succeeded'
+	],
+	[
+		'runs most',
+		'every',
+		'task',
+		"max_runs = $int_max",
+		'1 scheduled succeeded'
+	],
+	[
+		'until ever',
+		'every',
+		'task',
+		"until = 'infinity'",
+		'1 scheduled succeeded'
+	],
+	[ 'until never', 'every', 'task', "until = '-infinity'", '0 gone' ],
+	[
+		'alias of nothing',
+		'once',
+		'task',
+		'is_alias = true',
+		'0 failed failed'
+	],
+	[ 'callback empty', 'once', 'task', "callback = ''", '0 failed failed' ],
+	[
+		'callback garbage',
+		'once', 'task',
+		q{callback = E'"; DROP TABLE x; --\n.().'},
+		'0 failed failed'
+	],
+	[
+		'callback sql', 'once', 'task',
+		q{callback = 'note(''x'')'},
+		'0 failed failed'
+	],
+	[
+		'callback long',
+		'once', 'task',
+		"callback = repeat('a', 5000000)",
+		'0 failed failed'
+	],
+	[
+		'callback dots',
+		'once', 'task',
+		"callback = repeat('a.', 100000) || 'a'",
+		'0 failed failed'
+	],
+	[
+		'callback internal',
+		'once', 'task',
+		"callback = 'taskshed._alarm_changed', kwargs = '{}'",
+		'0 failed failed'
+	],
+	[
+		'kwargs many',
+		'once',
+		'task',
+		"kwargs = (SELECT jsonb_object_agg('k' || n, n) FROM generate_series(1, 10000) n)",
+		'0 failed failed'
+	],
+	[
+		'kwargs deep',
+		'once',
+		'task',
+		"kwargs = jsonb_build_object('what', (repeat('[', 1000) || repeat(']', 1000))::jsonb)",
+		'0 gone'
+	],
+	[ 'owner name', 'once', 'task', "owner_name = ''", '1 gone' ],
+	[
+		'created', 'every',
+		'task',    "created_at = 'infinity'",
+		'1 scheduled succeeded'
+	],
+	[
+		'group', 'every', 'task',
+		"group_id = repeat(U&'\\+01F600', 255)",
+		'1 scheduled succeeded'
+	],
+
+	[
+		'attempt most',
+		'fails',
+		'alarm',
+		"attempt = $int_max",
+		'0 failed failed'
+	],
+	[
+		'attempt least',
+		'fails',
+		'alarm',
+		"attempt = $int_min",
+		'0 failed failed'
+	],
+	[
+		'attempt most procedure',
+		'proceeds', 'alarm', "attempt = $int_max, interruptions = $int_max",
+		'1 gone'
+	],
+	[
+		'failures most',
+		'every fails',
+		'alarm',
+		"failures_in_row = $int_max",
+		'0 scheduled failed'
+	],
+	[
+		'failures least',
+		'every fails',
+		'alarm',
+		"failures_in_row = $int_min",
+		'0 scheduled failed'
+	],
+	[
+		'interruptions most',
+		'proceeds', 'alarm',
+		"interruptions = $int_max, begun_at = now()",
+		'0 failed interrupted'
+	],
+	[
+		'interruptions least',
+		'proceeds', 'alarm',
+		"interruptions = $int_min, begun_at = 'infinity'",
+		'1 gone'
+	],
+	[
+		'interruptions', 'once', 'alarm', "interruptions = $int_max",
+		'1 gone'
+	],
+	[
+		'count most',
+		'every',
+		'alarm',
+		"run_count = $big_max",
+		'1 scheduled succeeded'
+	],
+	[
+		'count least',
+		'every',
+		'alarm',
+		"run_count = $big_min",
+		'1 scheduled succeeded'
+	],
+	[
+		'revision most',
+		'every',
+		'alarm',
+		"revision = $big_max",
+		'1 scheduled succeeded'
+	],
+	[
+		'revision least',
+		'every',
+		'alarm',
+		"revision = $big_min",
+		'1 scheduled succeeded'
+	],
+	[ 'run_at -infinity', 'once', 'alarm', "run_at = '-infinity'", '1 gone' ],
+	[
+		'run_at infinity',
+		'once',
+		'alarm',
+		"run_at = 'infinity'",
+		'0 scheduled -'
+	],
+	[
+		'run_at first', 'once', 'alarm', "run_at = '4714-11-24 00:00:00 BC'",
+		'1 gone'
+	],
+	[
+		'run_at last', 'once', 'alarm',
+		"run_at = '294276-12-31 23:59:59.999999'",
+		'0 scheduled -'
+	],
+	[
+		'scheduled -infinity',
+		'once', 'alarm', "scheduled_at = '-infinity'",
+		'1 gone'
+	],
+	[
+		'scheduled infinity',
+		'once', 'alarm', "scheduled_at = 'infinity'",
+		'1 gone'
+	],
+	[
+		'every -infinity',
+		'every',
+		'alarm',
+		"scheduled_at = '-infinity'",
+		'2 scheduled succeeded'
+	],
+	[
+		'every infinity',
+		'every', 'alarm', "scheduled_at = 'infinity'",
+		'1 gone'
+	],
+	[
+		'skip -infinity',
+		'skips', 'alarm',
+		"scheduled_at = '-infinity', anchor = '-infinity'",
+		'0 scheduled missed'
+	],
+	[
+		'skip infinity',
+		'skips', 'alarm', "scheduled_at = 'infinity', anchor = 'infinity'",
+		'1 gone'
+	],
+	[
+		'scheduled last',
+		'skips', 'alarm', "scheduled_at = '294276-12-31 23:59:59.999999'",
+		'1 gone'
+	],
+	[
+		'anchor -infinity',
+		'skips', 'alarm',
+		"anchor = '-infinity', scheduled_at = now()",
+		'1 scheduled succeeded'
+	],
+	[
+		'anchor infinity',
+		'skips', 'alarm',
+		"anchor = 'infinity', scheduled_at = now()",
+		'1 scheduled succeeded'
+	],
+	[
+		'resume infinity',
+		'every',
+		'alarm',
+		"resume_at = 'infinity'",
+		'1 scheduled -'
+	],
+	[
+		'resume -infinity',
+		'once', 'alarm', "resume_at = '-infinity'",
+		'2 gone'
+	],
+	[
+		'resume one-off',
+		'once', 'alarm', "resume_at = 'infinity', paused_at = 'infinity'",
+		'1 paused -'
+	],
+	[
+		'failed infinity',
+		'once', 'alarm', "failed_at = 'infinity'",
+		'0 failed -'
+	],
+	[
+		'failed -infinity',
+		'once', 'alarm', "failed_at = '-infinity'",
+		'0 failed -'
+	],
+	[
+		'paused -infinity',
+		'once', 'alarm', "paused_at = '-infinity'",
+		'0 paused -'
+	],
+	[
+		'previous', 'every', 'alarm',
+		"previous_run_at = 'infinity', last_run_at = '-infinity'",
+		'1 scheduled succeeded'
+	],
+	[
+		'begun -infinity',
+		'proceeds', 'alarm', "begun_at = '-infinity'",
+		'1 gone'
+	],
+	[
+		'status huge',
+		'every',
+		'alarm',
+		"last_status = repeat('x', 1000000), last_error = repeat('y', 5000000), last_sqlstate = 'garbage'",
+		'1 scheduled succeeded'
+	],
+	[
+		'other owner', 'once', 'alarm',
+		"owner = 'other'::regrole",
+		'0 failed failed'
+	],
+	[ 'owner 0',      'once', 'alarm', 'owner = 0', '0 due -' ],
+	[ 'task owner 0', 'once', 'task',  'owner = 0', '0 failed failed' ],
+	[ 'no owner',     'once', 'alarm', 'owner = 4294967295', '0 due -' ],
+	[
+		'task of no owner',
+		'once',
+		'task',
+		'owner = 4294967295',
+		'0 failed failed'
+	],
+	[
+		'task of other',
+		'once', 'task',
+		"owner = 'other'::regrole",
+		'0 failed failed'
+	]);
+
+my $became = q{
+	(SELECT count(*) FROM ledger WHERE what = x.id) || ' ' ||
+	coalesce((SELECT state || ' ' || coalesce(last_status, '-') FROM taskshed.tasks WHERE task_id = x.id), 'gone')};
+
+sub what_became
+{
+	my ($task_id) = @_;
+	return query("SELECT $became FROM (VALUES ('$task_id')) x (id)");
+}
+
+sub try_rows
+{
+	my ($when, @try) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	foreach my $row (@try)
+	{
+		my ($task_id, $base, $table, $set) = @$row;
+		my $run_at = $set =~ /\brun_at =/ ? '' : 'run_at = now(),';
+
+		# one after the other, so that it is known which one was the end of it
+		query(
+			add($task_id, $base) . (
+				$table eq 'task'
+				? qq{UPDATE taskshed.task SET $set WHERE task_id = '$task_id';
+				UPDATE taskshed.alarm SET run_at = now(), scheduled_at = now(), anchor = now()
+				WHERE id = (SELECT id FROM taskshed.task WHERE task_id = '$task_id')}
+				: qq{UPDATE taskshed.alarm SET scheduled_at = now(), anchor = now() WHERE id = (SELECT id FROM taskshed.task WHERE task_id = '$task_id');
+				UPDATE taskshed.alarm SET $run_at $set
+				WHERE id = (SELECT id FROM taskshed.task WHERE task_id = '$task_id')}
+			));
+	}
+	works($when);
+	foreach my $row (@try)
+	{
+		my ($task_id, undef, undef, undef, $expected) = @$row;
+
+		await(
+			$node,
+			"SELECT ($became) = '$expected' FROM (VALUES ('$task_id')) x (id)",
+			"$task_id has become $expected");
+		is(call_all($task_id, 'odd'),
+			'', "the calls for $task_id work or raise an error");
+	}
+	query(  'DELETE FROM taskshed.task WHERE owner <> '
+		  . q{'plain'::regrole; DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole}
+	);
+	works("with those of $when gone");
+	return;
+}
+
+try_rows('with odd values', @rows);
+
+
+# Values that the constraints do not let in, while they are there.
+foreach my $set (
+	"kwargs = '[]'",
+	"kwargs = '1'",
+	"task_id = ''",
+	"task_id = repeat('x', 256)",
+	"group_id = ''",
+	"run_type = 'never'",
+	"catch_up = ''",
+	"history = ''",
+	"callback = NULL")
+{
+	my ($rc, $out, $err) = $node->psql('postgres',
+		add('refused', 'once')
+		  . "UPDATE taskshed.task SET $set WHERE task_id = 'refused'");
+	like(
+		$err,
+		qr/ERROR:  (new row for relation|null value)/,
+		"$set is refused");
+}
+query(
+	q{SELECT taskshed.remove_all_tasks('odd');
+	ALTER TABLE taskshed.task DROP CONSTRAINT kwargs_object, DROP CONSTRAINT task_id_length,
+		DROP CONSTRAINT group_id_length, DROP CONSTRAINT run_type_values, DROP CONSTRAINT catch_up_values,
+		DROP CONSTRAINT history_values});
+try_rows(
+	'without constraints',
+	[
+		'kwargs array', 'once', 'task',
+		q{kwargs = '[{"what": 1}, {"what": 2}, [[]], 3]'},
+		'0 failed failed'
+	],
+	[
+		'kwargs string',
+		'once',
+		'task',
+		q{kwargs = '"what"'},
+		'0 failed failed'
+	],
+	[ 'kwargs null', 'once', 'task', q{kwargs = 'null'}, '0 failed failed' ],
+	[
+		'no catch_up',
+		'every',
+		'task',
+		"catch_up = ''",
+		'1 scheduled succeeded'
+	],
+	[
+		'wide catch_up',
+		'every', 'task',
+		"catch_up = repeat('s', 100000)",
+		'1 scheduled succeeded'
+	],
+	[ 'no history',    'once',  'task', "history = ''",  '1 gone' ],
+	[ 'other history', 'fails', 'task', "history = 'x'", '0 failed failed' ],
+	[
+		'run type',
+		'every',
+		'task',
+		"run_type = 'never'",
+		'1 scheduled succeeded'
+	],
+	[ 'no group', 'once', 'task', "group_id = ''", '1 gone' ]);
+
+# Names that are a nuisance.
+query(
+	q{SELECT taskshed.add_task('fails', kwargs => '{"what": "names"}', owner => 'odd', task_id => n)
+	FROM unnest(ARRAY[E'two\nlines', 'a "quoted" ''one''', repeat(U&'\+01F600', 255), E'\\x %s $1 ;--']) n}
+);
+await(
+	$node,
+	q{SELECT count(*) = 4 FROM taskshed.tasks WHERE owner = 'odd' AND state = 'failed'},
+	'tasks with odd names have run');
+is( query(
+		q{SELECT count(taskshed.remove_task(task_id, 'odd')) FROM taskshed.tasks WHERE owner = 'odd'}
+	),
+	'4',
+	'and can be removed');
+
+# Rows that do not fit together.
+my $clear = q{DELETE FROM taskshed.task WHERE owner <> 'plain'::regrole;
+	DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole;};
+query(
+	add('alone', 'once') . q{
+	DELETE FROM taskshed.alarm WHERE owner = 'odd'::regrole});
+works('with a task without an alarm');
+is(call_all('alone', 'odd'), '', 'a task without an alarm');
+query(
+	$clear . add('alone', 'once') . q{
+	DELETE FROM taskshed.task WHERE owner = 'odd'::regrole;
+	UPDATE taskshed.alarm SET run_at = now() WHERE owner = 'odd'::regrole});
+works('with an alarm without a task');
+is(call_all('alone', 'odd'), '', 'an alarm without a task');
+query(
+	$clear . add('twice', 'every') . q{
+	INSERT INTO taskshed.alarm SELECT a.* FROM taskshed.alarm a, generate_series(1, 3) WHERE owner = 'odd'::regrole;
+	INSERT INTO taskshed.alarm SELECT a.id, run_at, scheduled_at, anchor, revision, run_count, 'other'::regrole, 0, 0, 0
+	FROM taskshed.alarm a WHERE owner = 'odd'::regrole;
+	UPDATE taskshed.alarm SET run_at = now() - random() * interval '1 s', revision = random() * 100
+	WHERE owner <> 'plain'::regrole});
+works('with several alarms of a task');
+is(call_all('twice', 'odd'), '', 'several alarms of a task');
+query(
+	$clear . add('one', 'once') . q{
+	SELECT taskshed.add_task('note', '2100-01-01', '{"what": "the other"}', owner => 'other', task_id => 'the other');
+	UPDATE taskshed.alarm a SET id = b.id, run_at = now() FROM taskshed.alarm b
+	WHERE a.owner IN ('odd'::regrole, 'other'::regrole) AND b.owner IN ('odd'::regrole, 'other'::regrole)
+		AND a.owner <> b.owner});
+await(
+	$node,
+	q{SELECT count(*) = 2 FROM taskshed.tasks WHERE task_id IN ('one', 'the other') AND state = 'failed'
+		AND last_error = 'the rows of the task have different owners'},
+	'two tasks that have swapped ids have failed');
+is( query(q{SELECT count(*) FROM ledger WHERE what IN ('one', 'the other')}),
+	'0', 'and have not run as each other');
+works('with swapped ids');
+is(call_all('one', 'odd') . call_all('the other', 'other'),
+	'', 'tasks with swapped ids');
+query($clear);
+
+# An id of 0 stands for no task in memory.
+my %odd_ids = (
+	'id 0'     => '0',
+	'id least' => '(-9223372036854775808)',
+	'id most'  => '9223372036854775807');
+foreach my $task_id (sort keys %odd_ids)
+{
+	query(
+		add($task_id, 'every') . qq{
+		BEGIN;
+		UPDATE taskshed.alarm a SET id = $odd_ids{$task_id}, run_at = '-infinity'
+		FROM taskshed.task t WHERE t.id = a.id AND task_id = '$task_id';
+		UPDATE taskshed.task SET id = $odd_ids{$task_id} WHERE task_id = '$task_id';
+		COMMIT}
+	);
+}
+works('with odd ids');
+is(what_became($_), '0 due -', "$_ does not run")
+  foreach ('id 0', 'id least');
+is(what_became('id most'), '1 scheduled succeeded', 'id most does');
+is(call_all($_, 'odd'), '', "the calls for $_") foreach (sort keys %odd_ids);
+
+# Aliases
+query(
+	$clear . q{
+	INSERT INTO taskshed.callback VALUES ('odd'::regrole, '', 'a', ''),
+		('odd'::regrole, '', 'b', repeat('x', 1000000)),
+		('odd'::regrole, '', 'c', '"'), ('odd'::regrole, '', 'd', 'd'), (0, '', 'e', 'note');
+	SELECT taskshed.add_task(n, kwargs => '{"what": "x"}', task_id => n, owner => 'odd', validate => false)
+	FROM unnest('{a,b,c,d,e}'::text[]) n});
+await(
+	$node,
+	q{SELECT count(*) = 5 FROM taskshed.tasks WHERE state = 'failed' AND task_id IN ('a', 'b', 'c', 'd', 'e')},
+	'odd aliases fail');
+works('with odd aliases');
+is(call_all($_, 'odd'), '', "alias $_") foreach ('a' .. 'e');
+query('TRUNCATE taskshed.callback');
+
+# Rows that come in other ways.
+my $file = $node->basedir . '/alarm';
+query(
+	add('copied', 'once') . q{
+	CREATE TABLE saved AS SELECT a.* FROM taskshed.alarm a JOIN taskshed.task USING (id) WHERE task_id = 'copied';
+	UPDATE saved SET run_at = now();
+	DELETE FROM taskshed.alarm a USING saved WHERE a.id = saved.id});
+query("COPY saved TO '$file'; COPY taskshed.alarm FROM '$file'");
+await_no_task($node, 'copied');
+query(
+	add('replicated', 'once') . q{
+	SET session_replication_role = replica;
+	UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'replicated'}
+);
+await_no_task($node, 'replicated');
+query(add('unnoticed', 'once'));
+works('before that');
+query(
+	q{ALTER TABLE taskshed.alarm DISABLE TRIGGER alarm_changed;
+	UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'unnoticed';
+	ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
+works('while nobody was told of a row');
+is(what_became('unnoticed'), '0 due -', 'it waits to be found');
+query(
+	q{SELECT count(taskshed.add_task('note', now() - interval '1 hour', '{"what": "many"}', owner => 'odd')) FROM generate_series(1, 100) n}
+);
+await_no_task($node, 'unnoticed');
+
+# Rows that go away or change while the task runs.
+my $holder = session($node);
+foreach my $sql (
+	'DELETE FROM taskshed.task; DELETE FROM taskshed.alarm',
+	'DELETE FROM taskshed.task',
+	'DELETE FROM taskshed.alarm',
+	'TRUNCATE taskshed.task, taskshed.alarm',
+	'TRUNCATE taskshed.task',
+	'TRUNCATE taskshed.alarm',
+	'UPDATE taskshed.task SET id = id + 1000000',
+	'UPDATE taskshed.alarm SET id = id + 1000000',
+	q{UPDATE taskshed.task SET owner = 'other'::regrole},
+	q{UPDATE taskshed.alarm SET owner = 'other'::regrole},
+	'UPDATE taskshed.alarm SET revision = -revision, run_at = now()')
+{
+	$holder->query('SELECT pg_advisory_lock(1)');
+	query(
+		q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}', owner => 'odd', every => '1 day')}
+	);
+	await_blocked($node, 1);
+	query($sql);
+	$holder->query('SELECT pg_advisory_unlock(1)');
+	await(
+		$node,
+		'SELECT running = 0 FROM taskshed.status',
+		"a run is over after $sql");
+	works("after $sql");
+	query('TRUNCATE taskshed.task, taskshed.alarm');
+}
+$holder->quit;
+
+# The history: whatever has become of it, tasks run.
+foreach my $sql (
+	'TRUNCATE taskshed.history',
+	q{INSERT INTO taskshed.history VALUES ('infinity', 3), ('-infinity', 4), ('294276-12-31', 5)},
+	'ALTER TABLE taskshed.history DROP CONSTRAINT history_parts, DROP CONSTRAINT history_pkey',
+	'INSERT INTO taskshed.history VALUES (now(), 8), (now(), -1), (now(), 2147483647), (now(), 2), (now(), 2)',
+	'TRUNCATE taskshed.run_0, taskshed.run_1',
+	q{INSERT INTO taskshed.run_0 SELECT -1, now(), now(), now(), 0, -1, 0, repeat('x', 100000), 'x', NULL, 'x'},
+	'ALTER TABLE taskshed.run_0 DROP COLUMN hint CASCADE',
+	'ALTER TABLE taskshed.run_1 ADD COLUMN more text',
+	'ALTER TABLE taskshed.run_2 ALTER task_id TYPE integer USING 0',
+	'ALTER TABLE taskshed.run_3 RENAME TO run_9',
+	'ALTER TABLE taskshed.history ALTER part TYPE text',
+	'ALTER TABLE taskshed.history RENAME TO h')
+{
+	my $scheduler = query('SELECT scheduler_pid FROM taskshed.status');
+
+	query(
+		"SET client_min_messages = error;
+		DO \$\$ BEGIN ALTER EXTENSION taskshed DROP VIEW taskshed.runs; DROP VIEW taskshed.runs; EXCEPTION WHEN OTHERS THEN END \$\$"
+	) if $sql =~ /run_\d (DROP|ALTER)/;
+	query("SET client_min_messages = error; $sql");
+	query("SELECT pg_terminate_backend($scheduler)");
+	await(
+		$node,
+		"SELECT scheduler_pid <> $scheduler AND state = 'active' FROM taskshed.status",
+		"a scheduler has seen $sql");
+	works("after $sql");
+}
+query('SET client_min_messages = error; DROP EXTENSION taskshed CASCADE');
+
+# Tables and indexes that are not as we have made them: an error, and no process
+# that takes one thing for another.  The scheduler leaves.
+my $drop_views =
+  q{DO $$ DECLARE o record; BEGIN FOR o IN SELECT c.oid::regclass AS view FROM pg_class c
+		WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'v' LOOP
+		EXECUTE format('ALTER EXTENSION taskshed DROP VIEW %s', o.view); END LOOP; END $$;
+	ALTER EXTENSION taskshed DROP FUNCTION taskshed.fetch_task;
+	ALTER EXTENSION taskshed DROP FUNCTION taskshed.fetch_tasks;
+	DROP VIEW taskshed.task_details, taskshed.tasks CASCADE;};
+foreach my $sql (
+	'ALTER TABLE taskshed.task ADD COLUMN more text',
+	'ALTER TABLE taskshed.alarm ADD COLUMN more text',
+	'ALTER TABLE taskshed.task DROP COLUMN group_id CASCADE',
+	'ALTER TABLE taskshed.alarm DROP COLUMN last_error CASCADE',
+	'ALTER TABLE taskshed.task ALTER schedule TYPE bigint USING 1',
+	'ALTER TABLE taskshed.alarm ALTER interruptions TYPE bigint',
+	'ALTER TABLE taskshed.alarm ALTER last_error TYPE integer USING 1',
+	'ALTER TABLE taskshed.alarm ALTER run_at DROP NOT NULL; UPDATE taskshed.alarm SET run_at = NULL',
+	'ALTER TABLE taskshed.task ALTER kwargs DROP NOT NULL; UPDATE taskshed.task SET kwargs = NULL',
+	'DROP INDEX taskshed.alarm_queue',
+	'DROP INDEX taskshed.alarm_task',
+	'DROP INDEX taskshed.alarm_failed',
+	'DROP INDEX taskshed.task_group',
+	'ALTER TABLE taskshed.task DROP CONSTRAINT task_pkey',
+	'ALTER TABLE taskshed.task DROP CONSTRAINT task_key',
+	'DROP INDEX taskshed.alarm_queue; CREATE INDEX alarm_queue ON taskshed.alarm (last_error, run_at, id)',
+	'DROP INDEX taskshed.alarm_task; CREATE INDEX alarm_task ON taskshed.alarm USING hash (id)',
+	'ALTER TABLE taskshed.alarm RENAME TO alarms; CREATE VIEW taskshed.alarm AS SELECT * FROM taskshed.alarms',
+	'ALTER TABLE taskshed.task RENAME TO t; CREATE TABLE taskshed.task (LIKE taskshed.t) PARTITION BY RANGE (id)',
+	'ALTER TABLE taskshed.alarm RENAME TO alarms',
+	'ALTER SEQUENCE taskshed.task_seq RENAME TO s; CREATE TABLE taskshed.task_seq ()'
+  )
+{
+	my ($rc, $out, $err);
+
+	query(
+		q{CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
+		SELECT taskshed.add_task('note', kwargs => '{"what": "warm"}', owner => 'odd')}
+	);
+	await_no_task($node, '%');
+	query(add('altered', 'every')
+		  . q{SELECT taskshed.add_task('note', now() + interval '0.2 s', '{"what": "altered"}', owner => 'odd')}
+	);
+	query("SET client_min_messages = error; $drop_views $sql");
+	foreach my $call (
+		q{add_task('note', kwargs => '{"what": "x"}', owner => 'odd')},
+		q{pause_task('altered', 'odd')},
+		q{remove_all_tasks('odd')},
+		q{next_wakeup()})
+	{
+		($rc, $out, $err) = $node->psql('postgres', "SELECT taskshed.$call");
+		like(
+			$err,
+			qr/ERROR:  tables of extension "taskshed" are not as it has made them/,
+			"an error of $call after $sql");
+	}
+	await(
+		$node,
+		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed scheduler' AND datname = 'postgres'},
+		'the scheduler leaves');
+	is(checkpointer(), $checkpointer, 'nothing has crashed');
+	query(
+		'SET client_min_messages = error; DROP EXTENSION taskshed CASCADE; DROP SCHEMA IF EXISTS taskshed CASCADE'
+	);
+}
+query('CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC');
+works('at last');
+
+$node->stop;
+done_testing();
