@@ -455,6 +455,7 @@ outcome_interrupted(Store *store, const RunStart *start, AlarmRow *alarm, TsRepo
 	ErrorData	error = {0};
 
 	ROW_SET(Int32, alarm, alarm_interruptions, interruptions);
+	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
 	ROW_SET_NULL(alarm, alarm_begun_at);
 	error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
 	error.message = INTERRUPTED;
@@ -669,6 +670,11 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 	if (result != TM_Ok || !store_get_task(store, id, &task))
 		return true;
 
+	/* known, if the server went down before that was noted */
+	if (!ROW_ISNULL(&alarm, alarm_last_run_at) &&
+		ROW_GET(TimestampTz, &alarm, alarm_last_run_at) == lost->started_at)
+		return true;
+
 	outcome_start(&start, &task, &alarm, lost->started_at);
 	start.worker_pid = lost->worker_pid;
 	if (start.revision == lost->revision)
@@ -702,6 +708,8 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 		error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
 		error.message = INTERRUPTED;
 		history_record(&start, "interrupted", NULL, &error);
+		ROW_SET(TimestampTz, &alarm, alarm_last_run_at, lost->started_at);
+		store_update_alarm(store, &alarm);
 		return true;
 	}
 	if (!outcome_interrupted(store, &start, &alarm, &report))

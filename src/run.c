@@ -163,6 +163,7 @@ run_announce(const Run *run)
 	suspect.worker_pid = MyProcPid;
 
 	SpinLockAcquire(&ts_my_worker->mutex);
+	ts_my_worker->running_since = run->start.started_at;
 	ts_my_worker->running_revision = run->start.revision;
 	ts_my_worker->running_scheduled_at = run->start.scheduled_at;
 	ts_my_worker->running_attempt = run->start.attempt;
@@ -226,6 +227,13 @@ run_read(Run *run)
 		return false;
 	}
 	there = store_get_alarm(store, run->id, &alarm) && store_get_task(store, run->id, &task);
+
+	/*
+	 * in between, somebody may have given it to another role, both rows at
+	 * once
+	 */
+	if (there && ROW_GET(ObjectId, &task, task_owner) != ROW_GET(ObjectId, &alarm, alarm_owner))
+		there = store_get_alarm(store, run->id, &alarm);
 	if (there)
 		store_remember(store, &task, &alarm, &places);
 	store_close(store, AccessShareLock);
@@ -244,7 +252,7 @@ run_read(Run *run)
 	run->started = true;
 	run->callback = run->start.callback;
 	run_announce(run);
-	if (run->start.owner != GetSessionUserId())
+	if (ROW_GET(ObjectId, &task, task_owner) != GetSessionUserId())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the rows of the task have different owners"),

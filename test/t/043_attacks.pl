@@ -1320,8 +1320,9 @@ is( $node->safe_psql(
 		SELECT string_agg(DISTINCT task_id || ' ' || last_status, ', ' ORDER BY task_id || ' ' || last_status)
 		FROM taskshed.tasks WHERE task_id IN ('stays', 'quits') OR task_id LIKE 'exits%'}
 	),
-	'exits 1 interrupted, exits 2 interrupted, quits interrupted, stays timeout',
-	'what swallows cancels or ends its worker has ended itself');
+	'exits 1 failed, exits 2 failed, quits interrupted, stays timeout',
+	'what swallows cancels or ends its worker has ended itself; exit_on_error does not count'
+);
 $greedy->query('ROLLBACK');
 $greedy->quit;
 note('the others\' lag meanwhile: '
