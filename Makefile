@@ -4,6 +4,7 @@
 #   make demo, make test, make lint         need nothing but this folder: they bring a throw-away
 #                                           server, and what is missing on a bare Debian (as root)
 #   make soak [MINUTES=20]                  tasks under all kinds of faults for a while
+#   make bench [QUICK=1]                    measures it beside its peers; see bench/
 #   make test-matrix, make test-package     on other versions, and the Debian package (see scripts/)
 #   make dist                               the archive for PGXN
 #
@@ -55,8 +56,8 @@ $(OBJS): $(wildcard src/*.h)
 soak:
 	@TASKSHED_SOAK=$(or $(MINUTES),20) TESTS="test/t/030_ledger.pl test/t/031_recurring_ledger.pl" scripts/test
 
-.PHONY: all demo test soak test-matrix test-package lint dist
-demo test test-matrix test-package lint:
+.PHONY: all demo test soak bench test-matrix test-package lint dist
+demo test bench test-matrix test-package lint:
 	@scripts/$@
 
 # The archive for PGXN, of what is committed.

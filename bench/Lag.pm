@@ -1,0 +1,151 @@
+
+# How late a callback starts.
+#
+# Ahead of time: tasks spread evenly over some seconds, on a server that has
+# nothing else to do.  The lag is what clock_timestamp() says as the first thing
+# in the callback, less run_at.  Each round is for a new role, so the start of
+# its first worker is in it.
+#
+# For now: a procedure looks at the clock, and commits the task that it has added.
+# Its COMMIT does not wait for the disk, which would only blur what is measured,
+# and is part of the lag.  Warm means that a worker of the role is there; cold,
+# that there is none and it has to be started.
+#
+# In a flow: the same tasks ahead of time, among 10,000 other tasks a second.
+#
+# Peers look at their process's clock when their function is called; for now
+# counts from when their own client has the answer to its COMMIT.  They are at
+# their best settings for this: woken by NOTIFY, and pg-boss polling as often as
+# it can, every half a second.  graphile-worker polls every two seconds by default
+# and can do so more often, at a price, so it is shown twice.
+
+package Lag;
+
+use strict;
+use warnings;
+
+use Bench;
+use Contestants;
+use Server;
+use Time::HiRes qw(sleep);
+
+my %peers = (
+	'graphile-worker'                       => ['graphile'],
+	'graphile-worker, polling every 100 ms' => [ 'graphile', poll_ms => 100 ],
+	'pg-boss'                               => ['pgboss']);
+
+sub measure
+{
+	my ($n, $seconds) = ($size{lags}, $size{lag_span_s});
+	my $database = database('taskshed');
+
+	enabled($database, 1);
+	rows(
+		'lag, ahead of time',
+		[ 0.25, 1 ],
+		alternate(
+			taskshed => sub { lag_ahead($database, $n, $seconds) },
+			peers(1, $n, $seconds)));
+	rows(
+		'lag, for now',
+		[ 0.3, undef ],
+		alternate(
+			taskshed => sub {
+				lag_now($database, 1, 0.1);
+				return lag_now($database, $n, $seconds);
+			},
+			peers(0, $n, $seconds)));
+	rows(
+		'lag, for now, cold worker',
+		[ 10, undef ],
+		alternate(
+			taskshed =>
+			  sub { lag_now($database, $size{cold}, $size{cold} / 10, 1) }));
+	rows(
+		"lag, in a flow of $size{flow} tasks/s",
+		[ undef, 10 ],
+		alternate(taskshed => sub { lag_in_flow($database, $n, $seconds) }));
+	return;
+}
+
+sub peers
+{
+	my ($ahead, $n, $seconds) = @_;
+
+	return map {
+		my ($name, @settings) = @{ $peers{$_} };
+		$_ => sub {
+			my $result = peer(
+				$name, 'lag',
+				n      => $n,
+				span_s => $seconds,
+				ahead  => $ahead,
+				best   => 1,
+				@settings);
+			die "$name has lost some\n" if @{ $result->{lags} } != $n;
+			return $result->{lags};
+		}
+	} grep { $ahead || !/polling/ } sort keys %peers;
+}
+
+sub lag_in_flow
+{
+	my ($database, $n, $seconds) = @_;
+	my $flow = $size{flow} * ($seconds + 3);
+	my $wait = 2 + $flow / 20_000;
+	my $from =
+	  value($database, "SELECT clock_timestamp() + interval '1 s' * $wait");
+
+	add_many($database, $flow, 'noop',
+		"timestamptz '$from' + i * interval '1 s' / $size{flow}", 'flow');
+	await($database, "SELECT clock_timestamp() >= '$from'", 60);
+	my $lags = lag_ahead($database, $n, $seconds);
+	die "the flow has stopped before its end\n"
+	  if value($database,
+		"SELECT clock_timestamp() >= timestamptz '$from' + interval '1 s' * ($seconds + 30)"
+	  ) eq 't';
+	await(
+		$database,
+		q{SELECT NOT EXISTS (SELECT FROM taskshed.task WHERE group_id = 'flow')},
+		60,
+		0.5);
+	return $lags;
+}
+
+sub rows
+{
+	my ($what, $goals, $figures) = @_;
+
+	foreach my $p (50, 99, 100)
+	{
+		my %of = map {
+			my $lags = $figures->{$_};
+			$_ => ref $lags
+			  ? [ map { percentile($p / 100, @$_) } @$lags ]
+			  : $lags
+		} keys %$figures;
+		my $goal = $p == 50 ? $goals->[0] : $p == 99 ? $goals->[1] : undef;
+
+		foreach my $who (
+			sort { $a eq 'taskshed' ? -1 : $b eq 'taskshed' ? 1 : $a cmp $b }
+			keys %of)
+		{
+			my $own = $who eq 'taskshed';
+
+			next if $p == 100 && !$own;
+			row(part   => 'lag',
+				what   => "$what, " . ($p == 100 ? 'max' : "p$p"),
+				who    => $who,
+				values => $of{$who},
+				unit   => 'ms',
+				chart  => $p == 50
+				  && $what !~ /cold|flow/ ? "$what, p50" : undef,
+				goal  => $own && defined $goal ? [ '<=', $goal ] : undef,
+				ratio => $own ? undef : ratios($of{$who}, $of{taskshed}),
+				to    => 'taskshed');
+		}
+	}
+	return;
+}
+
+1;
