@@ -596,9 +596,9 @@ my @rows = (
 		"owner = 'other'::regrole",
 		'0 failed failed'
 	],
-	[ 'owner 0',      'once', 'alarm', 'owner = 0', '0 due -' ],
-	[ 'task owner 0', 'once', 'task',  'owner = 0', '0 failed failed' ],
-	[ 'no owner',     'once', 'alarm', 'owner = 4294967295', '0 failed failed' ],
+	[ 'owner 0',      'once', 'alarm', 'owner = 0',      '0 due -' ],
+	[ 'task owner 0', 'once', 'task',  'owner = 0',      '0 failed failed' ],
+	[ 'no owner', 'once', 'alarm', 'owner = 4294967295', '0 failed failed' ],
 	[
 		'task of no owner',
 		'once',
