@@ -184,7 +184,8 @@ SELECT relowner::regrole FROM pg_class WHERE oid = 'of_alice'::regclass;
 -- and not by those who may not
 SET ROLE regress_carol;
 CALL fails($$REASSIGN OWNED BY regress_alice TO regress_carol$$);
-CALL fails($$REASSIGN OWNED BY regress_carol TO regress_bob$$);
+-- (the server's own messages differ between releases)
+DO $$BEGIN REASSIGN OWNED BY regress_carol TO regress_bob; EXCEPTION WHEN insufficient_privilege THEN RAISE NOTICE '%', sqlstate; END$$;
 CALL fails($$DROP OWNED BY regress_alice$$);
 RESET ROLE;
 -- A role that tasks cannot run as gets other things, but no tasks.
