@@ -227,10 +227,17 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 {
 	QueueKey	place = {from, PG_INT64_MIN};
 	Oid			role = InvalidOid;
+	HASH_SEQ_STATUS scan;
+	LookaheadTask *task;
 	RoleQueue  *queue;
 
 	while (OidIsValid(role = queue_next_owner(store, snapshot, role)))
 		(void) lookahead_role(role);
+
+	/* those that are handed out may be among what was changed, too */
+	hash_seq_init(&scan, tasks);
+	while ((task = hash_seq_search(&scan)) != NULL)
+		task->changed = task->changed || task->slot >= 0;
 	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
 	{
 		if (lookahead_covers(queue, &place))

@@ -90,6 +90,32 @@ await(
 is(who('recurring'), 'alice/alice bob/bob', 'as its new owner');
 $node->safe_psql('postgres', q{SELECT taskshed.remove_all_tasks('bob')});
 
+# So many at once that the scheduler is not told one by one, and one of them
+# runs: what its old owner may is of no concern for what comes next.
+$holder->query('SELECT pg_advisory_lock(1)');
+$node->safe_psql(
+	'postgres', q{
+SELECT count(taskshed.add_task('note', '2100-01-01', '{"what": "many"}', owner => 'alice', task_id => 'a ' || i))
+	FROM generate_series(1, 100) i;
+SELECT taskshed.add_task('hold', kwargs => '{"what": "with many"}', every => '1 second',
+	task_id => 'with many', owner => 'alice')});
+await_blocked($node, 1);
+$node->safe_psql('postgres',
+	q{SELECT taskshed.set_owner('bob', owner => 'alice')});
+$holder->query('SELECT pg_advisory_unlock(1)');
+await($node,
+	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'with many'},
+	'one of many has run');
+$node->safe_psql('postgres',
+	'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; GRANT CONNECT ON DATABASE postgres TO bob'
+);
+await($node,
+	q{SELECT run_count > 1 FROM taskshed.tasks WHERE task_id = 'with many'},
+	'it goes on as its new owner');
+$node->safe_psql('postgres',
+	q{GRANT CONNECT ON DATABASE postgres TO PUBLIC; SELECT taskshed.remove_all_tasks('bob')}
+);
+
 # A one-off task and a procedure that has committed
 foreach my $callback ('hold', 'commits')
 {
