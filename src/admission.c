@@ -64,7 +64,7 @@ admission_expire_checks(TimestampTz now)
 static bool
 admission_must_check(const RoleQueue *queue)
 {
-	return !queue->checked && (queue->nwaiting > 0 || queue->nworkers > 0);
+	return !queue->checked && (queue->nwaiting > 0 || queue->nthere > 0);
 }
 
 /* Looks a role up. */
@@ -127,7 +127,7 @@ admission_has_orphans(RoleQueue *queue, TimestampTz now)
 {
 	LookaheadTask *task = lookahead_first(queue);
 
-	return queue->checked && queue->state == ROLE_GONE && queue->nworkers == 0 &&
+	return queue->checked && queue->state == ROLE_GONE && queue->nthere == 0 &&
 		task != NULL && task->key.run_at <= now;
 }
 
@@ -191,7 +191,7 @@ admission_check(Oid database)
 		if (!admission_must_check(queue))
 			continue;
 		admission_check_role(queue);
-		if (queue->nworkers > 0)
+		if (queue->nthere > 0)
 			admission_end_workers(database, queue);
 	}
 	return admission_fail_orphans(GetCurrentTimestamp());

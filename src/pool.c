@@ -215,12 +215,13 @@ pool_collect(Oid database)
 
 	nworkers = nretiring = 0;
 	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
-		queue->nworkers = queue->nstarting = 0;
+		queue->nworkers = queue->nthere = queue->nstarting = 0;
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		if (!pool[i].known)
 			continue;
 		nworkers++;
+		pool[i].queue->nthere++;
 		if (pool[i].retire)
 			nretiring++;
 		else
@@ -487,6 +488,7 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	mine->asked_at = queue->asked_at = now;
 	nworkers++;
 	queue->nworkers++;
+	queue->nthere++;
 	queue->nstarting++;
 	return DT_NOEND;
 }
@@ -495,7 +497,7 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 static bool
 pool_is_at_limit(const RoleQueue *queue)
 {
-	return ts_max_workers_per_role > 0 && queue->nworkers >= ts_max_workers_per_role;
+	return ts_max_workers_per_role > 0 && queue->nthere >= ts_max_workers_per_role;
 }
 
 /* Takes back the wish for a worker that has not been started. */
@@ -514,6 +516,7 @@ pool_withdraw(int slot)
 	if (!done)
 		return;
 	mine->known = false;
+	mine->queue->nthere--;
 	mine->queue->nstarting--;
 	if (mine->retire)
 		nretiring--;
@@ -623,7 +626,8 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 		}
 		else if (queue->nworkers == 0 && task->key.run_at - START_AHEAD <= now)
 		{
-			wanting[nwanting++] = queue;
+			if (!pool_is_at_limit(queue))
+				wanting[nwanting++] = queue;
 			wake = Min(wake, task->key.run_at);
 		}
 		else if (queue->nworkers == 0)

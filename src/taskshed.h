@@ -924,6 +924,7 @@ typedef struct RoleQueue
 
 	/* the pool's part */
 	int			nworkers;		/* of this role, those on their way included */
+	int			nthere;			/* and those that are to leave */
 	int			nstarting;		/* of these, those on their way */
 	int			failed_starts;	/* in a row */
 	TimestampTz asked_at;		/* when it last was given one */

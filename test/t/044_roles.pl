@@ -250,6 +250,44 @@ $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'limited%');
 is(effects('limited'), '4', 'all have run in the end');
 
+# A run is ended although its worker is to leave after it anyway, for another
+# role's sake; and until it has left it counts as one of its role.
+$node->safe_psql('postgres', 'CREATE ROLE third LOGIN; GRANT CONNECT ON DATABASE postgres TO third');
+set_and_reload(
+	$node,
+	'taskshed.max_workers'          => 2,
+	'taskshed.max_workers_per_role' => 1);
+$holder->query('SELECT pg_advisory_lock(1), pg_advisory_lock(2)');
+as('app',
+	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "leaving"}', task_id => 'leaving')}
+);
+await_blocked($node, 1);
+as('other',
+	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "brief", "lock": 2}', task_id => 'brief')}
+);
+await_blocked($node, 1, 2);
+as('third', q{SELECT taskshed.add_task('note', kwargs => '{"what": "third"}', task_id => 'third')});
+sleep 2;
+as('app',
+	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "leaving"}', task_id => 'leaving too')}
+);
+$holder->query('SELECT pg_advisory_unlock(2)');
+await_no_task($node, 'third');
+sleep 1;
+await_blocked($node, 1);
+$node->safe_psql('postgres', 'REVOKE CONNECT ON DATABASE postgres FROM app; REVOKE members FROM app');
+await_blocked($node, 0);
+await_state($node, 'leaving', 'due');
+others_run();
+$node->safe_psql('postgres', 'GRANT CONNECT ON DATABASE postgres TO app');
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_no_task($node, '%');
+is(effects('leaving'), '2', 'let in again, they run');
+set_and_reload(
+	$node,
+	'taskshed.max_workers'          => undef,
+	'taskshed.max_workers_per_role' => undef);
+
 # Gone, with a run in progress.
 $holder->query('SELECT pg_advisory_lock(1)');
 $node->safe_psql('postgres',
