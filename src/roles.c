@@ -119,6 +119,7 @@ roles_concerns(const Node *statement)
 		case T_DropRoleStmt:
 		case T_GrantRoleStmt:
 		case T_DropOwnedStmt:
+		case T_ReassignOwnedStmt:	/* databases, too */
 			return true;
 		case T_GrantStmt:
 			return ((const GrantStmt *) statement)->objtype == OBJECT_DATABASE;

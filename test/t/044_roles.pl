@@ -288,6 +288,21 @@ set_and_reload(
 	'taskshed.max_workers'          => undef,
 	'taskshed.max_workers_per_role' => undef);
 
+# With a database that is given away goes the right to connect to it.
+$node->safe_psql('postgres',
+	'CREATE DATABASE theirs OWNER app; REVOKE ALL ON DATABASE theirs FROM PUBLIC');
+taskshed_database($node, 'theirs');
+my $theirs = session($node, 'theirs');
+$theirs->query('SELECT pg_advisory_lock(3)');
+$node->safe_psql('theirs',
+	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "theirs", "lock": 3}', task_id => 'theirs', owner => 'app')}
+);
+await_blocked($node, 1, 3);
+$node->safe_psql('postgres', 'REASSIGN OWNED BY app TO other');
+await($node, q{SELECT state = 'due' FROM taskshed.tasks WHERE task_id = 'theirs'},
+	'REASSIGN OWNED has locked it out there', 'theirs');
+$theirs->quit;
+
 # Gone, with a run in progress.
 $holder->query('SELECT pg_advisory_lock(1)');
 $node->safe_psql('postgres',
