@@ -677,6 +677,7 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 
 	outcome_start(&start, &task, &alarm, lost->started_at);
 	start.worker_pid = lost->worker_pid;
+	start.owner = lost->owner;
 	if (start.revision == lost->revision)
 	{
 		/* it may have been asked for a run beside its schedule meanwhile */

@@ -159,6 +159,7 @@ pool_collect(Oid database)
 				.attempt = worker->running_attempt,
 				.worker_pid = mine->pid,
 				.slot = i,
+				.owner = worker->role,
 				.timed_out = worker->timed_out
 			};
 

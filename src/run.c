@@ -159,6 +159,7 @@ run_announce(const Run *run)
 	suspect.scheduled_at = run->start.scheduled_at;
 	suspect.started_at = run->start.started_at;
 	suspect.database = MyDatabaseId;
+	suspect.owner = run->start.owner;
 	suspect.attempt = run->start.attempt;
 	suspect.worker_pid = MyProcPid;
 

@@ -561,6 +561,7 @@ ts_scheduler_main(Datum main_arg)
 			.started_at = suspect.started_at,
 			.attempt = suspect.attempt,
 			.slot = -1,
+			.owner = suspect.owner,
 			.crashed = true,
 			.worker_pid = suspect.worker_pid
 		};

@@ -256,6 +256,7 @@ typedef struct Suspect
 	TimestampTz scheduled_at;
 	TimestampTz started_at;
 	Oid			database;
+	Oid			owner;
 	int			attempt;
 	int			worker_pid;
 } Suspect;
@@ -831,6 +832,7 @@ typedef struct LostRun
 	int			attempt;
 	int			worker_pid;
 	int			slot;			/* or -1 */
+	Oid			owner;			/* as whom it ran */
 	bool		timed_out;
 	bool		crashed;		/* with the whole server */
 	bool		bystander;		/* another run was probably the cause */

@@ -116,6 +116,26 @@ $node->safe_psql('postgres',
 	q{GRANT CONNECT ON DATABASE postgres TO PUBLIC; SELECT taskshed.remove_all_tasks('bob')}
 );
 
+# A run that is cut off is recorded as the old owner's, as whom it ran.
+$holder->query('SELECT pg_advisory_lock(1)');
+$node->safe_psql(
+	'postgres', q{
+SELECT taskshed.add_task('hold', kwargs => '{"what": "cut off"}', task_id => 'cut off', owner => 'alice')}
+);
+await_blocked($node, 1);
+$node->safe_psql(
+	'postgres', q{
+SELECT taskshed.set_owner('bob', owner => 'alice');
+SELECT pg_terminate_backend(worker_pid) FROM taskshed.tasks WHERE task_id = 'cut off'});
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_no_task($node, 'cut off');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT string_agg(owner || ' ' || status, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'cut off'}
+	),
+	'alice interrupted, bob succeeded',
+	'a run that was cut off is the old owner\'s, the next is the new one\'s');
+
 # A one-off task and a procedure that has committed
 foreach my $callback ('hold', 'commits')
 {
