@@ -169,6 +169,17 @@ compat_may_set_role(Oid member, Oid role)
 #endif
 }
 
+/* Can VACUUM clear away what a registered snapshot still sees?  17 ended that. */
+static inline bool
+compat_snapshots_expire(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return false;
+#else
+	return OldSnapshotThresholdActive();
+#endif
+}
+
 /* Can a background worker connect as a role that is NOLOGIN? */
 static inline bool
 compat_connects_nologin(void)

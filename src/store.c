@@ -483,7 +483,7 @@ store_lock_alarm(Store *store, int64 id, AlarmRow *row, LockWaitPolicy wait_poli
 void
 store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowPlaces *places)
 {
-	places->known = true;
+	places->known = !compat_snapshots_expire();
 	places->task = task->tid;
 	places->task_file = store->task->rd_rel->relfilenode;
 	places->alarm = alarm->tid;
