@@ -291,6 +291,13 @@ BEGIN
 		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER superusers_only', name);
 		EXECUTE pg_catalog.format('COMMENT ON TRIGGER superusers_only ON taskshed.%I IS %L', name,
 			'Refuses to have the table written by hand, except by superusers.');
+
+		-- what a subscription receives is written without statements
+		EXECUTE pg_catalog.format('CREATE TRIGGER superusers_only_row BEFORE INSERT OR UPDATE OR DELETE
+			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._superusers_only()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER superusers_only_row', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER superusers_only_row ON taskshed.%I IS %L', name,
+			'Refuses to have the table written by a subscription, except by superusers.');
 	END LOOP;
 END $$;
 

@@ -304,8 +304,9 @@ ts_alarm_changed(PG_FUNCTION_ARGS)
 /*
  * The trigger on all our tables that has only superusers write them by hand:
  * nobody else is granted that, but pg_write_all_data may write every table,
- * and a row of ours says as whom something is run.  Our own functions do not
- * fire triggers.  Error: 42501.
+ * and a row of ours says as whom something is run.  It fires for each statement,
+ * and for each row: a subscription's worker executes no statements.  Our own
+ * functions do not fire triggers.  Error: 42501.
  */
 PG_FUNCTION_INFO_V1(ts_superusers_only);
 Datum
@@ -323,5 +324,8 @@ ts_superusers_only(PG_FUNCTION_ARGS)
 				 errmsg("permission denied for table %s",
 						RelationGetRelationName(trigger->tg_relation)),
 				 errdetail("Only superusers can write the tables of taskshed by hand.")));
-	PG_RETURN_POINTER(NULL);
+	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		PG_RETURN_POINTER(NULL);
+	PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple :
+					  trigger->tg_trigtuple);
 }

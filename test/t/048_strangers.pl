@@ -1,0 +1,95 @@
+
+# Ways in that need no mistake of the role that is attacked: subscriptions,
+# what is in the schema before the extension is, code that was parsed while
+# there was USAGE, and policies that sessions load.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+
+my $node = taskshed_node(
+	'strangers', conf => q{
+wal_level = logical
+max_wal_senders = 5
+max_replication_slots = 5
+});
+my $super = $node->safe_psql('postgres', 'SELECT current_user');
+
+# As in 043_attacks.
+sub as
+{
+	my ($role, $sql, $database) = @_;
+	my ($out, $err);
+
+	$node->psql(
+		$database || 'postgres',
+		"\\set VERBOSITY sqlstate\n$sql",
+		stdout       => \$out,
+		stderr       => \$err,
+		extra_params => [ '-U', $role ]);
+	return $1 if $err =~ /(?:ERROR|FATAL): +(\w{5})\b/;
+	return $out;
+}
+
+$node->safe_psql(
+	'postgres', q{
+REVOKE USAGE ON SCHEMA taskshed FROM PUBLIC;
+CREATE ROLE mallory LOGIN;
+CREATE ROLE nobody LOGIN;
+CREATE ROLE clerk LOGIN SUPERUSER IN ROLE pg_write_all_data;
+GRANT USAGE ON SCHEMA taskshed TO mallory;
+CREATE SCHEMA mallory AUTHORIZATION mallory;
+GRANT ALL ON SCHEMA mallory TO PUBLIC;
+CREATE TABLE public.crown (worn_by text);
+CREATE DATABASE pub;
+});
+
+# A subscription writes rows without statements.  On 15 its owner must have
+# been a superuser when it was made; from 16 on pg_create_subscription will do.
+my $tables = $node->safe_psql(
+	'postgres', q{
+SELECT string_agg(format('CREATE TABLE taskshed.%I (%s)', relname,
+	(SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
+		FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)), ';')
+FROM pg_class c WHERE oid IN ('taskshed.task'::regclass, 'taskshed.alarm'::regclass)}
+);
+$node->safe_psql(
+	'pub', qq{
+CREATE SCHEMA taskshed;
+$tables;
+CREATE PUBLICATION p FOR TABLE taskshed.task, taskshed.alarm;
+SELECT pg_create_logical_replication_slot('s', 'pgoutput')});
+my $publisher = $node->connstr('pub') =~ s/'//gr;
+my $as_owner = $node->pg_version >= 16 ? ', run_as_owner = true' : '';
+as( 'clerk', qq{
+CREATE SUBSCRIPTION s CONNECTION '$publisher user=$super' PUBLICATION p
+	WITH (create_slot = false, copy_data = false$as_owner);
+CREATE FUNCTION mallory.crown() RETURNS void LANGUAGE sql AS
+	'INSERT INTO public.crown VALUES (session_user)'});
+$node->safe_psql('postgres', 'ALTER ROLE clerk NOSUPERUSER');
+my $log = -s $node->logfile;
+$node->safe_psql(
+	'pub', q{
+INSERT INTO taskshed.task (id, owner, created_at, owner_name, is_alias, task_id, callback, kwargs, run_type, timezone, catch_up)
+	VALUES (777777, 10, now(), 'x', false, 'evil', 'mallory.crown', '{}', 'once', 'UTC', 'coalesce');
+INSERT INTO taskshed.alarm (id, run_at, scheduled_at, anchor, revision, run_count, owner, attempt, failures_in_row, interruptions)
+	VALUES (777777, now(), now(), now(), 1, 0, 10, 0, 0, 0)});
+ok( $node->wait_for_log(qr/permission denied for table task/, $log),
+	'a subscription of pg_write_all_data cannot write the tables');
+is( $node->safe_psql(
+		'postgres',
+		'SELECT (SELECT count(*) FROM taskshed.task), (SELECT count(*) FROM crown)'
+	),
+	'0|0',
+	'... and no task of a superuser has come that way');
+$node->psql('postgres', $_)
+  foreach 'ALTER SUBSCRIPTION s DISABLE',
+  'ALTER SUBSCRIPTION s SET (slot_name = NONE)', 'DROP SUBSCRIPTION s';
+
+done_testing();
