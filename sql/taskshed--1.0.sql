@@ -5,7 +5,7 @@
 COMMENT ON SCHEMA taskshed IS
 'taskshed: calls SQL functions at the times they are scheduled for. GRANT USAGE on this schema to the roles that may schedule.';
 
--- Fails with advice unless the server preloads the library and the schema is in safe hands.
+-- Fails with advice unless the server preloads the library and the schema is in safe hands and empty.
 CREATE FUNCTION taskshed._check_install() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_check_install';
 REVOKE ALL ON FUNCTION taskshed._check_install() FROM PUBLIC;
@@ -13,22 +13,6 @@ COMMENT ON FUNCTION taskshed._check_install() IS
 'Internal. Raises an error unless the extension can be installed here.';
 
 SELECT taskshed._check_install();
-
--- What others have put into the schema would be taken for ours, by its name.
-DO $$
-BEGIN
-	IF EXISTS (SELECT FROM pg_catalog.pg_depend
-		WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
-			AND refobjid = 'taskshed'::pg_catalog.regnamespace
-			AND classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass
-			AND objid <> 'taskshed._check_install()'::pg_catalog.regprocedure)
-	THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = 'schema "taskshed" is not empty',
-			HINT = 'Drop it, or what is in it.';
-	END IF;
-END $$;
-
 
 /*
  * Tables.  What a task is (task) and when it runs next (alarm) are kept apart,

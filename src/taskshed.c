@@ -9,16 +9,23 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_namespace.h"
+#include "catalog/indexing.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -216,15 +223,48 @@ ts_require_preload(void)
 }
 
 /*
+ * Is there anything in our schema but the function of that OID?  No SQL can be
+ * asked: the schema is in the search_path of the script, and an operator in it
+ * may be a better match than the server's own.
+ */
+static bool
+install_is_filled(Oid schema, Oid but)
+{
+	Relation	rel = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		filled = false;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(NamespaceRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(schema));
+	scan = systable_beginscan(rel, DependReferenceIndexId, true, NULL, 2, keys);
+	while (!filled && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
+
+		filled = (form->classid != ExtensionRelationId &&
+				  !(form->classid == ProcedureRelationId && form->objid == but));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return filled;
+}
+
+/*
  * CREATE EXTENSION begins with this.  A schema taskshed that was there before
- * must be a superuser's: its owner could put functions beside ours, and drop
- * ours.
+ * must be a superuser's, since its owner could put functions beside ours, and
+ * drop ours; and empty, since what is there would be taken for ours, by its
+ * name.
  */
 PG_FUNCTION_INFO_V1(ts_check_install);
 Datum
 ts_check_install(PG_FUNCTION_ARGS)
 {
 	HeapTuple	tuple;
+	Oid			schema;
 	Oid			owner;
 
 	if (IsBinaryUpgrade)
@@ -233,6 +273,7 @@ ts_check_install(PG_FUNCTION_ARGS)
 	tuple = SearchSysCache1(NAMESPACENAME, CStringGetDatum("taskshed"));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "schema taskshed does not exist");
+	schema = ((Form_pg_namespace) GETSTRUCT(tuple))->oid;
 	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
 	ReleaseSysCache(tuple);
 	if (!superuser_arg(owner))
@@ -241,6 +282,11 @@ ts_check_install(PG_FUNCTION_ARGS)
 				 errmsg("schema \"taskshed\" is owned by role \"%s\", which is not a superuser",
 						GetUserNameFromId(owner, false)),
 				 errhint("Drop the schema, or make a superuser its owner.")));
+	if (install_is_filled(schema, fcinfo->flinfo->fn_oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("schema \"taskshed\" is not empty"),
+				 errhint("Drop it, or what is in it.")));
 	PG_RETURN_VOID();
 }
 

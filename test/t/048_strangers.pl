@@ -92,4 +92,30 @@ $node->psql('postgres', $_)
   foreach 'ALTER SUBSCRIPTION s DISABLE',
   'ALTER SUBSCRIPTION s SET (slot_name = NONE)', 'DROP SUBSCRIPTION s';
 
+# What the script of CREATE EXTENSION could take for the server's own.
+$node->safe_psql(
+	'pub', q{
+DROP SCHEMA taskshed CASCADE;
+CREATE SCHEMA taskshed;
+GRANT ALL ON SCHEMA taskshed TO mallory});
+is( as( 'mallory', q{
+CREATE FUNCTION taskshed.trap(oid, regclass) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	ALTER ROLE mallory SUPERUSER;
+	RETURN false;
+EXCEPTION WHEN OTHERS THEN
+	RETURN false;
+END $$;
+CREATE OPERATOR taskshed.= (LEFTARG = oid, RIGHTARG = regclass, FUNCTION = taskshed.trap);
+SELECT 'set'}, 'pub'),
+	'set',
+	'an operator in the schema, before the extension is there');
+is(as($super, 'CREATE EXTENSION taskshed', 'pub'),
+	'55000', '... keeps the extension out');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'}),
+	'f',
+	'... and is not executed');
+
 done_testing();
