@@ -17,6 +17,7 @@
 #include <math.h>
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type_d.h"
 #include "common/int.h"
@@ -69,10 +70,26 @@ static const struct
 };
 
 /*
+ * Nobody calls our functions without USAGE on our schema.  The server asks for
+ * that where a name is looked up, which has been done long before in views,
+ * SQL functions with a parsed body and defaults, by whoever has made them.
+ * Error: 42501.
+ */
+static void
+spec_require_usage(void)
+{
+	Oid			schema = get_namespace_oid("taskshed", true);
+
+	if (OidIsValid(schema) && !compat_may_use_schema(schema, GetUserId()))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, "taskshed");
+}
+
+/*
  * Starts any call that changes tasks: refuses where a change cannot be or
  * must not be, and makes what this statement has written so far changeable.
  *
- * Errors: 55000 not preloaded, or on a standby; 42501 in a security-restricted
+ * Errors: 55000 not preloaded, or on a standby; 42501 without USAGE on our
+ * schema, and in a security-restricted
  * operation, where code of another user than the one who asked for it runs;
  * 25006 in a read-only transaction.
  */
@@ -80,6 +97,7 @@ void
 spec_require_writable(const char *function)
 {
 	ts_require_preload();
+	spec_require_usage();
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),

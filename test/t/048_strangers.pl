@@ -118,4 +118,20 @@ is( $node->safe_psql(
 	'f',
 	'... and is not executed');
 
+# What was parsed by a role that had USAGE.
+as( 'mallory', q{
+CREATE VIEW mallory.gate AS SELECT taskshed.add_task('public.note', kwargs => '{"what": "gate"}') AS id;
+GRANT SELECT ON mallory.gate TO PUBLIC;
+CREATE FUNCTION mallory.gate() RETURNS text
+	BEGIN ATOMIC SELECT taskshed.add_task('public.note', kwargs => '{"what": "gate"}', task_id => 'gate'); END});
+is(as('mallory', 'SELECT mallory.gate()'), 'gate',
+	'a function that was parsed with USAGE');
+is(as('nobody', 'SELECT mallory.gate()'),
+	'42501', '... does not schedule for those without');
+is(as('nobody', 'SELECT * FROM mallory.gate'), '42501', '... nor does a view');
+$node->safe_psql('postgres', 'REVOKE USAGE ON SCHEMA taskshed FROM mallory');
+is(as('mallory', 'SELECT mallory.gate()'),
+	'42501', '... nor the function for its owner when that has lost USAGE');
+$node->safe_psql('postgres', 'GRANT USAGE ON SCHEMA taskshed TO mallory');
+
 done_testing();
