@@ -238,7 +238,8 @@ outcome_log_failure(const RunStart *start, const char *callback, int sqlstate, c
 	ereport(ts_log_failures,
 			(errcode(sqlstate),
 			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
-					outcome_one_line(start->task_id), owner != NULL ? owner : "?",
+					outcome_one_line(start->task_id),
+					owner != NULL ? outcome_one_line(owner) : "?",
 					outcome_one_line(callback), unpack_sql_state(sqlstate),
 					outcome_one_line(message)),
 			 errhidestmt(true), errhidecontext(true)));

@@ -134,4 +134,17 @@ is(as('mallory', 'SELECT mallory.gate()'),
 	'42501', '... nor the function for its owner when that has lost USAGE');
 $node->safe_psql('postgres', 'GRANT USAGE ON SCHEMA taskshed TO mallory');
 
+# The name of a role that is two lines.
+$node->safe_psql(
+	'postgres', qq{
+CREATE ROLE "two\nLOG:  lines" LOGIN;
+GRANT USAGE ON SCHEMA taskshed TO "two\nLOG:  lines"});
+$log = -s $node->logfile;
+$node->safe_psql(
+	'postgres', qq{
+SET ROLE "two\nLOG:  lines";
+SELECT taskshed.add_task('public.none', validate => false)});
+ok( $node->wait_for_log(qr/of role "two LOG:  lines" failed in/, $log),
+	'a failure is one line of the log, whatever the role is called');
+
 done_testing();
