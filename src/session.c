@@ -39,7 +39,11 @@
 
 #include "taskshed.h"
 
-/* Has any transaction since the last reset used temporary objects? */
+/*
+ * Has any transaction used temporary objects?  Once there is a schema for them,
+ * functions and types can be created there by its own name, pg_temp_3 say, and
+ * of these the server keeps no note.
+ */
 static bool used_temp_namespace = false;
 
 static void
@@ -103,7 +107,6 @@ session_reset(bool settings_left)
 	DirectFunctionCall1(setseed,
 						Float8GetDatum(2.0 * pg_prng_double(&pg_global_prng_state) - 1.0));
 
-	used_temp_namespace = false;
 	if (!used_temp && !settings_left)
 		return;
 
@@ -124,5 +127,4 @@ session_reset(bool settings_left)
 	}
 	CommitTransactionCommand();
 	LockTimeout = lock_timeout;
-	used_temp_namespace = false;
 }

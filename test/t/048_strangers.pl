@@ -147,4 +147,37 @@ SELECT taskshed.add_task('public.none', validate => false)});
 ok( $node->wait_for_log(qr/of role "two LOG:  lines" failed in/, $log),
 	'a failure is one line of the log, whatever the role is called');
 
+# What is put into the temporary schema by its own name.
+as( 'mallory', q{
+CREATE FUNCTION mallory.temp_1() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TEMP TABLE t (i integer);
+	RETURN pg_backend_pid();
+END $$;
+CREATE FUNCTION mallory.temp_2() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('CREATE FUNCTION %s.leftover() RETURNS text LANGUAGE sql AS %L',
+		pg_my_temp_schema()::regnamespace, 'SELECT ''left''::text');
+	RETURN pg_backend_pid();
+END $$;
+CREATE FUNCTION mallory.temp_3() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_temp.leftover();
+	RETURN 'found';
+EXCEPTION WHEN undefined_function THEN
+	RETURN pg_backend_pid();
+END $$});
+foreach my $i (1 .. 3)
+{
+	as('mallory',
+		"SELECT taskshed.add_task('mallory.temp_$i', task_id => 'temp $i')");
+	await_no_task($node, "temp $i");
+}
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT count(*), count(DISTINCT result), bool_or(result = 'found')
+		FROM taskshed.runs WHERE task_id LIKE 'temp %'}),
+	'3|1|f',
+	'nothing is left in the temporary schema of a process');
+
 done_testing();
