@@ -331,6 +331,9 @@ ts_worker_main(Datum main_arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	compat_connect_as(database, role);
+
+	/* what keeps sessions of the role in bounds is to do so here */
+	process_session_preload_libraries();
 	session_start();
 	roles_watch();
 	outcome_init();

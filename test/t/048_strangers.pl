@@ -180,4 +180,25 @@ is( $node->safe_psql(
 	'3|1|f',
 	'nothing is left in the temporary schema of a process');
 
+# Libraries that a superuser has the role's sessions load.
+SKIP:
+{
+	skip 'no auto_explain here', 1
+	  if $node->psql('postgres', q{LOAD 'auto_explain'}) != 0;
+	$node->safe_psql(
+		'postgres', q{
+ALTER ROLE mallory SET session_preload_libraries = 'auto_explain';
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker' AND usename = 'mallory'});
+	as( 'mallory', q{
+CREATE FUNCTION mallory.loaded() RETURNS text LANGUAGE sql AS
+	$$ SELECT current_setting('auto_explain.log_analyze', true) $$;
+SELECT taskshed.add_task('mallory.loaded', task_id => 'loaded')});
+	await_no_task($node, 'loaded');
+	is( $node->safe_psql(
+			'postgres', q{
+			SELECT result FROM taskshed.runs WHERE task_id = 'loaded' AND status = 'succeeded'}),
+		'off',
+		'a worker loads session_preload_libraries, as sessions do');
+}
+
 done_testing();
