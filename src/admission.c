@@ -35,14 +35,23 @@
 /* Roles are looked up this often (us) even if nobody has told of a change. */
 #define CHECK_INTERVAL	(60 * USECS_PER_SEC)
 
+/*
+ * And not more often than this (us) when somebody has: anybody can change
+ * roles all the time.
+ */
+#define CHANGE_INTERVAL	(100 * INT64CONST(1000))
+
 /* Tasks of a role that is gone fail so many at a time. */
 #define ORPHANS_BATCH	1000
 
 /* One that has failed, or that somebody is changing, is looked at again (us). */
 #define ORPHAN_RECHECK	USECS_PER_SEC
 
-/* Have all roles be looked up again if anything may have changed. */
-static void
+/*
+ * Have all roles be looked up again if anything may have changed.  Returns when
+ * to do so if it is too early; DT_NOEND otherwise.
+ */
+static TimestampTz
 admission_expire_checks(TimestampTz now)
 {
 	static uint32 changes = 0;
@@ -53,12 +62,17 @@ admission_expire_checks(TimestampTz now)
 
 	if (changes_now == changes && allow_superusers == ts_allow_superuser_tasks &&
 		now - checked_at < CHECK_INTERVAL)
-		return;
+		return DT_NOEND;
+	if (now - checked_at >= 0 && now - checked_at < CHANGE_INTERVAL)
+		return checked_at + CHANGE_INTERVAL;
+	if (now - checked_at >= CHECK_INTERVAL)
+		lookahead_prune_roles();
 	changes = changes_now;
 	allow_superusers = ts_allow_superuser_tasks;
 	checked_at = now;
 	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
 		queue->checked = false;
+	return DT_NOEND;
 }
 
 static bool
@@ -72,24 +86,25 @@ static void
 admission_check_role(RoleQueue *queue)
 {
 	RoleState	state = roles_check(queue->role, &queue->is_superuser);
+	bool		changed = (state != queue->state);
 
 	queue->checked = true;
-	if (state != queue->state)
+	queue->state = state;
+	if (changed)
 	{
 		/* whatever kept its workers from starting, it is over */
 		queue->failed_starts = 0;
 		queue->start_after = 0;
-		if (queue->reason != NULL)
-			pfree(queue->reason);
-		queue->reason = NULL;
-		if (state != ROLE_OK)
-			queue->reason = MemoryContextStrdup(TopMemoryContext,
-												roles_reason(queue->role, state));
-		if (state != ROLE_OK && state != ROLE_GONE)
-			ereport(LOG,
-					(errmsg("tasks of a role have to wait: %s", queue->reason)));
-		queue->state = state;
 	}
+	if (queue->reason != NULL)
+		pfree(queue->reason);
+	queue->reason = NULL;
+	if (state == ROLE_OK)
+		return;
+	queue->reason = MemoryContextStrdup(TopMemoryContext, roles_reason(queue->role, state));
+	if (changed && state != ROLE_GONE)
+		ereport(LOG,
+				(errmsg("tasks of a role have to wait: %s", queue->reason)));
 }
 
 /* Ends the workers of a role that must not go on as what they are. */
@@ -111,7 +126,10 @@ admission_end_workers(Oid database, const RoleQueue *queue)
 			proc = worker->proc;
 			/* one who has become a superuser may end its run as it was */
 			if (worker->running_id != 0 && (queue->state != ROLE_OK || worker->is_superuser))
+			{
 				pid = worker->pid;
+				worker->locked_out = true;
+			}
 		}
 		SpinLockRelease(&worker->mutex);
 		if (proc != NULL)
@@ -162,15 +180,18 @@ admission_fail_orphans(TimestampTz now)
 	return n == ORPHANS_BATCH;
 }
 
-/* Is there anything to be done?  Once in each round of the scheduler. */
+/*
+ * Is there anything to be done?  Once in each round of the scheduler.  again is
+ * when to ask again if nothing else happens before.
+ */
 bool
-admission_is_needed(void)
+admission_is_needed(TimestampTz *again)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	RoleQueue  *queue;
 	bool		needed = false;
 
-	admission_expire_checks(now);
+	*again = admission_expire_checks(now);
 	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
 		needed = needed || admission_must_check(queue) || admission_has_orphans(queue, now);
 	return needed;

@@ -152,7 +152,8 @@ add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
 	ROW_SET(TimestampTz, &row, alarm_run_at, run_at);
 	ROW_SET(TimestampTz, &row, alarm_scheduled_at, run_at);
 	ROW_SET(TimestampTz, &row, alarm_anchor, run_at);
-	ROW_SET(Int64, &row, alarm_revision, 1);
+	/* not one that the last task of that id may have had, if ids come again */
+	ROW_SET(Int64, &row, alarm_revision, now);
 	ROW_SET(Int64, &row, alarm_run_count, 0);
 	ROW_SET(ObjectId, &row, alarm_owner, spec->owner);
 	ROW_SET(Int32, &row, alarm_failures_in_row, 0);

@@ -137,6 +137,26 @@ lookahead_next_role(bool restart)
 	return hash_seq_search(&scan);
 }
 
+/*
+ * Forgets the roles that have neither tasks nor workers.  With the next note
+ * of a task of theirs they are new again, and have nothing read.
+ */
+void
+lookahead_prune_roles(void)
+{
+	RoleQueue  *queue;
+
+	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	{
+		if (!queue->read_all || queue->nwaiting > 0 || queue->nthere > 0)
+			continue;
+		pairingheap_free(queue->waiting);
+		if (queue->reason != NULL)
+			pfree(queue->reason);
+		hash_search(roles, &queue->role, HASH_REMOVE, NULL);
+	}
+}
+
 /* Has a role's queue been read as far as key? */
 static bool
 lookahead_covers(const RoleQueue *queue, const QueueKey *key)

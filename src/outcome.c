@@ -211,7 +211,7 @@ outcome_init(void)
 }
 
 /* So that a name or message does not break a line of the log, or fill it. */
-static char *
+char *
 outcome_one_line(const char *text)
 {
 	char	   *line = pnstrdup(text, pg_mbcliplen(text, strlen(text), MAX_ERROR_LENGTH));
@@ -711,6 +711,7 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 		error.message = INTERRUPTED;
 		history_record(&start, "interrupted", NULL, &error);
 		ROW_SET(TimestampTz, &alarm, alarm_last_run_at, lost->started_at);
+		ROW_SET_NULL(&alarm, alarm_begun_at);
 		store_update_alarm(store, &alarm);
 		return true;
 	}

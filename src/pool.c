@@ -160,7 +160,8 @@ pool_collect(Oid database)
 				.worker_pid = mine->pid,
 				.slot = i,
 				.owner = worker->role,
-				.timed_out = worker->timed_out
+				.timed_out = worker->timed_out,
+				.bystander = worker->locked_out
 			};
 
 			SpinLockRelease(&worker->mutex);

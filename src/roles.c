@@ -121,6 +121,8 @@ roles_concerns(const Node *statement)
 		case T_DropOwnedStmt:
 		case T_ReassignOwnedStmt:	/* databases, too */
 			return true;
+		case T_RenameStmt:
+			return ((const RenameStmt *) statement)->renameType == OBJECT_ROLE;
 		case T_GrantStmt:
 			return ((const GrantStmt *) statement)->objtype == OBJECT_DATABASE;
 		case T_AlterOwnerStmt:

@@ -600,7 +600,7 @@ run_try_record_failure(Run *run, const ErrorData *error)
 	ereport(LOG,
 			(errcode(second->sqlerrcode),
 			 errmsg("could not record that task \"%s\" has failed: %s",
-					run->start.task_id, second->message),
+					outcome_one_line(run->start.task_id), outcome_one_line(second->message)),
 			 errdetail("The task is run again."),
 			 errhidestmt(true)));
 	run->report->id = run->id;

@@ -217,10 +217,12 @@ static TimestampTz
 scheduler_admit(Oid database)
 {
 	MemoryContext context = CurrentMemoryContext;
-	volatile TimestampTz again = DT_NOEND;
+	TimestampTz look_again;
+	volatile TimestampTz again;
 
-	if (!admission_is_needed())
-		return DT_NOEND;
+	if (!admission_is_needed(&look_again))
+		return look_again;
+	again = look_again;
 	PG_TRY();
 	{
 		SetCurrentStatementStartTimestamp();

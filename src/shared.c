@@ -389,6 +389,7 @@ shared_ask_worker(Oid database, Oid role, bool is_superuser)
 			worker->running_revision = 0;
 			worker->running_since = 0;
 			worker->timed_out = false;
+			worker->locked_out = false;
 			worker->stuck = false;
 			pg_atomic_write_u64(&worker->stop_request, 0);
 			worker->serial = 0;

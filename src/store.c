@@ -156,31 +156,35 @@ store_exists(void)
 	if (oids.valid)
 		return true;
 
-	oids.altered = false;
-	extension = get_extension_oid("taskshed", true);
-	if (!OidIsValid(extension))
-		return false;
-
-	/* valid first: what changes while we look must be able to reset it */
-	oids.valid = true;
-	schema = get_namespace_oid("taskshed", true);
-	oids.task = get_relname_relid("task", schema);
-	oids.alarm = get_relname_relid("alarm", schema);
-	oids.sequence = get_relname_relid("task_seq", schema);
-	oids.altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
-					getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
-					!shape_fits(oids.task, Natts_task, task_columns) ||
-					!shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
-					get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
-	for (int i = 0; i < STORE_NINDEXES; i++)
+	do
 	{
-		oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
-		oids.altered = oids.altered ||
-			!shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
-							  &store_index_shapes[i]);
-	}
-	if (oids.altered)
-		oids.valid = false;
+		CHECK_FOR_INTERRUPTS();
+		oids.altered = false;
+		extension = get_extension_oid("taskshed", true);
+		if (!OidIsValid(extension))
+			return false;
+
+		/* what changes while we look must be able to reset this */
+		oids.valid = true;
+		schema = get_namespace_oid("taskshed", true);
+		oids.task = get_relname_relid("task", schema);
+		oids.alarm = get_relname_relid("alarm", schema);
+		oids.sequence = get_relname_relid("task_seq", schema);
+		oids.altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
+						getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
+						!shape_fits(oids.task, Natts_task, task_columns) ||
+						!shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
+						get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
+		for (int i = 0; i < STORE_NINDEXES; i++)
+		{
+			oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
+			oids.altered = oids.altered ||
+				!shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
+								  &store_index_shapes[i]);
+		}
+	} while (!oids.valid);		/* look once more, then */
+
+	oids.valid = !oids.altered;
 	return oids.valid;
 }
 
@@ -788,8 +792,13 @@ store_delete_task_at(Store *store, int64 id, const RowPlaces *places)
 	if (places->known && places->task_file == store->task->rd_rel->relfilenode &&
 		table_tuple_fetch_row_version(store->task, &tid, SnapshotSelf, store->task_slot))
 	{
+		bool		isnull;
+		bool		same = DatumGetInt64(slot_getattr(store->task_slot, Anum_task_id,
+													  &isnull)) == id;
+
 		ExecClearTuple(store->task_slot);
-		if (table_tuple_delete(store->task, &tid, GetCurrentCommandId(true), SnapshotAny,
+		if (same &&
+			table_tuple_delete(store->task, &tid, GetCurrentCommandId(true), SnapshotAny,
 							   InvalidSnapshot, true, &tmfd, false) == TM_Ok)
 			return;
 	}

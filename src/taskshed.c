@@ -281,7 +281,7 @@ ts_check_install(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("schema \"taskshed\" is owned by role \"%s\", which is not a superuser",
 						GetUserNameFromId(owner, false)),
-				 errhint("Drop the schema, or make a superuser its owner.")));
+				 errhint("Drop the schema.")));
 	if (install_is_filled(schema, fcinfo->flinfo->fn_oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

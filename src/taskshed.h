@@ -229,6 +229,7 @@ typedef struct TsWorker
 	TimestampTz running_since;
 	uint32		serial;			/* counts the tasks taken; never 0 in a run */
 	volatile bool timed_out;	/* it is ending since its run would not */
+	bool		locked_out;		/* it is ending since its role was locked out */
 	volatile bool stuck;		/* and even that does not work */
 
 	volatile bool ending;		/* the callback is done, its outcome is
@@ -835,12 +836,14 @@ typedef struct LostRun
 	Oid			owner;			/* as whom it ran */
 	bool		timed_out;
 	bool		crashed;		/* with the whole server */
-	bool		bystander;		/* another run was probably the cause */
+	bool		bystander;		/* the task is not to blame: another run
+								 * probably is, or nobody */
 } LostRun;
 
 extern void outcome_init(void);
 extern void outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
 						  TimestampTz now);
+extern char *outcome_one_line(const char *text);
 extern void outcome_log_failure(const RunStart *start, const char *callback, int sqlstate,
 								const char *message);
 extern bool outcome_is_queued(const AlarmRow *alarm);
@@ -949,6 +952,7 @@ typedef struct LookaheadTask
 extern void lookahead_start(void);
 extern RoleQueue *lookahead_role(Oid role);
 extern int	lookahead_count_roles(void);
+extern void lookahead_prune_roles(void);
 extern RoleQueue *lookahead_next_role(bool restart);
 extern void lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from);
 extern void lookahead_note(Store *store, const TsNote *note);
@@ -973,7 +977,7 @@ extern void lookahead_lost_worker(int slot, int64 running_id, const LostRun *los
 /* ------------------------------------------------------------------------
  * admission.c
  */
-extern bool admission_is_needed(void);
+extern bool admission_is_needed(TimestampTz *again);
 extern bool admission_check(Oid database);
 
 /* ------------------------------------------------------------------------

@@ -336,6 +336,13 @@ ts_worker_main(Datum main_arg)
 	process_session_preload_libraries();
 	session_start();
 	roles_watch();
+
+	/*
+	 * the role may have changed between the scheduler's look and the
+	 * connection
+	 */
+	if ((strcmp(GetConfigOption("is_superuser", false, false), "on") == 0) != ts_my_worker->is_superuser)
+		proc_exit(0);
 	outcome_init();
 	run_init();
 	stop_init();

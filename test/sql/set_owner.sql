@@ -43,7 +43,9 @@ END $$;
 
 -- All tasks, with what must not change when they are given away, and whether the tables agree.
 CREATE VIEW seen AS
-SELECT t.owner, t.task_id, t.group_id, t.callback, d.is_alias, t.state, a.revision, d.owner = a.owner AND d.owner_name = t.owner AS agree
+SELECT t.owner, t.task_id, t.group_id, t.callback, d.is_alias, t.state,
+	a.revision = (extract(epoch FROM t.created_at - '2000-01-01 00:00+00'::timestamptz) * 1000000)::bigint AS first_revision,
+	d.owner = a.owner AND d.owner_name = t.owner AS agree
 FROM taskshed.tasks t JOIN taskshed.task d ON d.owner = t.owner::regrole AND d.task_id = t.task_id JOIN taskshed.alarm a ON a.id = d.id
 ORDER BY t.owner, t.task_id;
 CREATE PROCEDURE four_tasks() LANGUAGE sql AS $$

@@ -260,17 +260,15 @@ my @rows = (
 		'0 scheduled failed'
 	],
 	[
-		'delay minus',
-		'fails',
-		'task',
-		"retry_delay = '-1 day'",
+		'delay minus', 'fails', 'task',
+		"retry_delay = '-1 day', max_attempts = 0",
 		'0 scheduled failed'
 	],
 	[
 		'delay minus huge',
 		'fails',
 		'task',
-		"retry_delay = '-170000000 years', retry_max_delay = '-170000000 years'",
+		"retry_delay = '-170000000 years', retry_max_delay = '-170000000 years', max_attempts = 0",
 		'0 scheduled failed'
 	],
 	[

@@ -132,6 +132,39 @@ lock_out(
 	'GRANT CONNECT ON DATABASE postgres TO app',
 	'role "app" is not permitted to connect to the database');
 
+# However often that happens, it is not the task's fault; nor is a procedure's
+# begin, which was recorded, that of a run that is still to be counted.
+$node->safe_psql('postgres',
+	q{CREATE PROCEDURE hold_in_procedure(what text) LANGUAGE plpgsql AS $$ BEGIN PERFORM public.hold(what); END $$}
+);
+foreach my $callback (qw(hold hold_in_procedure))
+{
+	my $holder = session($node);
+
+	$holder->query('SELECT pg_advisory_lock(1)');
+	as('app',
+		qq{SELECT taskshed.add_task('$callback', kwargs => '{"what": "often $callback"}', task_id => 'often $callback')}
+	);
+	foreach my $i (1 .. 6)
+	{
+		await_blocked($node, 1);
+		$node->safe_psql('postgres',
+			'REVOKE CONNECT ON DATABASE postgres FROM app');
+		await_blocked($node, 0);
+		await_state($node, "often $callback", 'due');
+		$node->safe_psql('postgres',
+			'GRANT CONNECT ON DATABASE postgres TO app');
+	}
+	await_blocked($node, 1);
+	$holder->query('SELECT pg_advisory_unlock(1)');
+	await_no_task($node, 'often%');
+	is(effects("often $callback"), '1', "$callback: it has run in the end");
+	is( runs_of($node, "often $callback"),
+		'interrupted 1, ' x 6 . 'succeeded 1',
+		'each run is recorded once');
+	$holder->quit;
+}
+
 # The right may also be a group's.
 $node->safe_psql(
 	'postgres', q{
@@ -252,7 +285,8 @@ is(effects('limited'), '4', 'all have run in the end');
 
 # A run is ended although its worker is to leave after it anyway, for another
 # role's sake; and until it has left it counts as one of its role.
-$node->safe_psql('postgres', 'CREATE ROLE third LOGIN; GRANT CONNECT ON DATABASE postgres TO third');
+$node->safe_psql('postgres',
+	'CREATE ROLE third LOGIN; GRANT CONNECT ON DATABASE postgres TO third');
 set_and_reload(
 	$node,
 	'taskshed.max_workers'          => 2,
@@ -266,7 +300,9 @@ as('other',
 	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "brief", "lock": 2}', task_id => 'brief')}
 );
 await_blocked($node, 1, 2);
-as('third', q{SELECT taskshed.add_task('note', kwargs => '{"what": "third"}', task_id => 'third')});
+as('third',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "third"}', task_id => 'third')}
+);
 sleep 2;
 as('app',
 	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "leaving"}', task_id => 'leaving too')}
@@ -275,7 +311,8 @@ $holder->query('SELECT pg_advisory_unlock(2)');
 await_no_task($node, 'third');
 sleep 1;
 await_blocked($node, 1);
-$node->safe_psql('postgres', 'REVOKE CONNECT ON DATABASE postgres FROM app; REVOKE members FROM app');
+$node->safe_psql('postgres',
+	'REVOKE CONNECT ON DATABASE postgres FROM app; REVOKE members FROM app');
 await_blocked($node, 0);
 await_state($node, 'leaving', 'due');
 others_run();
@@ -290,7 +327,8 @@ set_and_reload(
 
 # With a database that is given away goes the right to connect to it.
 $node->safe_psql('postgres',
-	'CREATE DATABASE theirs OWNER app; REVOKE ALL ON DATABASE theirs FROM PUBLIC');
+	'CREATE DATABASE theirs OWNER app; REVOKE ALL ON DATABASE theirs FROM PUBLIC'
+);
 taskshed_database($node, 'theirs');
 my $theirs = session($node, 'theirs');
 $theirs->query('SELECT pg_advisory_lock(3)');
@@ -299,7 +337,9 @@ $node->safe_psql('theirs',
 );
 await_blocked($node, 1, 3);
 $node->safe_psql('postgres', 'REASSIGN OWNED BY app TO other');
-await($node, q{SELECT state = 'due' FROM taskshed.tasks WHERE task_id = 'theirs'},
+await(
+	$node,
+	q{SELECT state = 'due' FROM taskshed.tasks WHERE task_id = 'theirs'},
 	'REASSIGN OWNED has locked it out there', 'theirs');
 $theirs->quit;
 

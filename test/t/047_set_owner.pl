@@ -103,13 +103,15 @@ await_blocked($node, 1);
 $node->safe_psql('postgres',
 	q{SELECT taskshed.set_owner('bob', owner => 'alice')});
 $holder->query('SELECT pg_advisory_unlock(1)');
-await($node,
+await(
+	$node,
 	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'with many'},
 	'one of many has run');
 $node->safe_psql('postgres',
 	'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; GRANT CONNECT ON DATABASE postgres TO bob'
 );
-await($node,
+await(
+	$node,
 	q{SELECT run_count > 1 FROM taskshed.tasks WHERE task_id = 'with many'},
 	'it goes on as its new owner');
 $node->safe_psql('postgres',
@@ -126,7 +128,8 @@ await_blocked($node, 1);
 $node->safe_psql(
 	'postgres', q{
 SELECT taskshed.set_owner('bob', owner => 'alice');
-SELECT pg_terminate_backend(worker_pid) FROM taskshed.tasks WHERE task_id = 'cut off'});
+SELECT pg_terminate_backend(worker_pid) FROM taskshed.tasks WHERE task_id = 'cut off'}
+);
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'cut off');
 is( $node->safe_psql(

@@ -66,7 +66,7 @@ $tables;
 CREATE PUBLICATION p FOR TABLE taskshed.task, taskshed.alarm;
 SELECT pg_create_logical_replication_slot('s', 'pgoutput')});
 my $publisher = $node->connstr('pub') =~ s/'//gr;
-my $as_owner = $node->pg_version >= 16 ? ', run_as_owner = true' : '';
+my $as_owner  = $node->pg_version >= 16 ? ', run_as_owner = true' : '';
 as( 'clerk', qq{
 CREATE SUBSCRIPTION s CONNECTION '$publisher user=$super' PUBLICATION p
 	WITH (create_slot = false, copy_data = false$as_owner);
@@ -123,12 +123,14 @@ as( 'mallory', q{
 CREATE VIEW mallory.gate AS SELECT taskshed.add_task('public.note', kwargs => '{"what": "gate"}') AS id;
 GRANT SELECT ON mallory.gate TO PUBLIC;
 CREATE FUNCTION mallory.gate() RETURNS text
-	BEGIN ATOMIC SELECT taskshed.add_task('public.note', kwargs => '{"what": "gate"}', task_id => 'gate'); END});
-is(as('mallory', 'SELECT mallory.gate()'), 'gate',
-	'a function that was parsed with USAGE');
+	BEGIN ATOMIC SELECT taskshed.add_task('public.note', kwargs => '{"what": "gate"}', task_id => 'gate'); END}
+);
+is(as('mallory', 'SELECT mallory.gate()'),
+	'gate', 'a function that was parsed with USAGE');
 is(as('nobody', 'SELECT mallory.gate()'),
 	'42501', '... does not schedule for those without');
-is(as('nobody', 'SELECT * FROM mallory.gate'), '42501', '... nor does a view');
+is(as('nobody', 'SELECT * FROM mallory.gate'), '42501',
+	'... nor does a view');
 $node->safe_psql('postgres', 'REVOKE USAGE ON SCHEMA taskshed FROM mallory');
 is(as('mallory', 'SELECT mallory.gate()'),
 	'42501', '... nor the function for its owner when that has lost USAGE');
@@ -188,7 +190,8 @@ SKIP:
 	$node->safe_psql(
 		'postgres', q{
 ALTER ROLE mallory SET session_preload_libraries = 'auto_explain';
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker' AND usename = 'mallory'});
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker' AND usename = 'mallory'}
+	);
 	as( 'mallory', q{
 CREATE FUNCTION mallory.loaded() RETURNS text LANGUAGE sql AS
 	$$ SELECT current_setting('auto_explain.log_analyze', true) $$;
@@ -196,7 +199,8 @@ SELECT taskshed.add_task('mallory.loaded', task_id => 'loaded')});
 	await_no_task($node, 'loaded');
 	is( $node->safe_psql(
 			'postgres', q{
-			SELECT result FROM taskshed.runs WHERE task_id = 'loaded' AND status = 'succeeded'}),
+			SELECT result FROM taskshed.runs WHERE task_id = 'loaded' AND status = 'succeeded'}
+		),
 		'off',
 		'a worker loads session_preload_libraries, as sessions do');
 }
