@@ -387,6 +387,20 @@ history_use_part(TsDatabase *db, int part)
 }
 
 /*
+ * Locks what looking after the history locks first, as DROP EXTENSION will.
+ * After store_lock_for_drop.
+ */
+void
+history_lock_for_drop(void)
+{
+	Oid			schema = get_namespace_oid("taskshed", true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid("history", schema) : InvalidOid;
+
+	if (OidIsValid(relid))
+		LockRelationOid(relid, AccessExclusiveLock);
+}
+
+/*
  * Keeps the history within its bounds and tells the workers of db which part
  * to write to.  Called by the scheduler in a transaction of its own, at its
  * start and every now and then.

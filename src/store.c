@@ -252,7 +252,21 @@ store_try_open(LOCKMODE lockmode)
 	return store;
 }
 
-/* The same for those who need them: 55000 if they are not there. */
+/*
+ * Locks the tables as DROP EXTENSION will, in the order in which our processes
+ * open them: the first is the one whose lock they have or wait for whenever
+ * they have any other, but for the history's.
+ */
+void
+store_lock_for_drop(void)
+{
+	if (!store_exists())
+		return;
+	LockRelationOid(oids.task, AccessExclusiveLock);
+	LockRelationOid(oids.alarm, AccessExclusiveLock);
+}
+
+/* As store_try_open for those who need them: 55000 if they are not there. */
 Store *
 store_open(LOCKMODE lockmode)
 {

@@ -36,7 +36,7 @@
  *		scheduler.c		the process that hands due tasks out
  *		places.c		which database gets what room there is for processes
  *		launcher.c		the process that starts the others
- *		utility.c		DROP OWNED and REASSIGN OWNED
+ *		utility.c		DROP OWNED, REASSIGN OWNED, DROP EXTENSION
  *		taskshed.c		module load: settings and hooks
  *
  * Copyright (c) 2026, the taskshed developers
@@ -498,6 +498,7 @@ extern bool store_exists(void);
 extern void store_report_absent(int elevel, bool altered);
 extern bool store_is_altered(void);
 extern Store *store_try_open(LOCKMODE lockmode);
+extern void store_lock_for_drop(void);
 extern Store *store_open(LOCKMODE lockmode);
 extern void store_close(Store *store, LOCKMODE lockmode);
 extern Relation store_queue_index(Store *store);
@@ -818,6 +819,7 @@ typedef struct RunStart
 extern void history_init(void);
 extern void history_record(const RunStart *start, const char *status, const char *result,
 						   const ErrorData *error);
+extern void history_lock_for_drop(void);
 extern void history_maintain(TsDatabase *db);
 
 /* ------------------------------------------------------------------------

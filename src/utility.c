@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * utility.c
- *		DROP OWNED and REASSIGN OWNED take tasks and aliases along.
+ *		DROP OWNED and REASSIGN OWNED take tasks and aliases along, and DROP
+ *		EXTENSION waits for our processes without getting into their way.
  *
  * To the server a task is a row like others, owned by nobody.  To those who
  * clear up after a role it is one of the role's belongings, so the two
@@ -15,6 +16,7 @@
 
 #include "access/xact.h"
 #include "commands/user.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -47,6 +49,26 @@ utility_owned(List *owners, Oid new_owner)
 	store_close(store, NoLock);
 }
 
+/*
+ * Is it a DROP EXTENSION of ours that will not be refused?  It would lock our
+ * tables in any order, and our processes theirs in another: a deadlock.
+ */
+static bool
+utility_drops_extension(const Node *statement)
+{
+	ListCell   *lc;
+
+	if (!IsA(statement, DropStmt) || !superuser() ||
+		((const DropStmt *) statement)->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(lc, ((const DropStmt *) statement)->objects)
+	{
+		if (IsA(lfirst(lc), String) && strcmp(strVal(lfirst(lc)), "taskshed") == 0)
+			return true;
+	}
+	return false;
+}
+
 /* The roles are looked up first: an event trigger may have other ideas of them. */
 static void
 utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -68,6 +90,12 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		owned = true;
 		owners = roleSpecsToIds(((ReassignOwnedStmt *) statement)->roles);
 		new_owner = get_rolespec_oid(((ReassignOwnedStmt *) statement)->newrole, false);
+	}
+
+	else if (utility_drops_extension(statement))
+	{
+		store_lock_for_drop();
+		history_lock_for_drop();
 	}
 
 	if (prev_process_utility)

@@ -66,7 +66,10 @@ $tables;
 CREATE PUBLICATION p FOR TABLE taskshed.task, taskshed.alarm;
 SELECT pg_create_logical_replication_slot('s', 'pgoutput')});
 my $publisher = $node->connstr('pub') =~ s/'//gr;
-my $as_owner  = $node->pg_version >= 16 ? ', run_as_owner = true' : '';
+my $as_owner =
+  $node->pg_version >= 16
+  ? ', run_as_owner = true, password_required = false'
+  : '';
 as( 'clerk', qq{
 CREATE SUBSCRIPTION s CONNECTION '$publisher user=$super' PUBLICATION p
 	WITH (create_slot = false, copy_data = false$as_owner);
