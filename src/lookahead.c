@@ -567,9 +567,10 @@ lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 }
 
 /*
- * Tasks that were interrupted more than once in a row are started one at a
- * time: when the server crashes again, it is known which of them it was.  One
- * that has been running for a while keeps nobody waiting.
+ * A task that was interrupted more than once in a row runs beside no other that
+ * was interrupted: when the server crashes again, it is known which of them it
+ * was.  One that has been running for a while keeps nobody waiting.  Those that
+ * were interrupted once are most often all innocent, and run together.
  */
 bool
 lookahead_must_wait(LookaheadTask *task, TimestampTz now)
@@ -578,12 +579,13 @@ lookahead_must_wait(LookaheadTask *task, TimestampTz now)
 	LookaheadTask *other;
 	bool		wait = false;
 
-	if (task->interruptions <= 1)
+	if (task->interruptions == 0)
 		return false;
 	hash_seq_init(&scan, tasks);
 	while ((other = hash_seq_search(&scan)) != NULL)
 	{
-		if (other->slot >= 0 && other->interruptions > 1 &&
+		if (other->slot >= 0 && other->interruptions > 0 &&
+			Max(task->interruptions, other->interruptions) > 1 &&
 			now - other->handed_at < SUSPECT_WATCH)
 			wait = true;
 	}

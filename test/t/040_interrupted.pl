@@ -273,5 +273,45 @@ diag(
 	  ));
 others_run('after all of that');
 
+#
+# Tasks that were interrupted before
+#
+# Lets tasks of the role app wait at the gate, in this order, after so many
+# interruptions each, until those that can be are running.  Returns the state
+# of each at that moment: a task that was not interrupted has started after them.
+sub together
+{
+	my (@interruptions) = @_;
+	my $states;
+
+	query('TRUNCATE gate, ledger');
+	query(
+		'BEGIN;' . join(
+			'',
+			map {
+				qq{SELECT taskshed.add_task('wait_at_gate', clock_timestamp(), '{"what": "$_"}',
+					task_id => 'suspect $_', owner => 'app');
+				UPDATE taskshed.alarm SET interruptions = $interruptions[$_] WHERE id =
+					(SELECT id FROM taskshed.task WHERE task_id = 'suspect $_');}
+			} 0 .. $#interruptions)
+		  . q{SELECT taskshed.add_task('wait_at_gate', clock_timestamp() + interval '0.5 s',
+			'{"what": "fresh"}', task_id => 'suspect not', owner => 'app'); COMMIT});
+	await_state($node, 'suspect not', 'running');
+	$states = query(
+		q{SELECT string_agg(state, ' ' ORDER BY task_id) FROM taskshed.tasks WHERE task_id ~ 'suspect \d'}
+	);
+	query('INSERT INTO gate DEFAULT VALUES');
+	await_no_task($node, 'suspect %');
+	return $states;
+}
+is(together(1, 1), 'running running', 'those that were interrupted once');
+is(together(2, 1, 1), 'running due due',
+	'one more than once, and goes first');
+is( together(1, 2, 1),
+	'running due running',
+	'one more than once, and must wait');
+is(together(2, 3), 'running due', 'more than once, both');
+others_run('after these');
+
 $node->stop;
 done_testing();
