@@ -299,11 +299,11 @@ typedef struct TaskCounts
 	TimestampTz oldest_due;		/* DT_NOEND if none */
 	TimestampTz next;			/* earliest that is not due; DT_NOEND if none */
 	int			failed;
-}			TaskCounts;
+} TaskCounts;
 
 /* Adds what is waiting in one owner's queue, as far as it is due. */
 static void
-read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, TaskCounts * counts)
+read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, TaskCounts *counts)
 {
 	QueueKey	keys[COUNT_BATCH];
 	int			interruptions[COUNT_BATCH];
@@ -337,7 +337,7 @@ read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, Ta
  * are not read.  Returns false if our tables are not there.
  */
 static bool
-read_count_tasks(bool waiting, TaskCounts * counts)
+read_count_tasks(bool waiting, TaskCounts *counts)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	Store	   *store = store_try_open(AccessShareLock);

@@ -114,7 +114,6 @@ roles_concerns(const Node *statement)
 {
 	switch (nodeTag(statement))
 	{
-		case T_CreateRoleStmt:
 		case T_AlterRoleStmt:
 		case T_DropRoleStmt:
 		case T_GrantRoleStmt:

@@ -189,9 +189,7 @@ run_role_fits(void)
 	if (roles_check(GetSessionUserId(), &is_superuser) != ROLE_OK ||
 		is_superuser != ts_my_worker->is_superuser)
 	{
-		SpinLockAcquire(&ts_my_worker->mutex);
-		ts_my_worker->retire = true;
-		SpinLockRelease(&ts_my_worker->mutex);
+		worker_retire();
 		return false;
 	}
 	checked = generation;

@@ -95,7 +95,6 @@ session_apply_settings(void)
 void
 session_reset(bool settings_left)
 {
-	bool		used_temp = used_temp_namespace;
 	int			lock_timeout = LockTimeout;
 
 	DropAllPreparedStatements();
@@ -107,7 +106,7 @@ session_reset(bool settings_left)
 	DirectFunctionCall1(setseed,
 						Float8GetDatum(2.0 * pg_prng_double(&pg_global_prng_state) - 1.0));
 
-	if (!used_temp && !settings_left)
+	if (!used_temp_namespace && !settings_left)
 		return;
 
 	StartTransactionCommand();
@@ -119,7 +118,7 @@ session_reset(bool settings_left)
 		ResetAllOptions();
 	}
 	LockTimeout = 0;
-	if (used_temp)
+	if (used_temp_namespace)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		ResetTempTableNamespace();

@@ -907,6 +907,7 @@ extern RunResult run_task(int64 id, TsReport *report);
 extern TsWorker *ts_my_worker;	/* NULL elsewhere */
 
 extern void worker_wake_scheduler_from_handler(void);
+extern void worker_retire(void);
 
 extern PGDLLEXPORT void ts_worker_main(Datum main_arg);
 

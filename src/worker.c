@@ -62,10 +62,7 @@
  */
 #define WORN_GROWTH	((Size) 64 * 1024 * 1024)
 
-/*
- * Its memory is looked at after so many runs, or if this long (us) has passed.
- * That takes some 10 us.
- */
+/* Its memory is looked at after so many runs, or if this long (us) has passed. */
 #define LOOK_RUNS		100
 #define LOOK_INTERVAL	USECS_PER_SEC
 
@@ -198,7 +195,7 @@ worker_is_worn(void)
 }
 
 /* Decides to leave.  The scheduler gives what was handed out to others. */
-static void
+void
 worker_retire(void)
 {
 	TsWorker   *worker = ts_my_worker;

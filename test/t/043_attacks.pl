@@ -28,21 +28,9 @@ taskshed.worker_idle_timeout = 5s
 my $super   = $node->safe_psql('postgres', 'SELECT current_user');
 my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
 
-# Runs SQL in a session of that role, which never was another's.  Returns its
-# output, or the SQLSTATE of the first error.
 sub as
 {
-	my ($role, $sql, $database) = @_;
-	my ($out, $err);
-
-	$node->psql(
-		$database || 'postgres',
-		"\\set VERBOSITY sqlstate\n$sql",
-		stdout       => \$out,
-		stderr       => \$err,
-		extra_params => [ '-U', $role ]);
-	return $1 if $err =~ /(?:ERROR|FATAL): +(\w{5})\b/;
-	return $out;
+	return psql_as($node, @_);
 }
 
 # What traps and leaks have said since that place of the log.

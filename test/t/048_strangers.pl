@@ -21,20 +21,9 @@ max_replication_slots = 5
 });
 my $super = $node->safe_psql('postgres', 'SELECT current_user');
 
-# As in 043_attacks.
 sub as
 {
-	my ($role, $sql, $database) = @_;
-	my ($out, $err);
-
-	$node->psql(
-		$database || 'postgres',
-		"\\set VERBOSITY sqlstate\n$sql",
-		stdout       => \$out,
-		stderr       => \$err,
-		extra_params => [ '-U', $role ]);
-	return $1 if $err =~ /(?:ERROR|FATAL): +(\w{5})\b/;
-	return $out;
+	return psql_as($node, @_);
 }
 
 $node->safe_psql(

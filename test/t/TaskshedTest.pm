@@ -18,6 +18,7 @@ our @EXPORT = qw(
   taskshed_database
   set_and_reload
   session
+  psql_as
   await
   await_blocked
   await_no_task
@@ -119,6 +120,23 @@ sub set_and_reload
 			'the scheduler knows its settings');
 	}
 	return;
+}
+
+# Runs SQL in a session of that role, which never was another's.  Returns its
+# output, or the SQLSTATE of the first error.
+sub psql_as
+{
+	my ($node, $role, $sql, $database) = @_;
+	my ($out, $err);
+
+	$node->psql(
+		$database || 'postgres',
+		"\\set VERBOSITY sqlstate\n$sql",
+		stdout       => \$out,
+		stderr       => \$err,
+		extra_params => [ '-U', $role ]);
+	return $1 if $err =~ /(?:ERROR|FATAL): +(\w{5})\b/;
+	return $out;
 }
 
 # Waits until a query returns true.  Fails the test if it never does.
