@@ -35,6 +35,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -55,17 +56,46 @@ static const ColumnShape callback_columns[Natts_callback] = {
 	{OIDOID, true}, {NAMEOID, true}, {TEXTOID, true}, {TEXTOID, true}
 };
 
+/* The table, found to be as it was made; InvalidOid if it must be looked up. */
+static Oid	alias_relid = InvalidOid;
+
+static void
+alias_relcache_callback(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == alias_relid)
+		alias_relid = InvalidOid;
+}
+
+/* Once a process. */
+void
+alias_init(void)
+{
+	CacheRegisterRelcacheCallback(alias_relcache_callback, (Datum) 0);
+}
+
 static Relation
 alias_open(LOCKMODE lockmode)
 {
-	Oid			schema = get_namespace_oid("taskshed", true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid("callback", schema) : InvalidOid;
-	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, lockmode) : NULL;
+	Relation	rel = OidIsValid(alias_relid) ? try_relation_open(alias_relid, lockmode) : NULL;
 
-	if (rel == NULL)
-		store_report_absent(ERROR, false);
-	if (!shape_fits(relid, Natts_callback, callback_columns))
-		store_report_absent(ERROR, true);
+	/* (opening it may have shown that it has changed) */
+	if (rel == NULL || !OidIsValid(alias_relid))
+	{
+		Oid			schema = get_namespace_oid("taskshed", true);
+		Oid			relid = OidIsValid(schema) ? get_relname_relid("callback", schema) : InvalidOid;
+
+		if (rel != NULL)
+			relation_close(rel, NoLock);
+		rel = OidIsValid(relid) ? try_relation_open(relid, lockmode) : NULL;
+		if (rel == NULL)
+			store_report_absent(ERROR, false);
+		alias_relid = relid;	/* before the look, which may find a change */
+		if (!shape_fits(relid, Natts_callback, callback_columns))
+		{
+			alias_relid = InvalidOid;
+			store_report_absent(ERROR, true);
+		}
+	}
 	return rel;
 }
 

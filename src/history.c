@@ -92,9 +92,13 @@ static Oid	part_relid = InvalidOid;
 static Oid	sequence_relid = InvalidOid;
 static int	part_number = -1;
 
+/* What writing to it takes. */
+static WriterCache part_cache;
+
 static void
 history_relcache_callback(Datum arg, Oid relid)
 {
+	writer_invalidate(&part_cache, relid);
 	if (relid == InvalidOid || relid == part_relid || relid == sequence_relid)
 		part_relid = sequence_relid = InvalidOid;
 }
@@ -165,8 +169,7 @@ history_record(const RunStart *start, const char *status, const char *result,
 	Oid			sequence;
 	Relation	rel;
 	TupleTableSlot *slot;
-	ResultRelInfo *writer;
-	EState	   *estate;
+	Writer	   *writer;
 
 	if (!history_wants(start->history, status) || db == NULL)
 		return;
@@ -209,19 +212,14 @@ history_record(const RunStart *start, const char *status, const char *result,
 	history_set_text(values, nulls, Anum_run_hint, error != NULL ? error->hint : NULL);
 	history_set_text(values, nulls, Anum_run_context, error != NULL ? error->context : NULL);
 
-	estate = CreateExecutorState();
-	writer = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer, rel, 0, NULL, 0);
-	ExecOpenIndices(writer, false);
+	writer = writer_open(&part_cache, rel);
 	slot = table_slot_create(rel, NULL);
 	memcpy(slot->tts_values, values, sizeof(values));
 	memcpy(slot->tts_isnull, nulls, sizeof(nulls));
 	ExecStoreVirtualTuple(slot);
-	simple_table_tuple_insert(rel, slot);
-	compat_insert_index_tuples(writer, slot, estate, NULL, NIL);
+	writer_insert(writer, slot);
 	ExecDropSingleTupleTableSlot(slot);
-	ExecCloseIndices(writer);
-	FreeExecutorState(estate);
+	writer_close(writer);
 	table_close(rel, NoLock);
 }
 

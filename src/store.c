@@ -47,7 +47,6 @@
 #include "catalog/pg_type_d.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -125,9 +124,15 @@ static struct
 	Oid			indexes[STORE_NINDEXES];
 }			oids;
 
+/* What writing to the tables takes. */
+static WriterCache task_cache;
+static WriterCache alarm_cache;
+
 static void
 store_relcache_callback(Datum arg, Oid relid)
 {
+	writer_invalidate(&task_cache, relid);
+	writer_invalidate(&alarm_cache, relid);
 	if (relid == InvalidOid || relid == oids.task || relid == oids.alarm ||
 		relid == oids.sequence)
 		oids.valid = false;
@@ -287,12 +292,10 @@ store_close(Store *store, LOCKMODE lockmode)
 		if (store->indexes[i] != NULL)
 			index_close(store->indexes[i], AccessShareLock);
 	}
-	if (store->estate != NULL)
-	{
-		ExecCloseIndices(store->task_writer);
-		ExecCloseIndices(store->alarm_writer);
-		FreeExecutorState(store->estate);
-	}
+	if (store->task_writer != NULL)
+		writer_close(store->task_writer);
+	if (store->alarm_writer != NULL)
+		writer_close(store->alarm_writer);
 	table_close(store->task, lockmode);
 	table_close(store->alarm, lockmode);
 	pfree(store);
@@ -322,19 +325,31 @@ store_failed_index(Store *store)
 	return store_index(store, ALARM_FAILED);
 }
 
-/* What inserting needs: all indexes, open for writing. */
-static void
-store_prepare_writing(Store *store)
+/* The tables open for writing, when that is first asked for; these live as long as the Store. */
+static Writer *
+store_task_writer(Store *store)
 {
-	if (store->estate != NULL)
-		return;
-	store->estate = CreateExecutorState();
-	store->task_writer = makeNode(ResultRelInfo);
-	InitResultRelInfo(store->task_writer, store->task, 0, NULL, 0);
-	ExecOpenIndices(store->task_writer, false);
-	store->alarm_writer = makeNode(ResultRelInfo);
-	InitResultRelInfo(store->alarm_writer, store->alarm, 0, NULL, 0);
-	ExecOpenIndices(store->alarm_writer, false);
+	if (store->task_writer == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(store));
+
+		store->task_writer = writer_open(&task_cache, store->task);
+		MemoryContextSwitchTo(old);
+	}
+	return store->task_writer;
+}
+
+static Writer *
+store_alarm_writer(Store *store)
+{
+	if (store->alarm_writer == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(store));
+
+		store->alarm_writer = writer_open(&alarm_cache, store->alarm);
+		MemoryContextSwitchTo(old);
+	}
+	return store->alarm_writer;
 }
 
 /* A new internal id.  Needs no privilege on the sequence. */
@@ -704,77 +719,29 @@ store_fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls, in
 	ExecStoreVirtualTuple(slot);
 }
 
-static void
-store_insert(EState *estate, ResultRelInfo *rri, TupleTableSlot *slot,
-			 const Datum *values, const bool *nulls, int natts)
-{
-	store_fill_slot(slot, values, nulls, natts);
-	simple_table_tuple_insert(rri->ri_RelationDesc, slot);
-	compat_insert_index_tuples(rri, slot, estate, NULL, NIL);
-	ExecClearTuple(slot);
-	ResetPerTupleExprContext(estate);
-}
-
-static void
-store_update(EState *estate, ResultRelInfo *rri, TupleTableSlot *slot, ItemPointer tid,
-			 const Datum *values, const bool *nulls, int natts)
-{
-	store_fill_slot(slot, values, nulls, natts);
-	compat_update_tuple(rri, tid, slot, estate);
-	ExecClearTuple(slot);
-	ResetPerTupleExprContext(estate);
-}
-
 /* Inserts a task whose owner and task_id cannot be there already. */
 void
 store_insert_task(Store *store, TaskRow *row)
 {
-	store_prepare_writing(store);
-	store_insert(store->estate, store->task_writer, store->task_slot, row->values, row->nulls, Natts_task);
+	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
+	writer_insert(store_task_writer(store), store->task_slot);
+	ExecClearTuple(store->task_slot);
 }
 
 /*
  * Inserts a task unless its owner has one of that task_id, waiting for other
  * transactions that are about to add or remove it.  Returns false if there is
- * one, which may be gone again when the caller looks.  This is what INSERT ...
- * ON CONFLICT does.
+ * one, which may be gone again when the caller looks.
  */
 bool
 store_try_insert_task(Store *store, TaskRow *row)
 {
-	TupleTableSlot *slot = store->task_slot;
-	TransactionId xid = GetCurrentTransactionId();
-	List	   *arbiters = list_make1_oid(oids.indexes[TASK_KEY]);
-	ResultRelInfo *writer;
-	bool		inserted = false;
+	bool		inserted;
 
-	store_prepare_writing(store);
-	writer = store->task_writer;
-	for (int i = 0; i < writer->ri_NumIndices; i++)
-	{
-		Relation	index = writer->ri_IndexRelationDescs[i];
-		IndexInfo  *info = writer->ri_IndexRelationInfo[i];
-
-		if (RelationGetRelid(index) == oids.indexes[TASK_KEY] && info->ii_UniqueOps == NULL)
-			BuildSpeculativeIndexInfo(index, info);
-	}
-
-	store_fill_slot(slot, row->values, row->nulls, Natts_task);
-	while (!inserted &&
-		   compat_check_index_constraints(writer, slot, store->estate, arbiters))
-	{
-		bool		conflict = false;
-		uint32		token = SpeculativeInsertionLockAcquire(xid);
-
-		table_tuple_insert_speculative(store->task, slot, GetCurrentCommandId(true),
-									   0, NULL, token);
-		compat_insert_index_tuples(writer, slot, store->estate, &conflict, arbiters);
-		table_tuple_complete_speculative(store->task, slot, token, !conflict);
-		SpeculativeInsertionLockRelease(xid);
-		inserted = !conflict;
-	}
-	ExecClearTuple(slot);
-	ResetPerTupleExprContext(store->estate);
+	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
+	inserted = writer_try_insert(store_task_writer(store), store->task_slot,
+								 oids.indexes[TASK_KEY]);
+	ExecClearTuple(store->task_slot);
 	return inserted;
 }
 
@@ -782,9 +749,9 @@ store_try_insert_task(Store *store, TaskRow *row)
 void
 store_update_task(Store *store, TaskRow *row)
 {
-	store_prepare_writing(store);
-	store_update(store->estate, store->task_writer, store->task_slot, &row->tid,
-				 row->values, row->nulls, Natts_task);
+	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
+	writer_update(store_task_writer(store), &row->tid, store->task_slot);
+	ExecClearTuple(store->task_slot);
 }
 
 /* The caller has the task's alarm locked. */
@@ -823,17 +790,18 @@ store_delete_task_at(Store *store, int64 id, const RowPlaces *places)
 void
 store_insert_alarm(Store *store, AlarmRow *row)
 {
-	store_prepare_writing(store);
-	store_insert(store->estate, store->alarm_writer, store->alarm_slot, row->values, row->nulls, Natts_alarm);
+	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
+	writer_insert(store_alarm_writer(store), store->alarm_slot);
+	ExecClearTuple(store->alarm_slot);
 }
 
 /* The caller has the alarm locked. */
 void
 store_update_alarm(Store *store, AlarmRow *row)
 {
-	store_prepare_writing(store);
-	store_update(store->estate, store->alarm_writer, store->alarm_slot, &row->tid,
-				 row->values, row->nulls, Natts_alarm);
+	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
+	writer_update(store_alarm_writer(store), &row->tid, store->alarm_slot);
+	ExecClearTuple(store->alarm_slot);
 }
 
 /* The caller has the alarm locked. */

@@ -205,6 +205,7 @@ _PG_init(void)
 	store_init();
 	quota_init();
 	callback_init();
+	alias_init();
 	history_init();
 	utility_init();
 	if (!IsBinaryUpgrade)

@@ -11,6 +11,7 @@
  *		notes.c			what a transaction scheduled, told at its commit
  *		roles.c			whether tasks of a role may run
  *		shape.c			whether a table is as our script has made it
+ *		writer.c		writing rows with all their index entries
  *		store.c			the tables task and alarm, by direct access
  *		quota.c			how many tasks a role may have
  *		queue.c			reading alarms in the order they are due
@@ -364,6 +365,26 @@ extern bool shape_fits(Oid relid, int natts, const ColumnShape *columns);
 extern bool shape_index_fits(Oid relid, Oid table, const IndexShape *shape);
 
 /* ------------------------------------------------------------------------
+ * writer.c
+ */
+typedef struct WriterState WriterState;
+typedef struct Writer Writer;
+
+/* What is kept of a table; static and zeroed to begin with. */
+typedef struct WriterCache
+{
+	WriterState *state;
+	bool		valid;
+} WriterCache;
+
+extern void writer_invalidate(WriterCache *cache, Oid relid);
+extern Writer *writer_open(WriterCache *cache, Relation rel);
+extern void writer_close(Writer *writer);
+extern void writer_insert(Writer *writer, TupleTableSlot *slot);
+extern void writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot);
+extern bool writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key);
+
+/* ------------------------------------------------------------------------
  * store.c
  */
 
@@ -478,9 +499,8 @@ typedef struct Store
 	TupleTableSlot *task_slot;
 	TupleTableSlot *alarm_slot;
 	Relation	indexes[6];
-	EState	   *estate;			/* NULL before the first write */
-	ResultRelInfo *task_writer;
-	ResultRelInfo *alarm_writer;
+	Writer	   *task_writer;	/* NULL before the first write */
+	Writer	   *alarm_writer;
 } Store;
 
 /* Where the rows of a task were seen, and in which files. */
@@ -667,6 +687,7 @@ extern char *call_here(Callback *callback, ParamListInfo params);
 /* ------------------------------------------------------------------------
  * alias.c
  */
+extern void alias_init(void);
 extern char *alias_find(Oid owner, const char *name);
 extern char *alias_require(Oid owner, const char *name);
 extern void alias_reassign_owned(Oid owner, Oid new_owner);

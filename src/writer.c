@@ -1,0 +1,242 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.c
+ *		Writing rows with all their index entries, by direct table access.
+ *
+ * The executor's way to write one row is to look up and open the indexes,
+ * build what it needs to know of each, compile the conditions of the partial
+ * ones, and throw all that away behind it.  For one row that is as much work
+ * as the entries themselves.  So here all but the relations is kept from one
+ * use to the next, across transactions, for as long as the table's relcache
+ * entry is valid.  Relations are opened for each use, since a lock and a
+ * reference belong to a transaction.
+ *
+ * What is kept is lent to one user at a time.  A second one can come along
+ * while a row is being written, if an index that somebody has added calls a
+ * function: that one works with a copy of its own.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "catalog/index.h"
+#include "catalog/pg_am_d.h"
+#include "executor/executor.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* What is kept of a table. */
+struct WriterState
+{
+	MemoryContext context;		/* holds all of this */
+	Oid			relid;
+	EState	   *estate;
+	ResultRelInfo *rri;			/* without relations */
+	Oid		   *indexes;		/* ri_NumIndices of them */
+	bool		kept;			/* by the cache; else of this one use */
+	bool		lent;
+};
+
+struct Writer
+{
+	MemoryContextCallback gone; /* of the context that this is in */
+	WriterState *state;
+	ResultRelInfo rri;			/* with relations */
+};
+
+/*
+ * Finds out what is needed to write to rel.  Leaves the indexes open in the
+ * state's rri.
+ */
+static WriterState *
+writer_build(Relation rel)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "taskshed writer",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	WriterState *state = palloc0(sizeof(WriterState));
+
+	state->context = context;
+	state->relid = RelationGetRelid(rel);
+	state->estate = CreateExecutorState();
+	state->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(state->rri, rel, 0, NULL, 0);
+	ExecOpenIndices(state->rri, false);
+	state->indexes = palloc(state->rri->ri_NumIndices * sizeof(Oid));
+	for (int i = 0; i < state->rri->ri_NumIndices; i++)
+		state->indexes[i] = RelationGetRelid(state->rri->ri_IndexRelationDescs[i]);
+	MemoryContextSwitchTo(old);
+	return state;
+}
+
+/*
+ * Can that be kept?  Other access methods than btree may leave something in it
+ * that is good for one use only.
+ */
+static bool
+writer_can_keep(const WriterState *state)
+{
+	for (int i = 0; i < state->rri->ri_NumIndices; i++)
+	{
+		if (state->rri->ri_IndexRelationDescs[i]->rd_rel->relam != BTREE_AM_OID)
+			return false;
+	}
+	return true;
+}
+
+/* Gives back what was lent, also when its user ends in an error. */
+static void
+writer_give_back(void *arg)
+{
+	Writer	   *writer = arg;
+	WriterState *state = writer->state;
+
+	writer->state = NULL;
+	if (state != NULL && state->kept)
+		state->lent = false;
+	else if (state != NULL)
+		MemoryContextDelete(state->context);
+}
+
+/* The cache's owner must call this whenever a relcache entry is not valid any more. */
+void
+writer_invalidate(WriterCache *cache, Oid relid)
+{
+	/* (without a state there may be one in the making) */
+	if (relid == InvalidOid || cache->state == NULL || cache->state->relid == relid)
+		cache->valid = false;
+}
+
+/*
+ * Opens all indexes of rel, which the caller has locked for writing, and lends
+ * what is kept of it.  The result lives in the current memory context.
+ */
+Writer *
+writer_open(WriterCache *cache, Relation rel)
+{
+	WriterState *state = cache->state;
+	Writer	   *writer = palloc0(sizeof(Writer));
+	ResultRelInfo *rri = &writer->rri;
+
+	if (state != NULL && !state->lent &&
+		(!cache->valid || state->relid != RelationGetRelid(rel)))
+	{
+		MemoryContextDelete(state->context);
+		cache->state = state = NULL;
+	}
+
+	if (state == NULL || state->lent)
+	{
+		/* what changes while we look must be able to reset this */
+		if (state == NULL)
+			cache->valid = true;
+		state = writer_build(rel);
+		*rri = *state->rri;
+		MemoryContextSetParent(state->context, CacheMemoryContext);
+		if (cache->state == NULL && writer_can_keep(state))
+		{
+			state->kept = true;
+			cache->state = state;
+		}
+	}
+	else
+	{
+		*rri = *state->rri;
+		rri->ri_RelationDesc = rel;
+		rri->ri_IndexRelationDescs = palloc0(rri->ri_NumIndices * sizeof(Relation));
+		for (int i = 0; i < rri->ri_NumIndices; i++)
+			rri->ri_IndexRelationDescs[i] = index_open(state->indexes[i], RowExclusiveLock);
+	}
+
+	state->lent = true;
+	writer->state = state;
+	writer->gone.func = writer_give_back;
+	writer->gone.arg = writer;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &writer->gone);
+	return writer;
+}
+
+/*
+ * Closes the indexes; the locks stay.  The Writer itself cannot be freed before
+ * the memory context that it is in.
+ */
+void
+writer_close(Writer *writer)
+{
+	ExecCloseIndices(&writer->rri);
+	writer_give_back(writer);
+}
+
+/* Inserts the row in slot. */
+void
+writer_insert(Writer *writer, TupleTableSlot *slot)
+{
+	EState	   *estate = writer->state->estate;
+
+	simple_table_tuple_insert(writer->rri.ri_RelationDesc, slot);
+	compat_insert_index_tuples(&writer->rri, slot, estate, NULL, NIL);
+	ResetPerTupleExprContext(estate);
+}
+
+/* Puts the row in slot in place of the one at tid, which the caller has locked. */
+void
+writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot)
+{
+	EState	   *estate = writer->state->estate;
+
+	compat_update_tuple(&writer->rri, tid, slot, estate);
+	ResetPerTupleExprContext(estate);
+}
+
+/*
+ * Inserts the row in slot unless a unique index, which that of OID key is, has
+ * its key already; waits for other transactions that are about to add or to
+ * remove that.  Returns false if it is there, which may be over when the caller
+ * looks.  This is what INSERT ... ON CONFLICT does.
+ */
+bool
+writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key)
+{
+	ResultRelInfo *rri = &writer->rri;
+	EState	   *estate = writer->state->estate;
+	TransactionId xid = GetCurrentTransactionId();
+	List	   *arbiters = list_make1_oid(key);
+	bool		inserted = false;
+
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		Relation	index = rri->ri_IndexRelationDescs[i];
+		IndexInfo  *info = rri->ri_IndexRelationInfo[i];
+
+		if (RelationGetRelid(index) == key && info->ii_UniqueOps == NULL)
+		{
+			MemoryContext old = MemoryContextSwitchTo(writer->state->context);
+
+			BuildSpeculativeIndexInfo(index, info);
+			MemoryContextSwitchTo(old);
+		}
+	}
+
+	while (!inserted && compat_check_index_constraints(rri, slot, estate, arbiters))
+	{
+		bool		conflict = false;
+		uint32		token = SpeculativeInsertionLockAcquire(xid);
+
+		table_tuple_insert_speculative(rri->ri_RelationDesc, slot, GetCurrentCommandId(true),
+									   0, NULL, token);
+		compat_insert_index_tuples(rri, slot, estate, &conflict, arbiters);
+		table_tuple_complete_speculative(rri->ri_RelationDesc, slot, token, !conflict);
+		SpeculativeInsertionLockRelease(xid);
+		inserted = !conflict;
+	}
+	ResetPerTupleExprContext(estate);
+	return inserted;
+}
