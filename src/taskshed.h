@@ -204,6 +204,13 @@ typedef enum TsWorkerState
 	TS_WORKER_READY				/* takes tasks */
 } TsWorkerState;
 
+/* A task that a worker is to run, at its time or as soon after as it can. */
+typedef struct TsHanded
+{
+	int64		id;
+	TimestampTz run_at;
+} TsHanded;
+
 /*
  * A worker, from the scheduler's wish for it to its exit.  The generation
  * tells one use of a slot from the next.
@@ -242,7 +249,7 @@ typedef struct TsWorker
 	/* tasks handed out and not taken yet, oldest first */
 	uint32		handed_head;
 	uint32		handed_tail;
-	int64		handed[TS_HANDED];
+	TsHanded	handed[TS_HANDED];
 
 	/* outcomes the scheduler has not collected yet, oldest first */
 	uint32		reports_head;

@@ -5,7 +5,8 @@
  *
  * A worker is connected as the role, so there is nothing that a callback
  * could reset itself to.  It takes tasks from its slot, in the order in which
- * the scheduler has put them there, and leaves a report on each.  It exits when
+ * the scheduler has put them there, and leaves a report on each.  One may come
+ * a little ahead of its time, and is waited for.  It exits when
  * it has had nothing to do for taskshed.worker_idle_timeout, or when the
  * scheduler wants its place; and when it is worn, because what callbacks leave
  * in a process and the server cannot put back is bounded by the process's end.
@@ -31,6 +32,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -69,6 +71,9 @@
 TsWorker   *ts_my_worker = NULL;
 
 static TsDatabase *my_db = NULL;
+
+/* Sets the latch when a task that was handed out ahead of its time is due. */
+static TimeoutId alarm_timeout;
 
 /*
  * Runs when the process exits, after its transaction has been rolled back:
@@ -120,18 +125,48 @@ worker_attach(int slot, uint32 generation)
 }
 
 /*
+ * The next of the tasks that were handed out, or NULL: the oldest, unless that
+ * is not due yet and another is.  The caller has the slot's mutex.
+ */
+static TsHanded *
+worker_first_handed(TimestampTz now)
+{
+	TsWorker   *worker = ts_my_worker;
+	TsHanded   *first = &worker->handed[worker->handed_head % TS_HANDED];
+
+	if (worker->handed_head == worker->handed_tail)
+		return NULL;
+	for (uint32 i = worker->handed_head; first->run_at > now && i != worker->handed_tail; i++)
+	{
+		TsHanded   *other = &worker->handed[i % TS_HANDED];
+
+		if (other->run_at < first->run_at)
+		{
+			TsHanded	swap = *first;
+
+			*first = *other;
+			*other = swap;
+		}
+	}
+	return first;
+}
+
+/*
  * Leaves the report on a task, if there is one, and takes the next.  Returns
- * false if there is none, or if the worker is to leave.
+ * false if there is none, none is due, or if the worker is to leave; wait_for
+ * says until when to wait.
  */
 static bool
-worker_next(const TsReport *report, int64 *id)
+worker_next(const TsReport *report, int64 *id, TimestampTz *wait_for)
 {
 	TsWorker   *worker = ts_my_worker;
 	TimestampTz now = GetCurrentTimestamp();
 	uint32		left;
 	bool		wake = false;
 	bool		found = false;
+	TsHanded   *first;
 
+	*wait_for = DT_NOEND;
 	SpinLockAcquire(&worker->mutex);
 	if (report != NULL)
 	{
@@ -140,9 +175,13 @@ worker_next(const TsReport *report, int64 *id)
 	}
 	worker->running_id = 0;
 	left = worker->handed_tail - worker->handed_head;
-	if (left > 0 && !worker->retire)
+	first = worker_first_handed(now);
+	if (first != NULL && first->run_at > now)
+		*wait_for = first->run_at;
+	else if (first != NULL && !worker->retire)
 	{
-		*id = worker->handed[worker->handed_head++ % TS_HANDED];
+		*id = first->id;
+		worker->handed_head++;
 		worker->running_id = *id;
 		worker->running_revision = 0;
 		worker->running_since = now;
@@ -262,13 +301,17 @@ worker_count(RunResult result)
 	SpinLockRelease(&my_db->mutex);
 }
 
-/* Runs tasks until there are none left. */
-static void
+/*
+ * Runs tasks until none is left that is due.  Returns when the next one will
+ * be; DT_NOEND if there is none.
+ */
+static TimestampTz
 worker_run_handed(MemoryContext context)
 {
 	TsReport	report;
 	int64		id;
-	bool		more = worker_next(NULL, &id);
+	TimestampTz wait_for;
+	bool		more = worker_next(NULL, &id, &wait_for);
 
 	while (more)
 	{
@@ -279,16 +322,24 @@ worker_run_handed(MemoryContext context)
 		pgstat_report_stat(false);
 		if (worker_is_worn())
 			worker_retire();
-		more = worker_next(&report, &id);
+		more = worker_next(&report, &id, &wait_for);
 		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();
 		if (!more)
 			pgstat_report_activity(STATE_IDLE, NULL);
 	}
+	return wait_for;
 }
 
 static void
-worker_wait(void)
+worker_alarm_handler(void)
+{
+	SetLatch(MyLatch);
+}
+
+/* Waits for the next task, and for its time. */
+static void
+worker_wait(TimestampTz wait_for)
 {
 	static uint32 wait_event = 0;
 	int			timeout = ts_worker_idle_timeout;
@@ -300,8 +351,12 @@ worker_wait(void)
 
 	if (wait_event == 0)
 		wait_event = compat_wait_event("TaskshedWorkerMain");
+	if (wait_for != DT_NOEND)
+		enable_timeout_at(alarm_timeout, wait_for);
 	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 				   timeout, wait_event);
+	if (wait_for != DT_NOEND)
+		disable_timeout(alarm_timeout, false);
 	ResetLatch(MyLatch);
 
 	/* a cancel that came between two runs is nobody's */
@@ -343,6 +398,7 @@ ts_worker_main(Datum main_arg)
 	outcome_init();
 	run_init();
 	stop_init();
+	alarm_timeout = RegisterTimeout(USER_TIMEOUT, worker_alarm_handler);
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
@@ -353,11 +409,12 @@ ts_worker_main(Datum main_arg)
 
 	while (!worker_must_retire())
 	{
-		worker_run_handed(context);
+		TimestampTz wait_for = worker_run_handed(context);
+
 		if (worker_must_retire())
 			break;
 		pgstat_report_stat(true);
-		worker_wait();
+		worker_wait(wait_for);
 	}
 	proc_exit(0);
 }
