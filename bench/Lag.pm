@@ -11,6 +11,9 @@
 # and is part of the lag.  Warm means that a worker of the role is there; cold,
 # that there is none and it has to be started.
 #
+# The limit of what is ahead of time is a process that sleeps until then and
+# does nothing but look at the clock: what the kernel and the machine take.
+#
 # In a flow: the same tasks ahead of time, among 10,000 other tasks a second.
 #
 # Peers look at their process's clock when their function is called; for now
@@ -27,7 +30,7 @@ use warnings;
 use Bench;
 use Contestants;
 use Server;
-use Time::HiRes qw(sleep);
+use Time::HiRes qw(CLOCK_REALTIME TIMER_ABSTIME clock_nanosleep sleep time);
 
 my %peers = (
 	'graphile-worker'                       => ['graphile'],
@@ -45,6 +48,8 @@ sub measure
 		[ 0.25, 1 ],
 		alternate(
 			taskshed => sub { lag_ahead($database, $n, $seconds) },
+			'limit: a process that sleeps until then' =>
+			  sub { lag_of_sleep($n, $seconds) },
 			peers(1, $n, $seconds)));
 	rows(
 		'lag, for now',
@@ -86,6 +91,20 @@ sub peers
 			return $result->{lags};
 		}
 	} grep { $ahead || !/polling/ } sort keys %peers;
+}
+
+sub lag_of_sleep
+{
+	my ($n, $seconds) = @_;
+	my $start = time() + 0.5;
+
+	return [
+		map {
+			my $due = $start + $_ * $seconds / $n;
+			clock_nanosleep(CLOCK_REALTIME, $due * 1e9, TIMER_ABSTIME);
+			1000 * (time() - $due);
+		} 0 .. $n - 1
+	];
 }
 
 sub lag_in_flow

@@ -76,7 +76,10 @@ sub about
 			map { "$_ = " . value('postgres', "SHOW $_") }
 			  qw(shared_buffers max_wal_size fsync synchronous_commit taskshed.synchronous_commit taskshed.max_workers)
 		),
-		Rounds          => $size{rounds},
+		Rounds => $size{rounds},
+		$ENV{BENCH_SIZES}
+		? (Sizes => "not the usual ones: $ENV{BENCH_SIZES}")
+		: (),
 		'When it began' => said('date -u +%Y-%m-%dT%H:%MZ'));
 }
 

@@ -161,6 +161,8 @@ COMMENT ON INDEX taskshed.callback_pkey IS 'Finds an alias by its owner and name
 CREATE SEQUENCE taskshed.run_seq AS bigint CACHE 1;
 COMMENT ON SEQUENCE taskshed.run_seq IS 'Numbers of runs.';
 
+-- (Nothing is ever updated or deleted in these, and they are emptied as a whole: there is nothing to
+-- vacuum for, except once in a while against wraparound.)
 CREATE TABLE taskshed.run_0 (
 	run_id bigint NOT NULL,
 	scheduled_at timestamptz NOT NULL,
@@ -179,21 +181,21 @@ CREATE TABLE taskshed.run_0 (
 	detail text,
 	hint text,
 	context text
-) USING heap;
+) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_0_task ON taskshed.run_0 (task_id);
-CREATE TABLE taskshed.run_1 (LIKE taskshed.run_0) USING heap;
+CREATE TABLE taskshed.run_1 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_1_task ON taskshed.run_1 (task_id);
-CREATE TABLE taskshed.run_2 (LIKE taskshed.run_0) USING heap;
+CREATE TABLE taskshed.run_2 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_2_task ON taskshed.run_2 (task_id);
-CREATE TABLE taskshed.run_3 (LIKE taskshed.run_0) USING heap;
+CREATE TABLE taskshed.run_3 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_3_task ON taskshed.run_3 (task_id);
-CREATE TABLE taskshed.run_4 (LIKE taskshed.run_0) USING heap;
+CREATE TABLE taskshed.run_4 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_4_task ON taskshed.run_4 (task_id);
-CREATE TABLE taskshed.run_5 (LIKE taskshed.run_0) USING heap;
+CREATE TABLE taskshed.run_5 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_5_task ON taskshed.run_5 (task_id);
-CREATE TABLE taskshed.run_6 (LIKE taskshed.run_0) USING heap;
+CREATE TABLE taskshed.run_6 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_6_task ON taskshed.run_6 (task_id);
-CREATE TABLE taskshed.run_7 (LIKE taskshed.run_0) USING heap;
+CREATE TABLE taskshed.run_7 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_7_task ON taskshed.run_7 (task_id);
 
 CREATE TABLE taskshed.history (

@@ -30,6 +30,11 @@ SELECT task_id FROM taskshed.fetch_tasks();
 ROLLBACK;
 SELECT task_id, state FROM taskshed.fetch_tasks();
 
+-- The tables of the history have nothing that is worth vacuuming for.
+SELECT count(*) FROM pg_class
+WHERE relnamespace = 'taskshed'::regnamespace AND relname ~ '^run_[0-7]$' AND relkind = 'r'
+	AND reloptions = '{autovacuum_vacuum_insert_threshold=-1}';
+
 -- What users build on it is not dropped in silence.
 CREATE VIEW extension.mine AS SELECT task_id, run_at FROM taskshed.tasks;
 DROP EXTENSION taskshed;
