@@ -35,7 +35,6 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -59,18 +58,12 @@ static const ColumnShape callback_columns[Natts_callback] = {
 /* The table, found to be as it was made; InvalidOid if it must be looked up. */
 static Oid	alias_relid = InvalidOid;
 
-static void
-alias_relcache_callback(Datum arg, Oid relid)
+/* The relcache has been told that a relation, or any of them, has changed. */
+void
+alias_relation_changed(Oid relid)
 {
 	if (relid == InvalidOid || relid == alias_relid)
 		alias_relid = InvalidOid;
-}
-
-/* Once a process. */
-void
-alias_init(void)
-{
-	CacheRegisterRelcacheCallback(alias_relcache_callback, (Datum) 0);
 }
 
 static Relation
@@ -85,7 +78,7 @@ alias_open(LOCKMODE lockmode)
 		Oid			relid = OidIsValid(schema) ? get_relname_relid("callback", schema) : InvalidOid;
 
 		if (rel != NULL)
-			relation_close(rel, NoLock);
+			relation_close(rel, lockmode);
 		rel = OidIsValid(relid) ? try_relation_open(relid, lockmode) : NULL;
 		if (rel == NULL)
 			store_report_absent(ERROR, false);

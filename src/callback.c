@@ -84,8 +84,9 @@ callback_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
  * something to say at every ANALYZE, which is not to cost those callbacks
  * anything that have to do with scalars only.
  */
-static void
-callback_relcache_callback(Datum arg, Oid relid)
+/* The relcache has been told that a relation, or any of them, has changed. */
+void
+callback_relation_changed(Oid relid)
 {
 	row_generation++;
 }
@@ -187,7 +188,6 @@ callback_init(void)
 	CacheRegisterSyscacheCallback(TYPEOID, callback_syscache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, callback_syscache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, callback_syscache_callback, (Datum) 0);
-	CacheRegisterRelcacheCallback(callback_relcache_callback, (Datum) 0);
 	RegisterXactCallback(callback_xact_callback, NULL);
 }
 

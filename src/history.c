@@ -95,19 +95,13 @@ static int	part_number = -1;
 /* What writing to it takes. */
 static WriterCache part_cache;
 
-static void
-history_relcache_callback(Datum arg, Oid relid)
+/* The relcache has been told that a relation, or any of them, has changed. */
+void
+history_relation_changed(Oid relid)
 {
 	writer_invalidate(&part_cache, relid);
 	if (relid == InvalidOid || relid == part_relid || relid == sequence_relid)
 		part_relid = sequence_relid = InvalidOid;
-}
-
-/* Once a process. */
-void
-history_init(void)
-{
-	CacheRegisterRelcacheCallback(history_relcache_callback, (Datum) 0);
 }
 
 /* A part; InvalidOid if it is not there, or somebody has altered it. */

@@ -485,8 +485,12 @@ lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (lookahead_may_run(queue->role, keys[i].id) && lookahead_find(keys[i].id) == NULL)
-			lookahead_add(queue, &keys[i], DT_NOBEGIN)->interruptions = interruptions[i];
+		LookaheadTask *task = lookahead_find(keys[i].id);
+
+		if (task == NULL && lookahead_may_run(queue->role, keys[i].id))
+			task = lookahead_add(queue, &keys[i], DT_NOBEGIN);
+		if (task != NULL)		/* one that was adopted, too */
+			task->interruptions = interruptions[i];
 	}
 	if (n > 0)
 		queue->frontier = keys[n - 1];
@@ -567,10 +571,11 @@ lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 }
 
 /*
- * A task that was interrupted more than once in a row runs beside no other that
- * was interrupted: when the server crashes again, it is known which of them it
- * was.  One that has been running for a while keeps nobody waiting.  Those that
- * were interrupted once are most often all innocent, and run together.
+ * A task that was interrupted more than once in a row, or whose next interruption
+ * is its last, runs beside no other that was interrupted: when the server crashes
+ * again, it is known which of them it was.  One that has been running for a while
+ * keeps nobody waiting.  Those that were interrupted once are most often all
+ * innocent, and run together.
  */
 bool
 lookahead_must_wait(LookaheadTask *task, TimestampTz now)
@@ -584,8 +589,10 @@ lookahead_must_wait(LookaheadTask *task, TimestampTz now)
 	hash_seq_init(&scan, tasks);
 	while ((other = hash_seq_search(&scan)) != NULL)
 	{
+		int			most = Max(task->interruptions, other->interruptions);
+
 		if (other->slot >= 0 && other->interruptions > 0 &&
-			Max(task->interruptions, other->interruptions) > 1 &&
+			(most > 1 || most + 1 >= ts_max_interruptions) &&
 			now - other->handed_at < SUSPECT_WATCH)
 			wait = true;
 	}

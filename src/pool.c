@@ -4,8 +4,8 @@
  *		The scheduler's workers: who gets which task, and how many there are.
  *
  * Each role with tasks that are due has workers of its own, up to
- * taskshed.max_workers in the database together.  A due task goes to an idle
- * worker of its role.  If there is none, it goes behind the run of a busy one,
+ * taskshed.max_workers in the database together.  A task that is due, or will be
+ * in a moment, goes to an idle worker of its role.  If there is none, it goes behind the run of a busy one,
  * as long as that run has not been going on for long; and a new worker is
  * asked for.  Tasks behind a run that turns out to be long are taken back.
  *
@@ -40,12 +40,6 @@
 
 /* A worker is started this long (us) before its role's next task is due. */
 #define START_AHEAD			250000
-
-/*
- * An idle worker gets a task this long (us) before it is due, and waits for
- * that moment itself: one process less to be woken then.
- */
-#define HAND_AHEAD			1000
 
 /* How soon (us) to look whether the next of several suspects may run. */
 #define SUSPECT_DELAY		100000
@@ -606,7 +600,7 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 	{
 		LookaheadTask *task;
 
-		while ((task = lookahead_first(queue)) != NULL && task->key.run_at <= now + HAND_AHEAD)
+		while ((task = lookahead_first(queue)) != NULL && task->key.run_at <= now + TS_HAND_AHEAD)
 		{
 			int			slot = pool_choose(queue, now);
 
@@ -643,8 +637,8 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 		}
 		else if (queue->nworkers == 0)
 			wake = Min(wake, task->key.run_at - START_AHEAD);
-		else if (task->key.run_at - HAND_AHEAD > now)
-			wake = Min(wake, task->key.run_at - HAND_AHEAD);
+		else if (task->key.run_at - TS_HAND_AHEAD > now)
+			wake = Min(wake, task->key.run_at - TS_HAND_AHEAD);
 		else
 			wake = Min(wake, task->key.run_at);
 	}

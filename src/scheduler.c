@@ -4,7 +4,7 @@
  *		The process that hands the due tasks of one database to workers.
  *
  * There is one for each database with the extension.  It reads the queue and
- * runs no user code.  It sleeps until the next task is due, or until its
+ * runs no user code.  It sleeps until just before the next task is due, or until its
  * latch is set: by a commit that brings an earlier task, or by a worker that
  * has something to say.
  *
@@ -13,7 +13,7 @@
  *		reset the latch
  *		collect the workers' reports, take the notes that commits have left
  *		then take a snapshot and read what these ask for
- *		hand out what is due
+ *		hand out what is due, or will be in a moment
  *		publish the time of the next round as the alarm, unless notes have
  *		come in meanwhile, in one step with looking for them
  *		sleep

@@ -128,21 +128,15 @@ static struct
 static WriterCache task_cache;
 static WriterCache alarm_cache;
 
-static void
-store_relcache_callback(Datum arg, Oid relid)
+/* The relcache has been told that a relation, or any of them, has changed. */
+void
+store_relation_changed(Oid relid)
 {
 	writer_invalidate(&task_cache, relid);
 	writer_invalidate(&alarm_cache, relid);
 	if (relid == InvalidOid || relid == oids.task || relid == oids.alarm ||
 		relid == oids.sequence)
 		oids.valid = false;
-}
-
-/* Once a process. */
-void
-store_init(void)
-{
-	CacheRegisterRelcacheCallback(store_relcache_callback, (Datum) 0);
 }
 
 /*

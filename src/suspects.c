@@ -11,7 +11,7 @@
  *
  * What is found there when shared memory is built are the suspects.  The
  * scheduler of their database writes down that they were interrupted before
- * it hands anything out, and lets them run one at a time.
+ * it hands anything out; those that were interrupted before run one at a time.
  *
  * The file says nothing that must be true: an entry that does not fit what is
  * in the tables is dropped, and without the file there are no suspects.

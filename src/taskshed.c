@@ -27,6 +27,7 @@
 #include "storage/proc.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -185,6 +186,16 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 	}
 }
 
+/* The one of the few places for such callbacks that a process has which is ours. */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	store_relation_changed(relid);
+	callback_relation_changed(relid);
+	alias_relation_changed(relid);
+	history_relation_changed(relid);
+}
+
 /*
  * Without preload, as in pg_upgrade or a stray LOAD, the library loads and
  * does nothing: whoever calls one of its functions is told by
@@ -202,11 +213,9 @@ _PG_init(void)
 	shared_init();
 	notes_init();
 	roles_init();
-	store_init();
 	quota_init();
 	callback_init();
-	alias_init();
-	history_init();
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	utility_init();
 	if (!IsBinaryUpgrade)
 		launcher_register();

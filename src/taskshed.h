@@ -204,6 +204,12 @@ typedef enum TsWorkerState
 	TS_WORKER_READY				/* takes tasks */
 } TsWorkerState;
 
+/*
+ * An idle worker gets a task up to this long (us) before it is due, and waits for
+ * that moment itself: one process less to be woken then.
+ */
+#define TS_HAND_AHEAD	1000
+
 /* A task that a worker is to run, at its time or as soon after as it can. */
 typedef struct TsHanded
 {
@@ -246,7 +252,7 @@ typedef struct TsWorker
 	/* the serial of a run that is to stop, a count of requests, and why */
 	pg_atomic_uint64 stop_request;
 
-	/* tasks handed out and not taken yet, oldest first */
+	/* tasks handed out and not taken yet, mostly in that order */
 	uint32		handed_head;
 	uint32		handed_tail;
 	TsHanded	handed[TS_HANDED];
@@ -520,7 +526,7 @@ typedef struct RowPlaces
 	Oid			alarm_file;
 } RowPlaces;
 
-extern void store_init(void);
+extern void store_relation_changed(Oid relid);
 extern bool store_exists(void);
 extern void store_report_absent(int elevel, bool altered);
 extern bool store_is_altered(void);
@@ -674,6 +680,7 @@ typedef struct Callback
 } Callback;
 
 extern void callback_init(void);
+extern void callback_relation_changed(Oid relid);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
 extern uint64 callback_generation(void);
 extern void callback_prune(void);
@@ -694,7 +701,7 @@ extern char *call_here(Callback *callback, ParamListInfo params);
 /* ------------------------------------------------------------------------
  * alias.c
  */
-extern void alias_init(void);
+extern void alias_relation_changed(Oid relid);
 extern char *alias_find(Oid owner, const char *name);
 extern char *alias_require(Oid owner, const char *name);
 extern void alias_reassign_owned(Oid owner, Oid new_owner);
@@ -844,7 +851,7 @@ typedef struct RunStart
 	bool		extra;			/* beside the schedule: run_tasks */
 } RunStart;
 
-extern void history_init(void);
+extern void history_relation_changed(Oid relid);
 extern void history_record(const RunStart *start, const char *status, const char *result,
 						   const ErrorData *error);
 extern void history_lock_for_drop(void);

@@ -125,8 +125,20 @@ worker_attach(int slot, uint32 generation)
 }
 
 /*
- * The next of the tasks that were handed out, or NULL: the oldest, unless that
- * is not due yet and another is.  The caller has the slot's mutex.
+ * Was a task handed out ahead of its time, to be waited for?  If its time is
+ * further off than it can have been then, the clock was set back, and the
+ * scheduler should have the task again.
+ */
+static bool
+worker_is_ahead(const TsHanded *handed, TimestampTz now)
+{
+	return handed->run_at > now && handed->run_at - now <= TS_HAND_AHEAD;
+}
+
+/*
+ * The next of the tasks that were handed out, or NULL: the oldest, or if that
+ * is ahead of its time the one that is due first.  The caller has the slot's
+ * mutex.
  */
 static TsHanded *
 worker_first_handed(TimestampTz now)
@@ -136,7 +148,7 @@ worker_first_handed(TimestampTz now)
 
 	if (worker->handed_head == worker->handed_tail)
 		return NULL;
-	for (uint32 i = worker->handed_head; first->run_at > now && i != worker->handed_tail; i++)
+	for (uint32 i = worker->handed_head; worker_is_ahead(first, now) && i != worker->handed_tail; i++)
 	{
 		TsHanded   *other = &worker->handed[i % TS_HANDED];
 
@@ -176,7 +188,7 @@ worker_next(const TsReport *report, int64 *id, TimestampTz *wait_for)
 	worker->running_id = 0;
 	left = worker->handed_tail - worker->handed_head;
 	first = worker_first_handed(now);
-	if (first != NULL && first->run_at > now)
+	if (first != NULL && worker_is_ahead(first, now))
 		*wait_for = first->run_at;
 	else if (first != NULL && !worker->retire)
 	{
@@ -352,7 +364,10 @@ worker_wait(TimestampTz wait_for)
 	if (wait_event == 0)
 		wait_event = compat_wait_event("TaskshedWorkerMain");
 	if (wait_for != DT_NOEND)
+	{
 		enable_timeout_at(alarm_timeout, wait_for);
+		timeout = FIRST_TASK;	/* should the clock be set while it waits */
+	}
 	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 				   timeout, wait_event);
 	if (wait_for != DT_NOEND)

@@ -11,9 +11,8 @@
  * entry is valid.  Relations are opened for each use, since a lock and a
  * reference belong to a transaction.
  *
- * What is kept is lent to one user at a time.  A second one can come along
- * while a row is being written, if an index that somebody has added calls a
- * function: that one works with a copy of its own.
+ * What is kept is lent to one user at a time.  A second one, that comes along
+ * before the first has closed its table, works with a copy of its own.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -23,9 +22,9 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
-#include "catalog/index.h"
 #include "catalog/pg_am_d.h"
 #include "executor/executor.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -69,7 +68,7 @@ writer_build(Relation rel)
 	state->estate = CreateExecutorState();
 	state->rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(state->rri, rel, 0, NULL, 0);
-	ExecOpenIndices(state->rri, false);
+	ExecOpenIndices(state->rri, true);
 	state->indexes = palloc(state->rri->ri_NumIndices * sizeof(Oid));
 	for (int i = 0; i < state->rri->ri_NumIndices; i++)
 		state->indexes[i] = RelationGetRelid(state->rri->ri_IndexRelationDescs[i]);
@@ -77,16 +76,38 @@ writer_build(Relation rel)
 	return state;
 }
 
+/* For check_functions_in_node: any is one too many. */
+static bool
+writer_any_function(Oid funcid, void *context)
+{
+	return true;
+}
+
+static bool
+writer_calls_function(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, writer_any_function, NULL))
+		return true;
+	return expression_tree_walker(node, writer_calls_function, context);
+}
+
 /*
- * Can that be kept?  Other access methods than btree may leave something in it
- * that is good for one use only.
+ * Can that be kept?  Indexes that somebody has added may have expressions that
+ * call functions, which can be replaced; and access methods other than btree
+ * may leave something that is good for one use only.
  */
 static bool
 writer_can_keep(const WriterState *state)
 {
 	for (int i = 0; i < state->rri->ri_NumIndices; i++)
 	{
-		if (state->rri->ri_IndexRelationDescs[i]->rd_rel->relam != BTREE_AM_OID)
+		IndexInfo  *info = state->rri->ri_IndexRelationInfo[i];
+
+		if (state->rri->ri_IndexRelationDescs[i]->rd_rel->relam != BTREE_AM_OID ||
+			info->ii_Expressions != NIL ||
+			writer_calls_function((Node *) info->ii_Predicate, NULL))
 			return false;
 	}
 	return true;
@@ -110,8 +131,13 @@ writer_give_back(void *arg)
 void
 writer_invalidate(WriterCache *cache, Oid relid)
 {
+	WriterState *state = cache->state;
+	bool		ours = (relid == InvalidOid || state == NULL || state->relid == relid);
+
 	/* (without a state there may be one in the making) */
-	if (relid == InvalidOid || cache->state == NULL || cache->state->relid == relid)
+	for (int i = 0; !ours && i < state->rri->ri_NumIndices; i++)
+		ours = (state->indexes[i] == relid);
+	if (ours)
 		cache->valid = false;
 }
 
@@ -165,8 +191,8 @@ writer_open(WriterCache *cache, Relation rel)
 }
 
 /*
- * Closes the indexes; the locks stay.  The Writer itself cannot be freed before
- * the memory context that it is in.
+ * Closes and unlocks the indexes.  The Writer itself cannot be freed before the
+ * memory context that it is in.
  */
 void
 writer_close(Writer *writer)
@@ -210,20 +236,6 @@ writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key)
 	TransactionId xid = GetCurrentTransactionId();
 	List	   *arbiters = list_make1_oid(key);
 	bool		inserted = false;
-
-	for (int i = 0; i < rri->ri_NumIndices; i++)
-	{
-		Relation	index = rri->ri_IndexRelationDescs[i];
-		IndexInfo  *info = rri->ri_IndexRelationInfo[i];
-
-		if (RelationGetRelid(index) == key && info->ii_UniqueOps == NULL)
-		{
-			MemoryContext old = MemoryContextSwitchTo(writer->state->context);
-
-			BuildSpeculativeIndexInfo(index, info);
-			MemoryContextSwitchTo(old);
-		}
-	}
 
 	while (!inserted && compat_check_index_constraints(rri, slot, estate, arbiters))
 	{

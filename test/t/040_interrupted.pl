@@ -311,6 +311,8 @@ is( together(1, 2, 1),
 	'running due running',
 	'one more than once, and must wait');
 is(together(2, 3), 'running due', 'more than once, both');
+set_and_reload($node, 'taskshed.max_interruptions' => 2);
+is(together(1, 1), 'running due', 'where the next interruption is the last');
 others_run('after these');
 
 $node->stop;
