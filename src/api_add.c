@@ -36,6 +36,7 @@ typedef struct NewTask
 	TaskSpec	spec;
 	char	   *callback;		/* schema-qualified, or an alias */
 	bool		is_alias;
+	char	   *target;			/* what the alias stands for, or NULL */
 	int			element;		/* its place in add_tasks' array */
 	Datum		task_id;		/* what is returned */
 } NewTask;
@@ -65,14 +66,21 @@ add_generate_id(void)
 
 /*
  * Finds out whether the callback can be called like this, and the name under
- * which it is stored: an alias as it is, for it may be re-pointed.
+ * which it is stored: an alias as it is, for it may be re-pointed.  The task
+ * before it in the same call, or NULL, is likely to have the same callback.
  */
 static void
-add_check_callback(NewTask *task)
+add_check_callback(NewTask *task, const NewTask *previous)
 {
 	const TaskSpec *spec = &task->spec;
-	char	   *target = alias_find(spec->owner, spec->callback);
+	char	   *target;
 
+	if (previous != NULL && previous->spec.owner == spec->owner &&
+		strcmp(previous->spec.callback, spec->callback) == 0)
+		target = previous->target;
+	else
+		target = alias_find(spec->owner, spec->callback);
+	task->target = target;
 	task->is_alias = (target != NULL);
 	if (spec->validate)
 	{
@@ -377,7 +385,7 @@ ts_add_task(PG_FUNCTION_ARGS)
 		nulls[i] = fcinfo->args[i].isnull;
 	}
 	spec_build(&task.spec, values, nulls);
-	add_check_callback(&task);
+	add_check_callback(&task, NULL);
 
 	store = store_open(RowExclusiveLock);
 	add_write(store, &task);
@@ -396,7 +404,7 @@ add_element_context(void *arg)
 /* Turns one element of add_tasks' array into a task. */
 static void
 add_parse_element(NewTask *task, Jsonb *object, FmgrInfo *to_record, TupleDesc desc,
-				  bool replace_existing)
+				  bool replace_existing, const NewTask *previous)
 {
 	LOCAL_FCINFO(fcinfo, 1);
 	ReturnSetInfo rsinfo = {.type = T_ReturnSetInfo,.expectedDesc = desc};
@@ -425,7 +433,7 @@ add_parse_element(NewTask *task, Jsonb *object, FmgrInfo *to_record, TupleDesc d
 		nulls[ADD_REPLACE_EXISTING] = false;
 	}
 	spec_build(&task->spec, values, nulls);
-	add_check_callback(task);
+	add_check_callback(task, previous);
 }
 
 /* The order in which tasks are written: by owner and name, unnamed ones last. */
@@ -466,6 +474,9 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	int			n = 0;
 	int			element;
 	Store	   *store;
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "taskshed add_tasks",
+												  ALLOCSET_DEFAULT_SIZES);
 
 	spec_require_writable("taskshed.add_tasks()");
 	if (PG_ARGISNULL(0))
@@ -499,7 +510,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 		memset(&tasks[n], 0, sizeof(NewTask));
 		tasks[n].element = element;
 		add_parse_element(&tasks[n], JsonbValueToJsonb(&value), &to_record, desc,
-						  replace_existing);
+						  replace_existing, n > 0 ? &tasks[n - 1] : NULL);
 		n++;
 	}
 
@@ -519,8 +530,11 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		element = tasks[i].element;
+		MemoryContextSwitchTo(scratch);
 		add_write(store, &tasks[i]);
-		ids[element - 1] = tasks[i].task_id;
+		MemoryContextSwitchTo(old);
+		ids[element - 1] = datumCopy(tasks[i].task_id, false, -1);
+		MemoryContextReset(scratch);
 	}
 	store_close(store, NoLock);
 	error_context_stack = context.previous;
