@@ -86,13 +86,16 @@ $node->safe_psql('postgres', q{SELECT taskshed.remove_all_tasks('tenant')});
 # are there more tasks than there may be.
 $node->safe_psql(
 	'postgres', q{
-CREATE TABLE scrambled (refused integer, most integer);
+CREATE TABLE scrambled (refused integer, most integer, too_many text);
 GRANT ALL ON scrambled TO tenant;
 CREATE PROCEDURE scramble() LANGUAGE plpgsql AS $$
 DECLARE
 	id text;
 	refused integer := 0;
 	most integer := 0;
+	there integer;
+	which text;
+	too_many text;
 BEGIN
 	FOR i IN 1 .. 2000 LOOP
 		id := floor(random() * 6);
@@ -111,12 +114,17 @@ BEGIN
 			WHEN configuration_limit_exceeded THEN
 				refused := refused + 1;
 		END;
-		most := greatest(most, (SELECT count(*) FROM taskshed.tasks WHERE owner = 'tenant'));
+		SELECT count(*), string_agg(task_id, ' ' ORDER BY task_id) INTO there, which
+		FROM taskshed.tasks WHERE owner = 'tenant';
+		most := greatest(most, there);
+		IF there > 3 THEN
+			too_many := concat_ws(', ', too_many, which);
+		END IF;
 		IF random() < 0.5 THEN
 			COMMIT;
 		END IF;
 	END LOOP;
-	INSERT INTO scrambled VALUES (refused, most);
+	INSERT INTO scrambled VALUES (refused, most, too_many);
 END $$});
 my @sessions = map { session($node) } 1 .. 4;
 foreach my $session (@sessions)
@@ -129,8 +137,9 @@ foreach my $session (@sessions)
 is($_->result, '', 'a session has done its changes') foreach @sessions;
 is( $node->safe_psql(
 		'postgres',
-		'SELECT count(*), min(refused) > 0, max(most) FROM scrambled'),
-	'4|t|3',
+		'SELECT count(*), min(refused) > 0, max(most), max(too_many) FROM scrambled'
+	),
+	'4|t|3|',
 	'there never were too many');
 $_->quit foreach @sessions;
 
