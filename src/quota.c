@@ -13,7 +13,9 @@
  *
  * What a transaction has removed itself makes room for what it adds, but not
  * for others, since it may come back.  So that stays in the bound, and the
- * transaction remembers how many of it are its own.
+ * transaction remembers how many of it are its own.  Only until somebody else
+ * counts, though: if it has added one of them again by then, that one is in
+ * the bound just once.
  *
  * Nothing lowers a bound but counting: not the end of a task, of which most
  * come and go with a bound far below any limit, and not a rollback.  An entry
@@ -48,7 +50,7 @@
 static struct
 {
 	Oid			owner;			/* invalid if nothing is known */
-	uint32		generation;		/* of the bound */
+	uint32		count;			/* the one that made the bound */
 	int64		removed;
 }			mine;
 
@@ -103,8 +105,8 @@ static TsQuota *
 quota_make(Oid owner)
 {
 	uint32		hash = quota_hash(owner);
-	uint32		generation = pg_atomic_fetch_add_u32(&ts_shared->quotas_made, 1);
-	TsQuota    *quota = &ts_shared->quotas[(hash + generation % QUOTA_PLACES) % TS_QUOTAS];
+	uint32		count = pg_atomic_fetch_add_u32(&ts_shared->quota_counts, 1);
+	TsQuota    *quota = &ts_shared->quotas[(hash + count % QUOTA_PLACES) % TS_QUOTAS];
 
 	for (int i = 0; OidIsValid(quota->database) && i < QUOTA_PLACES; i++)
 	{
@@ -113,7 +115,7 @@ quota_make(Oid owner)
 	}
 	quota->database = MyDatabaseId;
 	quota->owner = owner;
-	quota->generation = generation;
+	quota->count = count;
 	quota->bound = QUOTA_UNKNOWN;
 	quota->added = 0;
 	return quota;
@@ -127,7 +129,7 @@ quota_note(Oid owner)
 
 	/* the row first, then this: who makes an entry then counts the row */
 	pg_memory_barrier();
-	if (pg_atomic_read_u32(&ts_shared->quotas_made) == 0)
+	if (pg_atomic_read_u32(&ts_shared->quota_counts) == 0)
 		return;
 	LWLockAcquire(ts_shared->quota_lock, LW_EXCLUSIVE);
 	quota = quota_find(owner);
@@ -149,7 +151,7 @@ quota_add(Store *store, Oid owner)
 {
 	int			limit = ts_max_tasks_per_role;
 	TsQuota    *quota;
-	uint32		generation;
+	uint32		count;
 	int64		added;
 	bool		exceeded;
 	int			n;
@@ -168,9 +170,9 @@ quota_add(Store *store, Oid owner)
 	quota->bound++;
 	quota->added++;
 	exceeded = quota->bound > limit;
-	if (exceeded && mine.owner == owner && mine.generation == quota->generation)
+	if (exceeded && mine.owner == owner && mine.count == quota->count)
 		exceeded = quota->bound - mine.removed > limit;
-	generation = quota->generation;
+	count = quota->count;
 	added = quota->added;
 	LWLockRelease(ts_shared->quota_lock);
 	if (!exceeded)
@@ -186,12 +188,17 @@ quota_add(Store *store, Oid owner)
 				 errdetail("The limit is %d.", limit),
 				 errhint("Remove tasks that are no longer needed, failed and paused ones included. The limit is set by taskshed.max_tasks_per_role.")));
 
+	/* if somebody else has counted meanwhile, that will do as well */
 	LWLockAcquire(ts_shared->quota_lock, LW_EXCLUSIVE);
 	quota = quota_find(owner);
-	if (quota != NULL && quota->generation == generation)
+	mine.owner = InvalidOid;
+	if (quota != NULL && quota->count == count)
+	{
 		quota->bound = (int64) n + removed + (quota->added - added);
-	mine.owner = owner;
-	mine.generation = generation;
-	mine.removed = removed;
+		quota->count = pg_atomic_fetch_add_u32(&ts_shared->quota_counts, 1);
+		mine.owner = owner;
+		mine.count = quota->count;
+		mine.removed = removed;
+	}
 	LWLockRelease(ts_shared->quota_lock);
 }

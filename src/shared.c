@@ -84,7 +84,7 @@ shared_startup(void)
 		pg_atomic_init_u32(&ts_shared->role_changes, 0);
 		ts_shared->lock = &GetNamedLWLockTranche("taskshed")[0].lock;
 		ts_shared->quota_lock = &GetNamedLWLockTranche("taskshed")[1].lock;
-		pg_atomic_init_u32(&ts_shared->quotas_made, 0);
+		pg_atomic_init_u32(&ts_shared->quota_counts, 0);
 		ts_shared->nworkers = max_worker_processes;
 		ts_shared->suspects = (Suspect *)
 			((char *) ts_shared + MAXALIGN(offsetof(TsShared, workers) +

@@ -636,6 +636,46 @@ store_find_owned(Store *store, Oid owner, int *n)
 	return store_collect_ids(store, store_index(store, TASK_KEY), &key, 1, n);
 }
 
+/* What a version of a row is to somebody who counts. */
+typedef enum VersionState
+{
+	VERSION_THERE,				/* now, or at some time since the count began */
+	VERSION_REMOVED_HERE,		/* by this transaction */
+	VERSION_GONE
+} VersionState;
+
+static VersionState
+store_version_state(TupleTableSlot *slot, Snapshot begun)
+{
+	BufferHeapTupleTableSlot *place = (BufferHeapTupleTableSlot *) slot;
+	HeapTuple	tuple = place->base.tuple;
+	VersionState state = VERSION_GONE;
+	TransactionId remover;
+
+	Assert(TTS_IS_BUFFERTUPLE(slot));
+	LockBuffer(place->buffer, BUFFER_LOCK_SHARE);
+	switch (HeapTupleSatisfiesVacuumHorizon(tuple, place->buffer, &remover))
+	{
+		case HEAPTUPLE_LIVE:
+		case HEAPTUPLE_INSERT_IN_PROGRESS:
+			state = VERSION_THERE;
+			break;
+		case HEAPTUPLE_DELETE_IN_PROGRESS:
+			remover = HeapTupleHeaderGetUpdateXid(tuple->t_data);
+			state = TransactionIdIsCurrentTransactionId(remover) ?
+				VERSION_REMOVED_HERE : VERSION_THERE;
+			break;
+		case HEAPTUPLE_RECENTLY_DEAD:
+			if (XidInMVCCSnapshot(remover, begun))
+				state = VERSION_THERE;
+			break;
+		case HEAPTUPLE_DEAD:
+			break;
+	}
+	LockBuffer(place->buffer, BUFFER_LOCK_UNLOCK);
+	return state;
+}
+
 /*
  * How many tasks an owner has, those included that other transactions in
  * progress have added or are about to remove; and, apart from that, how many
@@ -643,16 +683,15 @@ store_find_owned(Store *store, Oid owner, int *n)
  * could be in the end, whatever becomes of all of them.  Counts no further than
  * to one more than limit.
  *
- * Looks at all versions of the rows.  A dirty snapshot alone could miss a task
- * that is replaced at this moment, like the reads that look twice; the fresh
- * one sees its old version.  So it is the task_ids that are counted, which
- * come in order.
+ * Looks at all versions of the rows, and at all that have been there since the
+ * count began: a task that is replaced meanwhile may have its new version at a
+ * place that the scan has passed.  So it is the task_ids that are counted,
+ * which come in order.
  */
 int
 store_count_owned(Store *store, Oid owner, int limit, int *removed)
 {
-	Snapshot	fresh = RegisterSnapshot(GetLatestSnapshot());
-	SnapshotData dirty;
+	Snapshot	begun = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key;
 	IndexScanDesc scan;
 	text	   *last = NULL;
@@ -660,24 +699,27 @@ store_count_owned(Store *store, Oid owner, int limit, int *removed)
 	int			n = 0;
 
 	*removed = 0;
-	InitDirtySnapshot(dirty);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(owner));
 	scan = compat_index_beginscan(store->task, store_index(store, TASK_KEY), SnapshotAny, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (n <= limit && index_getnext_slot(scan, ForwardScanDirection, store->task_slot))
 	{
-		bool		should_free;
-		bool		isnull;
 		bool		there;
+		bool		isnull;
 		text	   *task_id;
-		HeapTuple	tuple = ExecFetchSlotHeapTuple(store->task_slot, false, &should_free);
 
 		CHECK_FOR_INTERRUPTS();
-		there = table_tuple_satisfies_snapshot(store->task, store->task_slot, &dirty) ||
-			table_tuple_satisfies_snapshot(store->task, store->task_slot, fresh);
-		if (!there &&
-			!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(tuple->t_data)))
-			continue;
+		switch (store_version_state(store->task_slot, begun))
+		{
+			case VERSION_THERE:
+				there = true;
+				break;
+			case VERSION_REMOVED_HERE:
+				there = false;
+				break;
+			default:
+				continue;
+		}
 
 		task_id = DatumGetTextPCopy(slot_getattr(store->task_slot, Anum_task_task_id, &isnull));
 		if (last == NULL || VARSIZE(last) != VARSIZE(task_id) ||
@@ -700,7 +742,7 @@ store_count_owned(Store *store, Oid owner, int limit, int *removed)
 	}
 	index_endscan(scan);
 	ExecClearTuple(store->task_slot);
-	UnregisterSnapshot(fresh);
+	UnregisterSnapshot(begun);
 	return n;
 }
 

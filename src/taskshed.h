@@ -281,7 +281,7 @@ typedef struct TsQuota
 {
 	Oid			database;		/* invalid in an entry that is not in use */
 	Oid			owner;
-	uint32		generation;		/* tells one use of the entry from the next */
+	uint32		count;			/* which one made the bound */
 	int64		bound;			/* it has no more tasks than this */
 	int64		added;			/* what has been added to the bound */
 } TsQuota;
@@ -290,7 +290,7 @@ typedef struct TsShared
 {
 	LWLock	   *lock;			/* allocation of databases[] */
 	LWLock	   *quota_lock;		/* protects quotas[] */
-	pg_atomic_uint32 quotas_made;	/* entries of it that were taken, ever */
+	pg_atomic_uint32 quota_counts;	/* how many entries were made or counted */
 	TsQuota		quotas[TS_QUOTAS];
 	slock_t		mutex;			/* protects launcher and the suspects */
 	PGPROC	   *launcher;
