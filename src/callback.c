@@ -80,11 +80,10 @@ callback_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * The columns of a row type are the business of the relation cache.  That has
- * something to say at every ANALYZE, which is not to cost those callbacks
- * anything that have to do with scalars only.
+ * The relcache has been told that a relation, or any of them, has changed: it
+ * may be the columns of a row type.  This comes at every ANALYZE, which is not
+ * to cost those callbacks anything that have to do with scalars only.
  */
-/* The relcache has been told that a relation, or any of them, has changed. */
 void
 callback_relation_changed(Oid relid)
 {

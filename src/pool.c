@@ -4,10 +4,11 @@
  *		The scheduler's workers: who gets which task, and how many there are.
  *
  * Each role with tasks that are due has workers of its own, up to
- * taskshed.max_workers in the database together.  A task that is due, or will be
- * in a moment, goes to an idle worker of its role.  If there is none, it goes behind the run of a busy one,
- * as long as that run has not been going on for long; and a new worker is
- * asked for.  Tasks behind a run that turns out to be long are taken back.
+ * taskshed.max_workers in the database together.  A task that is due, or will
+ * be in a moment, goes to an idle worker of its role.  If there is none, it
+ * goes behind the run of a busy one, as long as that run has not been going on
+ * for long; and a new worker is asked for.  Tasks behind a run that turns out
+ * to be long are taken back.
  *
  * When all places are taken, a role that needs one gets that of an idle worker
  * of another role, or of one of the role that has most, until they have the

@@ -4,9 +4,9 @@
  *		The process that hands the due tasks of one database to workers.
  *
  * There is one for each database with the extension.  It reads the queue and
- * runs no user code.  It sleeps until just before the next task is due, or until its
- * latch is set: by a commit that brings an earlier task, or by a worker that
- * has something to say.
+ * runs no user code.  It sleeps until just before the next task is due, or
+ * until its latch is set: by a commit that brings an earlier task, or by a
+ * worker that has something to say.
  *
  * Each round goes in this order, which keeps wakeups from being lost:
  *

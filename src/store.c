@@ -319,31 +319,30 @@ store_failed_index(Store *store)
 	return store_index(store, ALARM_FAILED);
 }
 
-/* The tables open for writing, when that is first asked for; these live as long as the Store. */
+/* A table open for writing, from when that is first asked for until the Store is closed. */
 static Writer *
-store_task_writer(Store *store)
+store_writer(Store *store, Writer **writer, WriterCache *cache, Relation rel)
 {
-	if (store->task_writer == NULL)
+	if (*writer == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(store));
 
-		store->task_writer = writer_open(&task_cache, store->task);
+		*writer = writer_open(cache, rel);
 		MemoryContextSwitchTo(old);
 	}
-	return store->task_writer;
+	return *writer;
+}
+
+static Writer *
+store_task_writer(Store *store)
+{
+	return store_writer(store, &store->task_writer, &task_cache, store->task);
 }
 
 static Writer *
 store_alarm_writer(Store *store)
 {
-	if (store->alarm_writer == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(store));
-
-		store->alarm_writer = writer_open(&alarm_cache, store->alarm);
-		MemoryContextSwitchTo(old);
-	}
-	return store->alarm_writer;
+	return store_writer(store, &store->alarm_writer, &alarm_cache, store->alarm);
 }
 
 /* A new internal id.  Needs no privilege on the sequence. */

@@ -8,6 +8,9 @@
  * clear up after a role it is one of the role's belongings, so the two
  * commands that deal with these in one database deal with tasks too.
  *
+ * DROP EXTENSION locks tables as it comes to them.  Our processes lock several
+ * of them in a fixed order, so it is made to keep that order.
+ *
  * Copyright (c) 2026, the taskshed developers
  *
  *-------------------------------------------------------------------------
@@ -91,7 +94,6 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		owners = roleSpecsToIds(((ReassignOwnedStmt *) statement)->roles);
 		new_owner = get_rolespec_oid(((ReassignOwnedStmt *) statement)->newrole, false);
 	}
-
 	else if (utility_drops_extension(statement))
 	{
 		store_lock_for_drop();

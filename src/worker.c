@@ -5,12 +5,12 @@
  *
  * A worker is connected as the role, so there is nothing that a callback
  * could reset itself to.  It takes tasks from its slot, in the order in which
- * the scheduler has put them there, and leaves a report on each.  One may come
- * a little ahead of its time, and is waited for.  It exits when
- * it has had nothing to do for taskshed.worker_idle_timeout, or when the
- * scheduler wants its place; and when it is worn, because what callbacks leave
- * in a process and the server cannot put back is bounded by the process's end.
- * What it has been handed and not begun goes to others then.
+ * the scheduler has put them there, and leaves a report on each.  A task may
+ * come a little ahead of its time, and is waited for.  The worker exits when it
+ * has had nothing to do for taskshed.worker_idle_timeout, or when the scheduler
+ * wants its place; and when it is worn, because what callbacks leave in a
+ * process and the server cannot put back is bounded by the process's end.  What
+ * it has been handed and not begun goes to others then.
  *
  * The scheduler is woken when it has something to do: a task that is due
  * again before the scheduler's alarm, a task that must be looked at, or a
@@ -404,11 +404,9 @@ ts_worker_main(Datum main_arg)
 	session_start();
 	roles_watch();
 
-	/*
-	 * the role may have changed between the scheduler's look and the
-	 * connection
-	 */
-	if ((strcmp(GetConfigOption("is_superuser", false, false), "on") == 0) != ts_my_worker->is_superuser)
+	/* the role may have changed since the scheduler looked at it */
+	if ((strcmp(GetConfigOption("is_superuser", false, false), "on") == 0) !=
+		ts_my_worker->is_superuser)
 		proc_exit(0);
 	outcome_init();
 	run_init();
