@@ -36,10 +36,18 @@ typedef struct NewTask
 	TaskSpec	spec;
 	char	   *callback;		/* schema-qualified, or an alias */
 	bool		is_alias;
-	char	   *target;			/* what the alias stands for, or NULL */
 	int			element;		/* its place in add_tasks' array */
 	Datum		task_id;		/* what is returned */
 } NewTask;
+
+/* The alias that was looked up last: the next task is likely to have the same. */
+typedef struct LastAlias
+{
+	MemoryContext context;		/* what is here lives in it */
+	Oid			owner;
+	char	   *callback;		/* NULL before the first */
+	char	   *target;			/* what it stands for, or NULL */
+} LastAlias;
 
 /*
  * A new task_id: 32 hex digits that begin with the time, so that new ids are
@@ -64,23 +72,39 @@ add_generate_id(void)
 	return id;
 }
 
-/*
- * Finds out whether the callback can be called like this, and the name under
- * which it is stored: an alias as it is, for it may be re-pointed.  The task
- * before it in the same call, or NULL, is likely to have the same callback.
- */
-static void
-add_check_callback(NewTask *task, const NewTask *previous)
+/* What a callback's name stands for if it is an alias, else NULL.  last may be NULL. */
+static char *
+add_find_alias(const TaskSpec *spec, LastAlias *last)
 {
-	const TaskSpec *spec = &task->spec;
 	char	   *target;
 
-	if (previous != NULL && previous->spec.owner == spec->owner &&
-		strcmp(previous->spec.callback, spec->callback) == 0)
-		target = previous->target;
-	else
-		target = alias_find(spec->owner, spec->callback);
-	task->target = target;
+	if (last != NULL && last->callback != NULL && last->owner == spec->owner &&
+		strcmp(last->callback, spec->callback) == 0)
+		return last->target;
+	target = alias_find(spec->owner, spec->callback);
+	if (last != NULL)
+	{
+		if (last->callback != NULL)
+			pfree(last->callback);
+		if (last->target != NULL)
+			pfree(last->target);
+		last->owner = spec->owner;
+		last->callback = MemoryContextStrdup(last->context, spec->callback);
+		last->target = target == NULL ? NULL : MemoryContextStrdup(last->context, target);
+	}
+	return target;
+}
+
+/*
+ * Finds out whether the callback can be called like this, and the name under
+ * which it is stored: an alias as it is, for it may be re-pointed.
+ */
+static void
+add_check_callback(NewTask *task, LastAlias *last)
+{
+	const TaskSpec *spec = &task->spec;
+	char	   *target = add_find_alias(spec, last);
+
 	task->is_alias = (target != NULL);
 	if (spec->validate)
 	{
@@ -404,7 +428,7 @@ add_element_context(void *arg)
 /* Turns one element of add_tasks' array into a task. */
 static void
 add_parse_element(NewTask *task, Jsonb *object, FmgrInfo *to_record, TupleDesc desc,
-				  bool replace_existing, const NewTask *previous)
+				  bool replace_existing, LastAlias *last)
 {
 	LOCAL_FCINFO(fcinfo, 1);
 	ReturnSetInfo rsinfo = {.type = T_ReturnSetInfo,.expectedDesc = desc};
@@ -433,10 +457,10 @@ add_parse_element(NewTask *task, Jsonb *object, FmgrInfo *to_record, TupleDesc d
 		nulls[ADD_REPLACE_EXISTING] = false;
 	}
 	spec_build(&task->spec, values, nulls);
-	add_check_callback(task, previous);
+	add_check_callback(task, last);
 }
 
-/* The order in which tasks are written: by owner and name, unnamed ones last. */
+/* The order in which named tasks are written: by owner and name. */
 static int
 new_task_cmp(const void *a, const void *b)
 {
@@ -445,12 +469,6 @@ new_task_cmp(const void *a, const void *b)
 	text	   *xid = x->spec.task_id;
 	text	   *yid = y->spec.task_id;
 
-	if (xid == NULL || yid == NULL)
-	{
-		if (xid == NULL && yid == NULL)
-			return (x->element > y->element) - (x->element < y->element);
-		return xid == NULL ? 1 : -1;
-	}
 	if (x->spec.owner != y->spec.owner)
 		return x->spec.owner < y->spec.owner ? -1 : 1;
 	return varstr_cmp(VARDATA_ANY(xid), VARSIZE_ANY_EXHDR(xid),
@@ -466,17 +484,19 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	JsonbIterator *it;
 	JsonbValue	value;
 	JsonbIteratorToken token;
-	NewTask    *tasks;
+	NewTask    *named;
 	Datum	   *ids;
 	TupleDesc	desc;
 	FmgrInfo	to_record;
 	ErrorContextCallback context;
-	int			n = 0;
-	int			element;
+	int			n;
+	int			nnamed = 0;
+	int			element = 0;
 	Store	   *store;
+	LastAlias	last = {.context = CurrentMemoryContext};
 	MemoryContext old = CurrentMemoryContext;
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "taskshed add_tasks",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext parsing = AllocSetContextCreate(old, "taskshed tasks", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext writing = AllocSetContextCreate(old, "taskshed task", ALLOCSET_DEFAULT_SIZES);
 
 	spec_require_writable("taskshed.add_tasks()");
 	if (PG_ARGISNULL(0))
@@ -490,8 +510,9 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("tasks must be a JSON array of objects")));
 
-	tasks = MemoryContextAllocHuge(CurrentMemoryContext,
-								   (JB_ROOT_COUNT(array) + 1) * sizeof(NewTask));
+	n = JB_ROOT_COUNT(array);
+	named = MemoryContextAllocHuge(old, (n + 1) * sizeof(NewTask));
+	ids = palloc((n + 1) * sizeof(Datum));
 	desc = spec_tupdesc();
 	fmgr_info(F_JSONB_TO_RECORD, &to_record);
 
@@ -499,42 +520,56 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	context.arg = &element;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
+	store = store_open(RowExclusiveLock);
 
+	/* those without a name as they come */
 	it = JsonbIteratorInit(&array->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
+		NewTask    *task = &named[nnamed];
+
 		if (token != WJB_ELEM)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		element = n + 1;
-		memset(&tasks[n], 0, sizeof(NewTask));
-		tasks[n].element = element;
-		add_parse_element(&tasks[n], JsonbValueToJsonb(&value), &to_record, desc,
-						  replace_existing, n > 0 ? &tasks[n - 1] : NULL);
-		n++;
+		memset(task, 0, sizeof(NewTask));
+		task->element = ++element;
+		MemoryContextSwitchTo(parsing);
+		add_parse_element(task, JsonbValueToJsonb(&value), &to_record, desc, replace_existing,
+						  &last);
+		if (task->spec.task_id != NULL)
+			nnamed++;
+		else
+		{
+			MemoryContextSwitchTo(writing);
+			add_write(store, task);
+			MemoryContextSwitchTo(old);
+			ids[element - 1] = datumCopy(task->task_id, false, -1);
+			MemoryContextReset(writing);
+			if (nnamed == 0)
+				MemoryContextReset(parsing);
+		}
+		MemoryContextSwitchTo(old);
 	}
 
-	qsort(tasks, n, sizeof(NewTask), new_task_cmp);
-	for (int i = 1; i < n; i++)
+	/* the others in an order in which two calls cannot wait for each other */
+	qsort(named, nnamed, sizeof(NewTask), new_task_cmp);
+	for (int i = 1; i < nnamed; i++)
 	{
-		element = Max(tasks[i - 1].element, tasks[i].element);
-		if (tasks[i].spec.task_id != NULL && new_task_cmp(&tasks[i - 1], &tasks[i]) == 0)
+		element = Max(named[i - 1].element, named[i].element);
+		if (new_task_cmp(&named[i - 1], &named[i]) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("task_id \"%s\" is given twice",
-							text_to_cstring(tasks[i].spec.task_id))));
+							text_to_cstring(named[i].spec.task_id))));
 	}
-
-	ids = palloc((n + 1) * sizeof(Datum));
-	store = store_open(RowExclusiveLock);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < nnamed; i++)
 	{
-		element = tasks[i].element;
-		MemoryContextSwitchTo(scratch);
-		add_write(store, &tasks[i]);
+		element = named[i].element;
+		MemoryContextSwitchTo(writing);
+		add_write(store, &named[i]);
 		MemoryContextSwitchTo(old);
-		ids[element - 1] = datumCopy(tasks[i].task_id, false, -1);
-		MemoryContextReset(scratch);
+		ids[element - 1] = datumCopy(named[i].task_id, false, -1);
+		MemoryContextReset(writing);
 	}
 	store_close(store, NoLock);
 	error_context_stack = context.previous;
