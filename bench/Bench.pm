@@ -31,8 +31,8 @@ my %sizes = (
 	rounds             => [ 5,          2 ],
 	drain              => [ 200_000,    20_000 ],
 	drain_peers        => [ 50_000,     5_000 ],
-	drain_limit_s      => [ 10,         2 ],
-	cron               => [ 2_000,      400 ],
+	drain_limit_s      => [ 5,          2 ],
+	cron               => [ 400,        400 ],
 	lags               => [ 200,        40 ],
 	lag_span_s         => [ 20,         2 ],
 	cold               => [ 20,         5 ],
@@ -41,9 +41,10 @@ my %sizes = (
 	peers_ahead        => [ 10_000,     1_000 ],
 	idle_s             => [ 60,         5 ],
 	size_ahead         => [ 10_000_000, 200_000 ],
+	size_lags          => [ 1_000,      100 ],
 	snapshot           => [ 1_000_000,  60_000 ],
 	snapshot_recurring => [ 100_000,    10_000 ],
-	add_s              => [ 10,         1 ],
+	add_s              => [ 5,          1 ],
 	add_bulk           => [ 100_000,    20_000 ],
 	recurring          => [ 10_000,     10_000 ],
 	recurring_s        => [ 60,         4 ],
@@ -146,7 +147,8 @@ sub field
 
 # Adds a row.  Parameters: part, what (is measured), who; values: the
 # figures of the rounds, or a string that says why there are none; unit; goal
-# => [ '>=' or '<=', number ] for the median of the values; ratio, to: what the
+# => [ '>=' or '<=', number ] for the median of the values, or with a third
+# element 'all' for each of them; ratio, to: what the
 # values were divided by, and its name; ratio_goal likewise; note; chart: name
 # of a chart that it belongs to.
 sub row

@@ -12,7 +12,8 @@
 # The peers run what is the same for them: nothing, a JavaScript function that
 # returns at once, where taskshed calls an empty function of PL/pgSQL; and one
 # INSERT a task.  They get fewer tasks, or so many seconds, since the rate is
-# what is compared.  CPU is that of all processes of the server, and does not
+# what is compared.  The loop and the peers at their best are shown once more with
+# commits that do not wait for the disk, and taskshed with such that do.  CPU is that of all processes of the server, and does not
 # have the peers' own processes in it: these are in the notes.
 
 package Drain;
@@ -59,14 +60,28 @@ sub measure
 		}
 		if ($callback eq 'effect')
 		{
-			push @contestants, 'taskshed, synchronous_commit = on' => sub {
-				configure('taskshed.synchronous_commit' => 'on');
-				my $figures =
-				  eval { drain(database('taskshed'), $n, $callback) };
-				my $error = $@;
-				configure('taskshed.synchronous_commit' => undef);
-				return $figures || die $error;
-			};
+			my %other = (
+				taskshed => 'on',
+				limit    => 'off',
+				map { $_->[0] => 'off' } grep { $_->[2] } @peers);
+			my %sub = @contestants;
+
+			foreach my $who (sort keys %other)
+			{
+				my $setting =
+				  $who eq 'taskshed'
+				  ? 'taskshed.synchronous_commit'
+				  : 'synchronous_commit';
+
+				push @contestants,
+				  "$who, synchronous_commit = $other{$who}" => sub {
+					configure($setting => $other{$who});
+					my $figures = eval { $sub{$who}->(@_) };
+					my $error   = $@;
+					configure($setting => undef);
+					return $figures || die $error;
+				  };
+			}
 			push @contestants, pg_cron => sub {
 				die "not installed\n" if !$have{pg_cron};
 				return                if $quick && $_[0] > 1;
@@ -116,27 +131,18 @@ sub rates
 	}
 	return if $callback eq 'noop';
 
-	# The best peer of each round
-	my @peers = grep { !/^taskshed/ && ref $figures->{$_} } @others;
-	my $best  = [
-		map {
-			my $round = $_;
-			max(0,
-				map {
-						$round < @{ $figures->{$_} }
-					  ? $figures->{$_}[$round]{rate}
-					  : ()
-				} @peers) || ();
-		} 0 .. (ref $own && @peers ? $#$own : -1)
-	];
-	row(part   => 'drain',
-		what   => $what,
-		who    => 'taskshed / best peer',
-		values => @$best
-		? ratios($own, $best)
-		: 'there is no peer to compare with',
-		unit => '×',
-		goal => [ '>=', 6 ]);
+	# taskshed and the best peer, both with commits that wait, and both without
+	best_peer($what, 'taskshed / best peer',
+		$own, $figures, qr/^(?!.*synchronous_commit)/, [ '>=', 6 ]);
+	best_peer($what,
+		'taskshed / best peer, synchronous_commit = off for both',
+		$own, $figures, qr/synchronous_commit = off/);
+	best_peer(
+		$what,
+		'taskshed / best peer, synchronous_commit = on for both',
+		field($figures->{'taskshed, synchronous_commit = on'}, 'rate'),
+		$figures,
+		qr/^(?!.*synchronous_commit)/);
 
 	foreach my $who ('taskshed', 'limit', sort @others)
 	{
@@ -165,6 +171,35 @@ sub rates
 			: undef);
 	}
 	lags_of_cron($figures->{pg_cron});
+	return;
+}
+
+# A row that compares with the best peer of each round, of those whose name fits.
+sub best_peer
+{
+	my ($what, $who, $own, $figures, $fits, $goal) = @_;
+	my @peers =
+	  grep { !/^(taskshed|limit|set)/ && /$fits/ && ref $figures->{$_} }
+	  keys %$figures;
+	my $best = [
+		map {
+			my $round = $_;
+			max(0,
+				map {
+						$round < @{ $figures->{$_} }
+					  ? $figures->{$_}[$round]{rate}
+					  : ()
+				} @peers) || ();
+		} 0 .. (ref $own && @peers ? $#$own : -1)
+	];
+	row(part   => 'drain',
+		what   => $what,
+		who    => $who,
+		values => @$best
+		? ratios($own, $best)
+		: 'there is no peer to compare with',
+		unit => '×',
+		goal => $goal);
 	return;
 }
 

@@ -5,7 +5,9 @@
 # context switches, voluntary or not, and the CPU ticks (of 10 ms) of the
 # scheduler and of the launcher.  A process that sleeps has none; each wakeup is
 # at least one.  The peers' are counted in the very same time, with fewer tasks:
-# their own process, all its threads, and their sessions in the server.
+# their own process, all its threads, and their sessions in the server.  What
+# happens but once a minute is seen, since each round takes a minute, and the goal
+# is for every round.
 
 package Idle;
 
@@ -88,12 +90,12 @@ sub measure
 			values => $switches{$who} || $why,
 			unit   => '/min',
 			chart  => 'idle, context switches',
-			goal   => $who eq 'taskshed' ? [ '<=', 2 ] : undef);
+			goal   => $who eq 'taskshed' ? [ '<=', 2, 'all' ] : undef);
 		row(%common,
 			what   => 'idle, CPU ticks',
 			values => $ticks{$who} || $why,
 			unit   => '/min',
-			goal   => $who eq 'taskshed' ? [ '<=', 0 ] : undef);
+			goal   => $who eq 'taskshed' ? [ '<=', 0, 'all' ] : undef);
 	}
 	$_->go, $_->result foreach grep { ref } values %peer;
 	return;

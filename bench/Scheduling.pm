@@ -214,7 +214,11 @@ sub in_bulk
 		values => $figures->{limit});
 	foreach my $who (grep { /-/ } sort keys %$figures)
 	{
-		row(%common, who => $who, values => $figures->{$who});
+		row(%common,
+			who    => $who,
+			values => $figures->{$who},
+			ratio  => ratios($figures->{$who}, $figures->{add_tasks}),
+			to     => 'add_tasks');
 	}
 	foreach my $call ('add_task', 'add_tasks')
 	{

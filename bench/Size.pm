@@ -2,7 +2,8 @@
 # Whether the number of tasks in the table matters.
 #
 # The same drain and the same lag, in turn in a database that has no other tasks
-# and in one that has many, due much later.
+# and in one that has many, due much later.  There are enough tasks for the p99 of a
+# round to be that of ten of them.
 
 package Size;
 
@@ -45,7 +46,9 @@ sub measure
 	my $lags = alternate(
 		map {
 			my $database = $_;
-			$_ => sub { lag_ahead($database, $size{lags}, $size{lag_span_s}) }
+			$_ => sub {
+				lag_ahead($database, $size{size_lags}, $size{lag_span_s});
+			}
 		} @databases);
 	foreach my $p (50, 99)
 	{

@@ -24,9 +24,11 @@ export const insert = (p, n) =>
 
 const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 export const line = () => lines.next();
+let cpuBefore;
 export async function ready() {
   console.log('ready');
   await line();
+  cpuBefore = process.cpuUsage();
 }
 
 // Counts callbacks, and is over when there were n of them or the time is up: the settings that a peer
@@ -77,7 +79,7 @@ export async function main(parts) {
   } catch (error) {
     result = { error: String(error) };
   }
-  const { user, system } = process.cpuUsage();
+  const { user, system } = process.cpuUsage(cpuBefore);
   console.log(JSON.stringify({ ...result, cpu: (user + system) / 1e6 }));
   process.exit(0);
 }
