@@ -128,7 +128,7 @@ admission_end_workers(Oid database, const RoleQueue *queue)
 			if (worker->running_id != 0 && (queue->state != ROLE_OK || worker->is_superuser))
 			{
 				pid = worker->pid;
-				worker->locked_out = true;
+				worker->bystander = true;
 			}
 		}
 		SpinLockRelease(&worker->mutex);

@@ -29,6 +29,11 @@
 #error "taskshed needs PostgreSQL 15 or later"
 #endif
 
+/* Later minor releases of 15 know databases that were dropped halfway. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB (-2)
+#endif
+
 /* 18 puts this before a declaration; before, it could also stand behind. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()
@@ -155,6 +160,17 @@ compat_may_connect(Oid database, Oid role)
 						   ACL_CONNECT) == ACLCHECK_OK;
 #else
 	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
+/* Is it the owner's right, or a superuser's?  16 has one function for all kinds of objects. */
+static inline bool
+compat_owns_database(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
 #endif
 }
 

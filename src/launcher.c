@@ -82,7 +82,8 @@ launcher_exit(int code, Datum arg)
 
 /*
  * The databases that can have a scheduler: those that can be connected to and
- * are no templates, which must be free of sessions to be copied.
+ * are no templates, which must be free of sessions to be copied.  (One whose
+ * DROP was cut off cannot.)
  */
 static List *
 launcher_list_databases(void)
@@ -100,7 +101,8 @@ launcher_list_databases(void)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (form->datallowconn && !form->datistemplate)
+		if (form->datallowconn && !form->datistemplate &&
+			form->datconnlimit != DATCONNLIMIT_INVALID_DB)
 		{
 			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -264,7 +266,7 @@ launcher_start_scheduler(int i, List **waiting)
 	bool		wanted;
 
 	SpinLockAcquire(&db->mutex);
-	wanted = (db->state == TS_DB_WANTED);
+	wanted = (db->state == TS_DB_WANTED && db->holds == 0);
 	start_at = db->start_at;
 	SpinLockRelease(&db->mutex);
 	if (!wanted)

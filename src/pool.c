@@ -162,7 +162,7 @@ pool_collect(Oid database)
 				.slot = i,
 				.owner = worker->role,
 				.timed_out = worker->timed_out,
-				.bystander = worker->locked_out
+				.bystander = worker->bystander
 			};
 
 			SpinLockRelease(&worker->mutex);

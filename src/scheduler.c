@@ -29,7 +29,9 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -42,6 +44,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
@@ -75,7 +78,7 @@
 static TsDatabase *my_db = NULL;
 static TimestampTz started_at;
 static bool well_started = false;	/* has been through one round */
-static bool no_extension = false;
+static bool no_extension = false;	/* or no database to be in */
 static TimeoutId alarm_timeout;
 
 /* Leaves the database's entry as the launcher needs to find it. */
@@ -102,7 +105,7 @@ scheduler_exit(int code, Datum arg)
 	else
 	{
 		my_db->state = TS_DB_WANTED;
-		if (well_started)
+		if (well_started || my_db->holds > 0)
 		{
 			/* whatever ended it, the next is likely to do better */
 			my_db->bad_starts = 0;
@@ -126,7 +129,13 @@ scheduler_attach(Oid database)
 	if (my_db == NULL)
 		proc_exit(0);
 	SpinLockAcquire(&my_db->mutex);
-	if (my_db->oid == database && my_db->state == TS_DB_STARTING)
+	if (my_db->oid == database && my_db->state == TS_DB_STARTING && my_db->holds > 0)
+	{
+		/* the launcher tries again when nobody holds it any more */
+		my_db->state = TS_DB_WANTED;
+		my_db->start_at = 0;
+	}
+	else if (my_db->oid == database && my_db->state == TS_DB_STARTING)
 	{
 		mine = true;
 		my_db->state = TS_DB_RUNNING;
@@ -139,6 +148,28 @@ scheduler_attach(Oid database)
 		proc_exit(0);
 	started_at = GetCurrentTimestamp();
 	before_shmem_exit(scheduler_exit, (Datum) 0);
+}
+
+/*
+ * Leaves a database that has become a template, or was closed, while this
+ * process was on its way: the launcher may have looked before that.
+ */
+static void
+scheduler_check_database(Oid database)
+{
+	HeapTuple	tuple;
+	Form_pg_database form;
+
+	StartTransactionCommand();
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for database %u", database);
+	form = (Form_pg_database) GETSTRUCT(tuple);
+	no_extension = (form->datistemplate || !form->datallowconn);
+	ReleaseSysCache(tuple);
+	CommitTransactionCommand();
+	if (no_extension)
+		proc_exit(0);
 }
 
 static void
@@ -549,6 +580,7 @@ ts_scheduler_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	scheduler_override_settings();
+	scheduler_check_database(database);
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, scheduler_alarm_handler);
 	lookahead_start();
 	notes = MemoryContextAlloc(TopMemoryContext, TS_NOTES * sizeof(TsNote));

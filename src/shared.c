@@ -158,6 +158,7 @@ shared_allocate_database(Oid database)
 			db->state = TS_DB_IDLE;
 			db->oid = database;
 			db->reservations = 0;
+			db->holds = 0;
 			db->start_at = 0;
 			db->bad_starts = 0;
 			db->scheduler = NULL;
@@ -184,10 +185,10 @@ shared_allocate_database(Oid database)
 
 /*
  * The entry of a database, allocated if there is none yet, and kept from
- * being freed until shared_release_database.
+ * being freed until shared_release_database.  NULL if there is no room.
  */
 TsDatabase *
-shared_reserve_database(Oid database)
+shared_try_reserve_database(Oid database)
 {
 	TsDatabase *db;
 
@@ -208,6 +209,14 @@ shared_reserve_database(Oid database)
 		SpinLockRelease(&db->mutex);
 	}
 	LWLockRelease(ts_shared->lock);
+	return db;
+}
+
+/* The same, or an error: 53400. */
+TsDatabase *
+shared_reserve_database(Oid database)
+{
+	TsDatabase *db = shared_try_reserve_database(database);
 
 	if (db == NULL)
 		ereport(ERROR,
@@ -224,6 +233,18 @@ shared_release_database(TsDatabase *db)
 	Assert(db->reservations > 0);
 	db->reservations--;
 	SpinLockRelease(&db->mutex);
+}
+
+/* Must our processes stay out of a database? */
+bool
+shared_is_held(TsDatabase *db)
+{
+	bool		held;
+
+	SpinLockAcquire(&db->mutex);
+	held = (db->holds > 0);
+	SpinLockRelease(&db->mutex);
+	return held;
 }
 
 /* Frees the entries that nobody needs.  Only the launcher calls this. */
@@ -389,7 +410,7 @@ shared_ask_worker(Oid database, Oid role, bool is_superuser)
 			worker->running_revision = 0;
 			worker->running_since = 0;
 			worker->timed_out = false;
-			worker->locked_out = false;
+			worker->bystander = false;
 			worker->stuck = false;
 			pg_atomic_write_u64(&worker->stop_request, 0);
 			worker->serial = 0;

@@ -17,6 +17,7 @@
 #include "catalog/indexing.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_depend.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
@@ -171,13 +172,22 @@ define_settings(void)
 	MarkGUCPrefixReserved("taskshed");
 }
 
-/* DROP EXTENSION: has the scheduler and the workers find out and leave. */
+/*
+ * DROP EXTENSION: has the scheduler and the workers find out and leave.  And
+ * databases come and go.
+ */
 static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
 {
 	if (prev_object_access_hook)
 		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
-	if (access == OAT_DROP && class_id == ExtensionRelationId && ts_shared != NULL)
+	if (ts_shared == NULL)
+		return;
+	if (access == OAT_DROP && class_id == DatabaseRelationId)
+		hold_for_drop(object_id);
+	else if (access == OAT_POST_CREATE && class_id == DatabaseRelationId)
+		hold_look_into(object_id);
+	else if (access == OAT_DROP && class_id == ExtensionRelationId)
 	{
 		char	   *name = get_extension_name(object_id);
 
@@ -214,6 +224,7 @@ _PG_init(void)
 	notes_init();
 	roles_init();
 	quota_init();
+	hold_init();
 	callback_init();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	utility_init();

@@ -163,6 +163,7 @@ typedef struct TsDatabase
 	TsDatabaseState state;
 	Oid			oid;
 	int			reservations;	/* transactions about to leave notes */
+	int			holds;			/* no process of ours may be there if > 0 */
 	TimestampTz start_at;		/* not before this, with TS_DB_WANTED */
 	int			bad_starts;		/* starts in a row that soon ended */
 	PGPROC	   *scheduler;		/* NULL without one */
@@ -243,7 +244,7 @@ typedef struct TsWorker
 	TimestampTz running_since;
 	uint32		serial;			/* counts the tasks taken; never 0 in a run */
 	volatile bool timed_out;	/* it is ending since its run would not */
-	bool		locked_out;		/* it is ending since its role was locked out */
+	bool		bystander;		/* it is ended for what is no fault of its run */
 	volatile bool stuck;		/* and even that does not work */
 
 	volatile bool ending;		/* the callback is done, its outcome is
@@ -307,6 +308,8 @@ extern TsShared *ts_shared;		/* NULL without preload */
 extern void shared_init(void);
 extern TsDatabase *shared_find_database(Oid database);
 extern TsDatabase *shared_reserve_database(Oid database);
+extern TsDatabase *shared_try_reserve_database(Oid database);
+extern bool shared_is_held(TsDatabase *db);
 extern void shared_release_database(TsDatabase *db);
 extern void shared_free_idle_databases(void);
 extern void shared_want_scheduler(TsDatabase *db);
@@ -339,6 +342,14 @@ extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
 extern void notes_reread(void);
 extern void notes_roles_changed(void);
+
+/* ------------------------------------------------------------------------
+ * hold.c
+ */
+extern void hold_init(void);
+extern void hold_for_drop(Oid database);
+extern void hold_for_statement(const Node *statement);
+extern void hold_look_into(Oid database);
 
 /* ------------------------------------------------------------------------
  * roles.c

@@ -100,6 +100,8 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		history_lock_for_drop();
 	}
 
+	if (ts_shared != NULL)
+		hold_for_statement(statement);
 	if (prev_process_utility)
 		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
 							 queryEnv, dest, qc);

@@ -1,0 +1,363 @@
+/*-------------------------------------------------------------------------
+ *
+ * hold.c
+ *		Keeps our processes out of a database that somebody must have alone.
+ *
+ * DROP DATABASE and some others are refused while anybody is connected to the
+ * database.  Our processes are not to be in the way: whoever may give such a
+ * command has them ended first, and none is started until the end of the
+ * transaction.  If the command is refused or rolled back they come back at
+ * once, and the runs that were ended for it do not count as interruptions of
+ * their tasks.
+ *
+ * A hold is a count in the database's entry in shared memory, raised before
+ * anybody looks who is there.  A process of ours makes itself known in its slot
+ * or entry first and looks at the count then, so it is seen or it leaves by
+ * itself.  Holds end with the transaction that has taken them, and so with its
+ * process, too.
+ *
+ * A database that was opened or created is looked into when that has committed.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/*
+ * How long (us) to wait for our processes to leave.  One whose callback does not
+ * react is in the way as any other session would be, and the server says so.
+ */
+#define PATIENCE		(5 * USECS_PER_SEC)
+
+/* How long (ms) to wait before looking again whether they have left, at most. */
+#define MAX_LOOK_DELAY	20
+
+/* What this transaction has to do with a database. */
+typedef struct Hold
+{
+	TsDatabase *db;				/* reserved */
+	bool		held;			/* else only to be looked into */
+	bool		opened;			/* at commit */
+	bool		dropped;		/* at commit */
+} Hold;
+
+static List *holds = NIL;		/* in TopMemoryContext */
+
+/* A database is gone: nobody will ask what its workers were at. */
+static void
+hold_forget_workers(Oid database)
+{
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->state == TS_WORKER_FREE && worker->database == database)
+			worker->unseen = false;
+		SpinLockRelease(&worker->mutex);
+	}
+}
+
+static void
+hold_xact_callback(XactEvent event, void *arg)
+{
+	ListCell   *lc;
+
+	if (holds == NIL ||
+		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+		return;
+	foreach(lc, holds)
+	{
+		Hold	   *hold = lfirst(lc);
+
+		if (hold->held)
+		{
+			SpinLockAcquire(&hold->db->mutex);
+			Assert(hold->db->holds > 0);
+			hold->db->holds--;
+			hold->db->start_at = 0;
+			SpinLockRelease(&hold->db->mutex);
+			shared_wake_launcher();
+		}
+		if (hold->dropped && event == XACT_EVENT_COMMIT)
+			hold_forget_workers(hold->db->oid);
+		if (hold->opened && event == XACT_EVENT_COMMIT)
+			shared_want_scheduler(hold->db);
+		shared_release_database(hold->db);
+	}
+	list_free_deep(holds);
+	holds = NIL;
+}
+
+/* Once a process, and only with shared memory. */
+void
+hold_init(void)
+{
+	RegisterXactCallback(hold_xact_callback, NULL);
+}
+
+/* This transaction's entry for a database; NULL if shared memory has no room for one. */
+static Hold *
+hold_enter(Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Hold	   *hold = palloc0(sizeof(Hold));
+
+	holds = lappend(holds, hold);
+	hold->db = shared_try_reserve_database(database);
+	if (hold->db == NULL)
+	{
+		holds = list_delete_last(holds);
+		pfree(hold);
+		hold = NULL;
+	}
+	MemoryContextSwitchTo(old);
+	return hold;
+}
+
+/*
+ * Ends those of our processes in a database that are not in pids, and adds
+ * them.  Says whether there is any, ended or not, that has not left its slot.
+ *
+ * The scheduler goes first: it would learn that its workers have gone, and go
+ * itself before it has written down what they were at.  Its successor will.
+ */
+static List *
+hold_end_processes(TsDatabase *db, List *pids, bool *found)
+{
+	Oid			database = db->oid;
+	int			pid;
+
+	SpinLockAcquire(&db->mutex);
+	pid = db->scheduler_pid;
+	SpinLockRelease(&db->mutex);
+	*found = (pid != 0);
+	if (pid != 0 && !list_member_int(pids, pid))
+	{
+		kill(pid, SIGTERM);
+		pids = lappend_int(pids, pid);
+	}
+
+	if (pid != 0)
+		return pids;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		pid = 0;
+		SpinLockAcquire(&worker->mutex);
+		if (worker->database == database && worker->state == TS_WORKER_ASKED)
+			worker->state = TS_WORKER_FREE;
+		else if (worker->database == database && worker->state != TS_WORKER_FREE &&
+				 worker->pid != MyProcPid)
+		{
+			pid = worker->pid;
+			worker->retire = true;
+			worker->bystander = true;
+		}
+		SpinLockRelease(&worker->mutex);
+		if (pid == 0)
+			continue;
+		*found = true;
+		if (!list_member_int(pids, pid))
+		{
+			kill(pid, SIGTERM);
+			pids = lappend_int(pids, pid);
+		}
+	}
+	return pids;
+}
+
+/* Is one of these still connected to the database?  It leaves its slot before. */
+static bool
+hold_any_there(List *pids, Oid database)
+{
+	ListCell   *lc;
+
+	foreach(lc, pids)
+	{
+		PGPROC	   *proc = BackendPidGetProc(lfirst_int(lc));
+
+		if (proc != NULL && proc->databaseId == database)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Ends our processes in a database, and keeps it free of them until the end of
+ * the transaction.  The caller has checked that the user may ask for that.
+ */
+static Hold *
+hold_take(Oid database)
+{
+	Hold	   *hold = hold_enter(database);
+	TimestampTz deadline = GetCurrentTimestamp() + PATIENCE;
+	List	   *pids = NIL;
+	long		delay = 1;
+
+	if (hold == NULL)
+		return NULL;			/* what has no entry has no process */
+	SpinLockAcquire(&hold->db->mutex);
+	hold->db->holds++;
+	SpinLockRelease(&hold->db->mutex);
+	hold->held = true;
+
+	for (;;)
+	{
+		bool		found;
+
+		pids = hold_end_processes(hold->db, pids, &found);
+		if ((!found && !hold_any_there(pids, database)) || GetCurrentTimestamp() >= deadline)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 delay, compat_wait_event("TaskshedHoldDatabase"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		delay = Min(2 * delay, MAX_LOOK_DELAY);
+	}
+	list_free(pids);
+	return hold;
+}
+
+/*
+ * A database is about to be dropped.  Comes after the server's check of
+ * privileges, and before it looks who is connected.
+ */
+void
+hold_for_drop(Oid database)
+{
+	Hold	   *hold = database != MyDatabaseId ? hold_take(database) : NULL;
+
+	if (hold != NULL)
+		hold->dropped = true;
+}
+
+/* When this commits there may be a scheduler wanted in that database. */
+void
+hold_look_into(Oid database)
+{
+	Hold	   *hold = hold_enter(database);
+
+	if (hold != NULL)
+		hold->opened = true;
+}
+
+/* May the user create databases? */
+static bool
+hold_may_create(void)
+{
+	HeapTuple	tuple;
+	bool		may = superuser();
+
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		may = may || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return may;
+}
+
+/* An option of a command that deals with a database, or NULL. */
+static const DefElem *
+hold_option(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		const DefElem *option = lfirst(lc);
+
+		if (strcmp(option->defname, name) == 0)
+			return option;
+	}
+	return NULL;
+}
+
+/* Is such an option given, with that value?  DEFAULT means what the server has for it. */
+static bool
+hold_option_is(List *options, const char *name, bool value, bool default_value)
+{
+	const DefElem *option = hold_option(options, name);
+
+	if (option == NULL)
+		return false;
+	if (option->arg == NULL)
+		return default_value == value;
+	return defGetBoolean(unconstify(DefElem *, option)) == value;
+}
+
+/*
+ * A statement is about to be executed, which the server has not checked yet:
+ * holds the database that it must have alone, if the user may do that.
+ */
+void
+hold_for_statement(const Node *statement)
+{
+	const char *name = NULL;
+	bool		may = true;
+	bool		own = false;	/* may it be the one that we are in? */
+	bool		closes = true;
+	bool		opens = false;
+	Oid			database;
+
+	if (IsA(statement, RenameStmt) && ((const RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+	{
+		name = ((const RenameStmt *) statement)->subname;
+		may = hold_may_create();
+	}
+	else if (IsA(statement, CreatedbStmt))
+	{
+		const DefElem *option = hold_option(((const CreatedbStmt *) statement)->options, "template");
+
+		name = option != NULL && option->arg != NULL ?
+			defGetString(unconstify(DefElem *, option)) : "template1";
+		may = hold_may_create();
+		own = true;
+	}
+	else if (IsA(statement, AlterDatabaseStmt))
+	{
+		const AlterDatabaseStmt *alter = (const AlterDatabaseStmt *) statement;
+		bool		shuts = hold_option_is(alter->options, "allow_connections", false, true) ||
+		hold_option_is(alter->options, "is_template", true, false);
+
+		own = shuts;
+		closes = shuts || hold_option(alter->options, "tablespace") != NULL;
+		opens = !shuts && (hold_option_is(alter->options, "allow_connections", true, true) ||
+						   hold_option_is(alter->options, "is_template", false, false));
+		if (closes || opens)
+			name = alter->dbname;
+	}
+	if (name == NULL || !may)
+		return;
+
+	database = get_database_oid(name, true);
+	if (!OidIsValid(database) || !compat_owns_database(database, GetUserId()))
+		return;
+	if (closes && (own || database != MyDatabaseId))
+		(void) hold_take(database);
+	if (opens)
+		hold_look_into(database);
+}

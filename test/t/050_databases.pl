@@ -1,0 +1,276 @@
+
+# Databases are dropped, renamed, moved, copied and closed as if taskshed had no
+# processes there: these leave at once and come back if the command is refused or
+# rolled back, and what was running does not count as interrupted.  Only who may
+# give such a command can end them that way.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+# (One interruption that counts would be one too many.)
+my $node = taskshed_node(
+	'databases', conf => q{
+taskshed.max_interruptions = 1
+allow_in_place_tablespaces = on
+});
+
+$node->safe_psql('postgres',
+	'CREATE ROLE owns LOGIN CREATEDB; CREATE ROLE mallory LOGIN CREATEDB');
+$node->safe_psql('postgres', q{CREATE TABLESPACE elsewhere LOCATION ''});
+$node->safe_psql('postgres', 'GRANT CREATE ON TABLESPACE elsewhere TO owns');
+
+# Makes a database.  There, waits() runs until somebody opens the gate, spins()
+# until it is ended.  (An advisory lock, as other tests have it, would be held by
+# a session of that database.)
+sub make_database
+{
+	my ($name) = @_;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $name OWNER owns");
+	taskshed_database($node, $name);
+	$node->safe_psql(
+		$name, q{
+		CREATE TABLE gate ();
+		CREATE FUNCTION waits() RETURNS void LANGUAGE plpgsql AS $$
+		BEGIN
+			WHILE NOT EXISTS (SELECT FROM public.gate) LOOP
+				PERFORM pg_sleep(0.001);
+			END LOOP;
+			PERFORM public.note('waited');
+		END $$;
+		CREATE FUNCTION spins() RETURNS void LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END'}
+	);
+	return;
+}
+
+# Adds a task that waits at the gate, and waits until it does.
+my $nruns = 0;
+
+sub start_run
+{
+	my ($name) = @_;
+
+	$nruns++;
+	$node->safe_psql($name,
+		"TRUNCATE gate, ledger; SELECT taskshed.add_task('waits', task_id => 'run $nruns')"
+	);
+	await_running($name);
+	return;
+}
+
+sub await_running
+{
+	my ($name) = @_;
+
+	return await(
+		$node,
+		q{SELECT state = 'running' FROM taskshed.tasks WHERE callback = 'public.waits'},
+		"the callback in $name runs",
+		$name);
+}
+
+# Opens the gate: the task has its effect once, after so many interruptions
+# that did not count.
+sub finish_run
+{
+	my ($name, $interrupted, $what) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	await_running($name);
+	$node->safe_psql($name, 'INSERT INTO gate DEFAULT VALUES');
+	await(
+		$node,
+		'SELECT NOT EXISTS (SELECT FROM taskshed.tasks)',
+		'the task is done', $name);
+	is( $node->safe_psql(
+			$name,
+			qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id), (SELECT count(*) FROM ledger)
+			FROM taskshed.runs WHERE task_id = 'run $nruns'}
+		),
+		('interrupted 1, ' x $interrupted) . 'succeeded 1|1',
+		"$what: the task has run once in the end");
+	return;
+}
+
+# Our processes that are connected to a database.
+sub processes
+{
+	my ($name) = @_;
+
+	return $node->safe_psql(
+		'postgres',
+		"SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity
+		WHERE datname = '$name' AND backend_type LIKE 'taskshed%'");
+}
+
+# One statement as somebody; returns the error.
+sub try_as
+{
+	my ($role, $statement) = @_;
+	my ($rc, $out, $err) =
+	  $node->psql('postgres', $statement, extra_params => [ '-U', $role ]);
+
+	return $err;
+}
+
+# DROP DATABASE
+my (@took, @errors);
+foreach my $i (1 .. 20)
+{
+	my $name = "busy$i";
+
+	make_database($name);
+	$node->safe_psql(
+		$name, q{
+		SELECT taskshed.add_task('spins');
+		SELECT taskshed.add_task('waits');
+		SELECT taskshed.add_task('note', kwargs => '{"what": "often"}', every => '1 ms')}
+	);
+	await_running($name);
+	await($node, 'SELECT EXISTS (SELECT FROM ledger)', 'tasks run', $name);
+
+	my $begin = time();
+	my $error = try_as($i % 2 ? 'owns' : 'postgres',
+		"DROP DATABASE $name" . ($i % 4 < 2 ? ' WITH (FORCE)' : ''));
+	push @took,   1000 * (time() - $begin);
+	push @errors, $error if $error ne '';
+}
+is("@errors", '', '20 databases with busy workers are dropped');
+@took = sort { $a <=> $b } @took;
+diag(
+	sprintf 'DROP DATABASE with busy workers, psql included: %.0f to %.0f ms',
+	@took[ 0, -1 ]);
+await(
+	$node,
+	'SELECT NOT EXISTS (SELECT FROM taskshed._status() WHERE database NOT IN (SELECT oid FROM pg_database))',
+	'nothing of them is left in shared memory');
+
+# One without tasks that are due, and one without the extension
+make_database('lazy');
+$node->safe_psql('lazy', q{SELECT taskshed.add_task('spins', '2100-01-01')});
+is(try_as('owns', 'DROP DATABASE lazy'), '', 'one with an idle scheduler');
+$node->safe_psql('postgres', 'CREATE DATABASE without OWNER owns');
+is(try_as('owns', 'DROP DATABASE without'), '', 'one without taskshed');
+
+# What is refused, or taken back
+make_database('d');
+start_run('d');
+my $guest = session($node, 'd');
+like(
+	try_as('owns', 'DROP DATABASE d'),
+	qr/is being accessed by other users.*There is 1 other session/s,
+	'a session of somebody else is in the way');
+$guest->quit;
+finish_run('d', 1, 'a refused DROP DATABASE');
+
+start_run('d');
+my $session = session($node);
+$session->query('BEGIN; ALTER DATABASE d RENAME TO e');
+is(processes('d') . processes('e'),
+	'', 'nothing of ours is there before the rename is committed');
+is($session->query('ROLLBACK'), '', '... nor when it is taken back');
+$session->quit;
+finish_run('d', 1, 'ALTER DATABASE RENAME that is rolled back');
+
+# What is not
+start_run('d');
+is(try_as('owns', 'ALTER DATABASE d RENAME TO e'), '', 'a database renamed');
+finish_run('e', 1, 'ALTER DATABASE RENAME');
+is(try_as('owns', 'ALTER DATABASE e RENAME TO d'), '', 'and back');
+
+start_run('d');
+is(try_as('owns', 'ALTER DATABASE d SET TABLESPACE elsewhere'),
+	'', 'a database moved');
+finish_run('d', 1, 'ALTER DATABASE SET TABLESPACE');
+
+start_run('d');
+is(try_as('owns', 'CREATE DATABASE copy TEMPLATE d'), '',
+	'a database copied');
+finish_run('d', 1, 'CREATE DATABASE TEMPLATE');
+await(
+	$node,
+	q{SELECT scheduler_pid IS NOT NULL FROM taskshed.status WHERE database = 'copy'},
+	'the copy has a scheduler');
+is(try_as('owns', 'DROP DATABASE copy'), '', 'the copy dropped');
+
+start_run('d');
+is(try_as('owns', 'ALTER DATABASE d ALLOW_CONNECTIONS false'),
+	'', 'a database closed');
+is(processes('d'), '', 'nothing of ours is in a closed database');
+is(try_as('owns', 'ALTER DATABASE d ALLOW_CONNECTIONS true'),
+	'', 'a database opened');
+finish_run('d', 1, 'ALTER DATABASE ALLOW_CONNECTIONS');
+
+start_run('d');
+is(try_as('owns', 'ALTER DATABASE d IS_TEMPLATE true'), '', 'a template');
+is(processes('d'), '', 'nothing of ours is in a template');
+is(try_as('owns', 'ALTER DATABASE d IS_TEMPLATE false'),
+	'', 'no template any more');
+finish_run('d', 1, 'ALTER DATABASE IS_TEMPLATE');
+
+# From within the database, and more than one thing at a time
+start_run('d');
+my ($rc, $out, $err) = $node->psql(
+	'd',
+	'CREATE DATABASE copy TEMPLATE d',
+	extra_params => [ '-U', 'owns' ]);
+is($err, '', 'a database copied from within');
+finish_run('d', 1, 'CREATE DATABASE TEMPLATE from within');
+is(try_as('owns', 'DROP DATABASE copy'), '', 'the copy dropped');
+
+start_run('d');
+is( $node->safe_psql(
+		'd', 'ALTER DATABASE d ALLOW_CONNECTIONS true IS_TEMPLATE true'),
+	'',
+	'a template, from within');
+is(processes('d'), '', 'nothing of ours is in it');
+is(try_as('mallory', 'CREATE DATABASE copy TEMPLATE d'),
+	'', 'so anybody can copy it');
+is(try_as('mallory', 'DROP DATABASE copy'), '', '... and drop the copy');
+is(try_as('owns',    'ALTER DATABASE d IS_TEMPLATE DEFAULT'),
+	'', 'no template any more');
+finish_run('d', 1, 'ALTER DATABASE IS_TEMPLATE from within');
+
+# Who may not, cannot.
+start_run('d');
+my $before = processes('d');
+foreach my $statement (
+	'DROP DATABASE d',
+	'DROP DATABASE d WITH (FORCE)',
+	'ALTER DATABASE d RENAME TO e',
+	'ALTER DATABASE d SET TABLESPACE elsewhere',
+	'ALTER DATABASE d ALLOW_CONNECTIONS false',
+	'ALTER DATABASE d IS_TEMPLATE true',
+	'CREATE DATABASE copy TEMPLATE d')
+{
+	like(
+		try_as('mallory', $statement),
+		qr/must be owner|permission denied/,
+		"not everybody may: $statement");
+}
+is(processes('d'), $before, 'all processes are the same as before');
+
+# Our own tables
+foreach my $statement (
+	'VACUUM FULL taskshed.task',
+	'VACUUM FULL taskshed.alarm',
+	'CLUSTER taskshed.task USING task_pkey',
+	'REINDEX SCHEMA taskshed',
+	'REINDEX DATABASE d')
+{
+	$node->safe_psql('d', $statement);
+}
+is(processes('d'), $before,
+	'they are as well after VACUUM FULL and the like');
+finish_run('d', 0, 'VACUUM FULL and the like');
+
+$node->stop;
+done_testing();
