@@ -105,7 +105,7 @@ scheduler_exit(int code, Datum arg)
 	else
 	{
 		my_db->state = TS_DB_WANTED;
-		if (well_started || my_db->holds > 0)
+		if (well_started || my_db->holds > 0 || my_db->outdated)
 		{
 			/* whatever ended it, the next is likely to do better */
 			my_db->bad_starts = 0;
@@ -141,6 +141,7 @@ scheduler_attach(Oid database)
 		my_db->state = TS_DB_RUNNING;
 		my_db->scheduler = MyProc;
 		my_db->scheduler_pid = MyProcPid;
+		my_db->outdated = false;
 		my_db->alarm = DT_NOBEGIN;
 	}
 	SpinLockRelease(&my_db->mutex);
@@ -422,14 +423,19 @@ scheduler_must_count_failed(bool changed)
 	return true;
 }
 
-/* Takes all notes; returns the place from which the queue must be read again. */
+/*
+ * Takes all notes; returns the place from which the queue must be read again.
+ * Leaves the process if its settings are out of date.
+ */
 static TimestampTz
 scheduler_take_notes(TsNote *notes, int *n)
 {
 	TimestampTz reread_from;
+	bool		outdated;
 
 	*n = 0;
 	SpinLockAcquire(&my_db->mutex);
+	outdated = my_db->outdated;
 	my_db->alarm = DT_NOBEGIN;
 	my_db->noted = false;
 	while (my_db->notes_head != my_db->notes_tail)
@@ -437,6 +443,8 @@ scheduler_take_notes(TsNote *notes, int *n)
 	reread_from = my_db->reread_from;
 	my_db->reread_from = DT_NOEND;
 	SpinLockRelease(&my_db->mutex);
+	if (outdated)
+		proc_exit(0);
 	return reread_from;
 }
 

@@ -163,6 +163,7 @@ shared_allocate_database(Oid database)
 			db->bad_starts = 0;
 			db->scheduler = NULL;
 			db->scheduler_pid = 0;
+			db->outdated = false;
 			db->noted = false;
 			db->alarm = DT_NOBEGIN;
 			db->notes_head = db->notes_tail = 0;

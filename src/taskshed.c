@@ -225,6 +225,7 @@ _PG_init(void)
 	roles_init();
 	quota_init();
 	hold_init();
+	settings_init();
 	callback_init();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	utility_init();

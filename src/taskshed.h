@@ -168,6 +168,7 @@ typedef struct TsDatabase
 	int			bad_starts;		/* starts in a row that soon ended */
 	PGPROC	   *scheduler;		/* NULL without one */
 	int			scheduler_pid;
+	bool		outdated;		/* it has old settings, and is to leave */
 
 	/* set by commits that leave something, cleared when that is taken */
 	bool		noted;
@@ -342,6 +343,12 @@ extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
 extern void notes_reread(void);
 extern void notes_roles_changed(void);
+
+/* ------------------------------------------------------------------------
+ * settings.c
+ */
+extern void settings_init(void);
+extern void settings_note_statement(const Node *statement);
 
 /* ------------------------------------------------------------------------
  * hold.c

@@ -111,6 +111,8 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	if (owned)
 		utility_owned(owners, new_owner);
+	if (ts_shared != NULL)
+		settings_note_statement(statement);
 }
 
 /* Once, when the library is preloaded. */

@@ -1,0 +1,134 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *		Noticing that settings of a database or a role have changed.
+ *
+ * A session takes the settings of its database and its role when it connects.
+ * Ours stay connected for long, so ALTER DATABASE ... SET and ALTER ROLE ... SET
+ * would have no effect for as long.  When such a command commits, the workers
+ * that it concerns are told to leave after their run, and a scheduler to leave
+ * now; those who come in their place have the new settings.
+ *
+ * A process makes itself known before it connects.  So one that is told too
+ * much at most, and none that is connected with old settings, is missed.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_authid_d.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+
+#include "taskshed.h"
+
+/* Whose settings this transaction has changed; InvalidOid: everybody's. */
+typedef struct SettingsChange
+{
+	Oid			database;
+	Oid			role;
+} SettingsChange;
+
+static List *changes = NIL;		/* in TopTransactionContext */
+
+/* Has the workers leave that a change is about. */
+static void
+settings_tell_workers(const SettingsChange *change)
+{
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+		PGPROC	   *proc = NULL;
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->proc != NULL &&
+			(!OidIsValid(change->database) || worker->database == change->database) &&
+			(!OidIsValid(change->role) || worker->role == change->role))
+		{
+			worker->retire = true;
+			proc = worker->proc;
+		}
+		SpinLockRelease(&worker->mutex);
+		if (proc != NULL)
+			SetLatch(&proc->procLatch);
+	}
+}
+
+/* The same for the schedulers, which are sessions of the first superuser. */
+static void
+settings_tell_schedulers(const SettingsChange *change)
+{
+	if (OidIsValid(change->role) && change->role != BOOTSTRAP_SUPERUSERID)
+		return;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->scheduler != NULL &&
+			(!OidIsValid(change->database) || db->oid == change->database))
+			db->outdated = true;
+		SpinLockRelease(&db->mutex);
+		shared_wake_scheduler(db);
+	}
+}
+
+static void
+settings_xact_callback(XactEvent event, void *arg)
+{
+	ListCell   *lc;
+
+	if (event == XACT_EVENT_COMMIT)
+	{
+		foreach(lc, changes)
+		{
+			settings_tell_workers(lfirst(lc));
+			settings_tell_schedulers(lfirst(lc));
+		}
+	}
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		changes = NIL;			/* its memory goes with the transaction */
+}
+
+/* Once a process, and only with shared memory. */
+void
+settings_init(void)
+{
+	RegisterXactCallback(settings_xact_callback, NULL);
+}
+
+/* A statement was executed: remembers whose settings it has changed. */
+void
+settings_note_statement(const Node *statement)
+{
+	MemoryContext old;
+	SettingsChange *change;
+	const char *database = NULL;
+	const RoleSpec *role = NULL;
+
+	if (IsA(statement, AlterDatabaseSetStmt))
+		database = ((const AlterDatabaseSetStmt *) statement)->dbname;
+	else if (IsA(statement, AlterRoleSetStmt))
+	{
+		database = ((const AlterRoleSetStmt *) statement)->database;
+		role = ((const AlterRoleSetStmt *) statement)->role;
+	}
+	else
+		return;
+
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	change = palloc0(sizeof(SettingsChange));
+	if (database != NULL)
+		change->database = get_database_oid(database, false);
+	if (role != NULL)
+		change->role = get_rolespec_oid(role, false);
+	changes = lappend(changes, change);
+	MemoryContextSwitchTo(old);
+}
