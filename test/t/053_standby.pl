@@ -1,0 +1,154 @@
+
+# On a standby nothing runs and scheduling is an error, but tasks can be looked
+# at.  When it is promoted they run at once, and what has run before does not run
+# again; a primary that comes back by pg_rewind runs what the others had left.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+
+my $first = PostgreSQL::Test::Cluster->new('first');
+$first->init(allows_streaming => 1);
+$first->append_conf(
+	'postgresql.conf', q{
+shared_preload_libraries = 'taskshed'
+max_worker_processes = 20
+wal_log_hints = on
+wal_keep_size = '256MB'
+log_statement = none
+log_min_messages = info
+log_line_prefix = '%m [%p] %b %q%u@%d '
+});
+$first->start;
+taskshed_database($first, 'postgres');
+
+# Tasks of all kinds: one that has run, one that recurs, some that are ahead.
+$first->safe_psql(
+	'postgres', q{
+	SELECT taskshed.add_task('note', kwargs => '{"what": "before"}', task_id => 'before');
+	SELECT taskshed.add_task('note', run_at => now() + interval '1 day', kwargs => '{"what": "ahead"}', task_id => 'ahead');
+	SELECT taskshed.add_task('note', run_at => now() + interval '1 day', kwargs => '{"what": "paused"}', task_id => 'paused', paused => true)}
+);
+await_no_task($first, 'before');
+$first->backup('backup');
+
+my $second = PostgreSQL::Test::Cluster->new('second');
+$second->init_from_backup($first, 'backup', has_streaming => 1);
+$second->start;
+
+# The standby
+$first->safe_psql(
+	'postgres', q{
+	SELECT taskshed.add_task('note', run_at => now() + interval '1 day', kwargs => '{"what": "due"}', task_id => 'due');
+	SELECT taskshed.add_task('note', kwargs => '{"what": "daily"}', every => '1 day', task_id => 'daily')}
+);
+await($first,
+	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'daily'},
+	'it has run');
+$first->wait_for_catchup($second);
+is( $second->safe_psql(
+		'postgres',
+		'SELECT task_id, state, run_count FROM taskshed.tasks ORDER BY task_id'
+	),
+	"ahead|scheduled|0\ndaily|scheduled|1\ndue|scheduled|0\npaused|paused|0",
+	'the standby shows tasks');
+is( $second->safe_psql(
+		'postgres', 'SELECT task_id FROM taskshed.runs ORDER BY run_id'),
+	"before\ndaily",
+	'and their history');
+is($second->safe_psql('postgres', 'SELECT count(*) FROM taskshed.status'),
+	'0', 'no scheduler is there');
+is( $second->safe_psql(
+		'postgres',
+		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'}
+	),
+	'0',
+	'and no process at all');
+
+foreach my $call (
+	q{add_task('note', kwargs => '{"what": "x"}')},
+	q{remove_task('ahead')},
+	q{pause_task('ahead')},
+	q{run_tasks(array['ahead'])})
+{
+	my ($rc, $out, $err) = $second->psql('postgres',
+		"\\set VERBOSITY verbose\nSELECT taskshed.$call");
+	like(
+		$err,
+		qr/25006: .*(recovery|standby|read-only)/,
+		"on the standby an error: $call");
+}
+
+# A task comes due while nobody is there.
+$first->safe_psql('postgres',
+	q{SELECT taskshed.update_execution_time('due', now() + interval '1 hour')}
+);
+$first->wait_for_catchup($second);
+$first->stop('fast');
+$second->promote;
+$second->safe_psql('postgres',
+	q{SELECT taskshed.update_execution_time('due', now())});
+await_no_task($second, 'due');
+is( $second->safe_psql(
+		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}
+	),
+	'before daily due',
+	'promoted, it runs what is due, once');
+$second->safe_psql('postgres',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "promoted"}', task_id => 'promoted')}
+);
+await_no_task($second, 'promoted');
+is( $second->safe_psql(
+		'postgres',
+		'SELECT task_id, state, run_count FROM taskshed.tasks ORDER BY task_id'
+	),
+	"ahead|scheduled|0\ndaily|scheduled|1\npaused|paused|0",
+	'and the others wait as they did');
+
+# The first one comes back, as a standby of the second, and is promoted again.
+command_ok(
+	[
+		'pg_rewind',      '--target-pgdata',
+		$first->data_dir, '--source-server',
+		$second->connstr('postgres')
+	],
+	'pg_rewind');
+$first->append_conf('postgresql.conf',
+		"port = "
+	  . $first->port
+	  . "\nunix_socket_directories = '"
+	  . $first->host
+	  . "'\nprimary_conninfo = '"
+	  . $second->connstr
+	  . " application_name=first'\n");
+$first->set_standby_mode;
+$first->start;
+$second->wait_for_catchup($first);
+$second->safe_psql('postgres',
+	q{SELECT taskshed.update_execution_time('ahead', now() + interval '1 hour')}
+);
+$second->wait_for_catchup($first);
+$second->stop('fast');
+$first->promote;
+$first->safe_psql('postgres',
+	q{SELECT taskshed.update_execution_time('ahead', now())});
+await_no_task($first, 'ahead');
+is( $first->safe_psql(
+		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}
+	),
+	'ahead before daily due promoted',
+	'back again, each has had its effect once');
+is( $first->safe_psql(
+		'postgres',
+		q{SELECT state FROM taskshed.status WHERE database = 'postgres'}),
+	'active',
+	'a promoted server holds nothing back');
+
+$first->stop;
+done_testing();
