@@ -154,6 +154,15 @@ COMMENT ON COLUMN taskshed.callback.name IS 'The alias, unique for its owner, 1 
 COMMENT ON COLUMN taskshed.callback.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
 COMMENT ON INDEX taskshed.callback_pkey IS 'Finds an alias by its owner and name.';
 
+-- (Not dumped: tasks that were restored without it are held.)
+CREATE TABLE taskshed.home (
+	database oid NOT NULL,
+	restored boolean NOT NULL
+) USING heap;
+COMMENT ON TABLE taskshed.home IS 'The database that the tasks and aliases are meant for. In another one, a copy, they are held until activate() is called.';
+COMMENT ON COLUMN taskshed.home.database IS 'OID of the database.';
+COMMENT ON COLUMN taskshed.home.restored IS 'Whether they came into it by other ways than scheduling, as when a dump is restored: then they are held as well.';
+
 /*
  * The history of runs: a ring of tables.  Runs are recorded in one of them;
  * when that is old or large enough the next is emptied and used.
@@ -265,6 +274,13 @@ REVOKE ALL ON FUNCTION taskshed._superusers_only() FROM PUBLIC;
 COMMENT ON FUNCTION taskshed._superusers_only() IS
 'Internal. Refuses to have a table of the extension written by hand, except by superusers.';
 
+-- What a dump brings is noticed; what a subscription receives is the publisher's.
+CREATE FUNCTION taskshed._guard() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard';
+REVOKE ALL ON FUNCTION taskshed._guard() FROM PUBLIC;
+COMMENT ON FUNCTION taskshed._guard() IS
+'Internal. Notices rows that are restored from a dump, and drops what a subscription receives.';
+
 DO $$
 DECLARE
 	name text;
@@ -278,12 +294,18 @@ BEGIN
 		EXECUTE pg_catalog.format('COMMENT ON TRIGGER superusers_only ON taskshed.%I IS %L', name,
 			'Refuses to have the table written by hand, except by superusers.');
 
-		-- what a subscription receives is written without statements
-		EXECUTE pg_catalog.format('CREATE TRIGGER superusers_only_row BEFORE INSERT OR UPDATE OR DELETE
-			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._superusers_only()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER superusers_only_row', name);
-		EXECUTE pg_catalog.format('COMMENT ON TRIGGER superusers_only_row ON taskshed.%I IS %L', name,
-			'Refuses to have the table written by a subscription, except by superusers.');
+		EXECUTE pg_catalog.format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE
+			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._guard()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard ON taskshed.%I IS %L', name,
+			'Notices rows that are restored from a dump, and drops what a subscription receives.');
+
+		-- what is published of a table without a key would stop a subscriber
+		IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint
+			WHERE conrelid = pg_catalog.format('taskshed.%I', name)::pg_catalog.regclass AND contype = 'p')
+		THEN
+			EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I REPLICA IDENTITY FULL', name);
+		END IF;
 	END LOOP;
 END $$;
 
@@ -484,8 +506,8 @@ COMMENT ON FUNCTION taskshed.describe(text, text) IS 'A schedule in plain Englis
 
 CREATE FUNCTION taskshed.activate()
 RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.activate() IS 'Lets tasks that came with a copied database run here. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_activate';
+COMMENT ON FUNCTION taskshed.activate() IS 'Lets tasks that came with a copied or restored database run here, from now on and at once if they are due. For the owner of the database, who must also own the one that was copied, or be able to SET ROLE to the owners of all tasks: 42501. After a restore tasks and aliases go to the roles that have the names of their owners; a WARNING says which names there are none for, whose tasks fail when they are due until the role is there and activate() is called again. Otherwise it does nothing where tasks run already.';
 
 CREATE FUNCTION taskshed.import_pg_cron(deactivate boolean DEFAULT NULL, OUT jobid bigint, OUT task_id text, OUT result text)
 RETURNS SETOF record
@@ -505,6 +527,11 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'ts_running';
 COMMENT ON FUNCTION taskshed._running() IS
 'Internal. The runs in progress in this database that the current user may see.';
+
+CREATE FUNCTION taskshed._held() RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_held';
+COMMENT ON FUNCTION taskshed._held() IS
+'Internal. Whether the tasks of this database came with a copy and wait for activate().';
 
 CREATE FUNCTION taskshed._status(
 	OUT database oid, OUT state text, OUT scheduler_pid integer, OUT workers integer, OUT running integer,
@@ -547,6 +574,7 @@ SELECT t.id,
 	CASE WHEN x.id IS NOT NULL THEN 'running'
 		WHEN a.failed_at IS NOT NULL THEN 'failed'
 		WHEN a.paused_at IS NOT NULL THEN 'paused'
+		WHEN taskshed._held() THEN 'held'
 		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
 		ELSE 'scheduled' END AS state,
 	a.paused_at,
@@ -588,7 +616,7 @@ COMMENT ON COLUMN taskshed.task_details.retry_delay IS 'Delay before the second 
 COMMENT ON COLUMN taskshed.task_details.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
 COMMENT ON COLUMN taskshed.task_details.retry_max_delay IS 'Longest delay between attempts.';
 COMMENT ON COLUMN taskshed.task_details.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
-COMMENT ON COLUMN taskshed.task_details.state IS 'running, failed, paused, due or scheduled: the first that fits.';
+COMMENT ON COLUMN taskshed.task_details.state IS 'running, failed, paused, held, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate().';
 COMMENT ON COLUMN taskshed.task_details.paused_at IS 'When the task was paused; NULL when it is not.';
 COMMENT ON COLUMN taskshed.task_details.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.task_details.running_since IS 'Start of the run in progress.';
@@ -628,7 +656,7 @@ COMMENT ON COLUMN taskshed.tasks.retry_delay IS 'Delay before the second attempt
 COMMENT ON COLUMN taskshed.tasks.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
 COMMENT ON COLUMN taskshed.tasks.retry_max_delay IS 'Longest delay between attempts.';
 COMMENT ON COLUMN taskshed.tasks.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
-COMMENT ON COLUMN taskshed.tasks.state IS 'running, failed, paused, due or scheduled: the first that fits.';
+COMMENT ON COLUMN taskshed.tasks.state IS 'running, failed, paused, held, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate().';
 COMMENT ON COLUMN taskshed.tasks.paused_at IS 'When the task was paused; NULL when it is not.';
 COMMENT ON COLUMN taskshed.tasks.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.tasks.running_since IS 'Start of the run in progress.';
@@ -647,7 +675,7 @@ SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.
 FROM taskshed._status() s JOIN pg_catalog.pg_database d ON d.oid = s.database;
 COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. To others it shows whether tasks run, and counts of the tasks that they may see. Counts start again when the server does.';
 COMMENT ON COLUMN taskshed.status.database IS 'The database.';
-COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; starting: the scheduler is about to; disabled: taskshed.enabled is off.';
+COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; starting: the scheduler is about to; disabled: taskshed.enabled is off; held: tasks came with a copy of a database and wait for activate().';
 COMMENT ON COLUMN taskshed.status.scheduler_pid IS 'Process of the scheduler.';
 COMMENT ON COLUMN taskshed.status.workers IS 'Worker processes of the roles whose tasks the reader may see.';
 COMMENT ON COLUMN taskshed.status.running IS 'Runs in progress of the tasks that the reader may see.';

@@ -209,36 +209,75 @@ alias_names(Relation rel, Oid owner)
 	return names;
 }
 
-/* Gives all aliases of a role to another, except names that that one has. */
+/* Tells of the owner of each alias, and of the name that it had. */
 void
-alias_reassign_owned(Oid owner, Oid new_owner)
+alias_visit_owners(void (*visit) (Oid owner, const NameData *name, void *arg), void *arg)
+{
+	Relation	rel = alias_open(AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		bool		isnull;
+
+		visit(DatumGetObjectId(heap_getattr(tuple, Anum_callback_owner, desc, &isnull)),
+			  DatumGetName(heap_getattr(tuple, Anum_callback_owner_name, desc, &isnull)), arg);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Gives all aliases of a role to another, except names that that one has, and
+ * writes new_name as its name.  With name, only those that were written when
+ * the owner had that; without new_name, what is written stays.  Returns how many
+ * could not be moved.
+ */
+int
+alias_move(Oid owner, const NameData *name, Oid new_owner, const NameData *new_name)
 {
 	Relation	rel = alias_open(RowExclusiveLock);
-	NameData	owner_name;
+	TupleDesc	desc = RelationGetDescr(rel);
 	Datum		values[Natts_callback] = {0};
 	bool		nulls[Natts_callback] = {false};
 	bool		replaces[Natts_callback] = {false};
+	int			left = 0;
 	ListCell   *lc;
 
-	namestrcpy(&owner_name, GetUserNameFromId(new_owner, false));
 	values[Anum_callback_owner - 1] = ObjectIdGetDatum(new_owner);
 	replaces[Anum_callback_owner - 1] = true;
-	values[Anum_callback_owner_name - 1] = NameGetDatum(&owner_name);
-	replaces[Anum_callback_owner_name - 1] = true;
+	if (new_name != NULL)
+	{
+		values[Anum_callback_owner_name - 1] = NameGetDatum(new_name);
+		replaces[Anum_callback_owner_name - 1] = true;
+	}
 
 	foreach(lc, alias_names(rel, owner))
 	{
-		const char *name = lfirst(lc);
+		const char *alias = lfirst(lc);
 		HeapTuple	old;
+		bool		isnull;
 
-		alias_lock(rel, owner, name);
-		alias_lock(rel, new_owner, name);
-		old = alias_fetch(rel, owner, name);
-		if (HeapTupleIsValid(old) && !HeapTupleIsValid(alias_fetch(rel, new_owner, name)))
+		alias_lock(rel, owner, alias);
+		alias_lock(rel, new_owner, alias);
+		old = alias_fetch(rel, owner, alias);
+		if (!HeapTupleIsValid(old) ||
+			(name != NULL &&
+			 namestrcmp(DatumGetName(heap_getattr(old, Anum_callback_owner_name, desc, &isnull)),
+						NameStr(*name)) != 0))
+			continue;
+		if (HeapTupleIsValid(alias_fetch(rel, new_owner, alias)))
+			left++;
+		else
 			CatalogTupleUpdate(rel, &old->t_self,
-							   heap_modify_tuple(old, RelationGetDescr(rel), values, nulls, replaces));
+							   heap_modify_tuple(old, desc, values, nulls, replaces));
 	}
 	table_close(rel, NoLock);
+	return left;
 }
 
 /* Removes all aliases of a role. */
@@ -271,6 +310,7 @@ ts_add_callback(PG_FUNCTION_ARGS)
 	bool		nulls[Natts_callback] = {false};
 	char	   *name;
 	char	   *target;
+	Store	   *store;
 	Relation	rel;
 	HeapTuple	old;
 	HeapTuple	new;
@@ -290,6 +330,9 @@ ts_add_callback(PG_FUNCTION_ARGS)
 	values[Anum_callback_name - 1] = CStringGetTextDatum(name);
 	values[Anum_callback_callback - 1] = CStringGetTextDatum(target);
 
+	store = store_open(RowExclusiveLock);
+	home_claim(store);
+	store_close(store, NoLock);
 	rel = alias_open(RowExclusiveLock);
 	alias_lock(rel, owner, name);
 	old = alias_fetch(rel, owner, name);

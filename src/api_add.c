@@ -412,6 +412,7 @@ ts_add_task(PG_FUNCTION_ARGS)
 	add_check_callback(&task, NULL);
 
 	store = store_open(RowExclusiveLock);
+	home_claim(store);
 	add_write(store, &task);
 	store_close(store, NoLock);
 	spec_warn_if_disabled();
@@ -521,6 +522,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	context.previous = error_context_stack;
 	error_context_stack = &context;
 	store = store_open(RowExclusiveLock);
+	home_claim(store);
 
 	/* those without a name as they come */
 	it = JsonbIteratorInit(&array->root);

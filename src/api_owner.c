@@ -143,11 +143,13 @@ ts_set_owner(PG_FUNCTION_ARGS)
 void
 owner_reassign_owned(Store *store, Oid owner, Oid new_owner)
 {
+	NameData	new_name;
 	int			n;
 
 	if (owner == new_owner)
 		return;
-	alias_reassign_owned(owner, new_owner);
+	namestrcpy(&new_name, GetUserNameFromId(new_owner, false));
+	(void) alias_move(owner, NULL, new_owner, &new_name);
 	(void) store_find_owned(store, owner, &n);
 	if (n == 0)
 		return;

@@ -364,6 +364,30 @@ read_count_tasks(bool waiting, TaskCounts *counts)
  * about the tasks that the current user may see.  What is only known of all of
  * them together is for those who may see all.
  */
+/* Are the tasks of this database held, since they came with a copy? */
+static bool
+read_is_held(void)
+{
+	Store	   *store;
+	bool		held;
+
+	if (home_is_settled())
+		return false;
+	store = store_try_open(AccessShareLock);
+	if (store == NULL)
+		return false;
+	held = home_is_held(home_state(store, NULL));
+	store_close(store, AccessShareLock);
+	return held;
+}
+
+PG_FUNCTION_INFO_V1(ts_held);
+Datum
+ts_held(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(read_is_held());
+}
+
 PG_FUNCTION_INFO_V1(ts_status);
 Datum
 ts_status(PG_FUNCTION_ARGS)
@@ -381,6 +405,7 @@ ts_status(PG_FUNCTION_ARGS)
 		Oid			oid;
 		int			scheduler_pid;
 		bool		disabled;
+		bool		held;
 		TimestampTz next_wakeup;
 		TaskCounts	tasks;
 		bool		has_tasks = true;
@@ -396,6 +421,7 @@ ts_status(PG_FUNCTION_ARGS)
 		oid = db->oid;
 		scheduler_pid = db->scheduler_pid;
 		disabled = db->disabled;
+		held = db->held;
 		tasks.due = db->due;
 		tasks.oldest_due = db->oldest_due;
 		next_wakeup = db->next_wakeup;
@@ -410,9 +436,13 @@ ts_status(PG_FUNCTION_ARGS)
 		/* a scheduler that does not work knows nothing of what is due */
 		if (oid == MyDatabaseId)
 		{
-			bool		active = (state == TS_DB_RUNNING && !disabled);
-			bool		waiting = (!sees_all || !active);
+			bool		active;
+			bool		waiting;
 			TaskCounts	own;
+
+			held = read_is_held();	/* it may not have looked yet */
+			active = (state == TS_DB_RUNNING && !disabled && !held);
+			waiting = (!sees_all || !active);
 
 			if (read_count_tasks(waiting, &own))
 			{
@@ -430,7 +460,7 @@ ts_status(PG_FUNCTION_ARGS)
 		memset(nulls, false, sizeof(nulls));
 		values[0] = ObjectIdGetDatum(oid);
 		values[1] = CStringGetTextDatum(state != TS_DB_RUNNING ? "starting" :
-										disabled ? "disabled" : "active");
+										disabled ? "disabled" : held ? "held" : "active");
 		values[2] = Int32GetDatum(scheduler_pid);
 		nulls[2] = (scheduler_pid == 0);
 		values[3] = Int32GetDatum(workers);

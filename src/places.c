@@ -81,7 +81,7 @@ places_look(void)
 
 		SpinLockAcquire(&db->mutex);
 		there = (db->state == TS_DB_STARTING || db->state == TS_DB_RUNNING);
-		needs_worker = (db->state == TS_DB_RUNNING && !db->disabled);
+		needs_worker = (db->state == TS_DB_RUNNING && !db->disabled && !db->held);
 		SpinLockRelease(&db->mutex);
 		if (there)
 			nschedulers++;

@@ -32,6 +32,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -79,6 +80,7 @@ static TsDatabase *my_db = NULL;
 static TimestampTz started_at;
 static bool well_started = false;	/* has been through one round */
 static bool no_extension = false;	/* or no database to be in */
+static HomeState home = HOME_EMPTY;
 static TimeoutId alarm_timeout;
 
 /* Leaves the database's entry as the launcher needs to find it. */
@@ -423,6 +425,30 @@ scheduler_must_count_failed(bool changed)
 	return true;
 }
 
+/* Finds out whether tasks are held; says so in the log and in the view status. */
+static void
+scheduler_look_home(Store *store)
+{
+	static bool looked = false;
+	bool		was_held = home_is_held(home);
+
+	home = home_state(store, NULL);
+	if (looked && home_is_held(home) == was_held)
+		return;
+	looked = true;
+	if (!home_is_held(home))
+	{
+		shared_set_message(my_db, NULL);	/* a predecessor's, too */
+		return;
+	}
+	shared_set_message(my_db, "tasks came with a copy of a database; taskshed.activate() lets them run");
+	ereport(LOG,
+			(errmsg("tasks of database \"%s\" are held, because it is a copy",
+					get_database_name(MyDatabaseId)),
+			 errdetail_internal("%s", home_detail(home)),
+			 errhint("They run when its owner has called taskshed.activate().")));
+}
+
 /*
  * Takes all notes; returns the place from which the queue must be read again.
  * Leaves the process if its settings are out of date.
@@ -467,6 +493,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 	{
 		Snapshot	snapshot = GetActiveSnapshot();
 
+		scheduler_look_home(store);
 		if (reread_from != DT_NOEND)
 			lookahead_reread(store, snapshot, reread_from);
 		for (int i = 0; i < n; i++)
@@ -521,6 +548,7 @@ scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
 
 	SpinLockAcquire(&my_db->mutex);
 	my_db->disabled = !ts_enabled;
+	my_db->held = home_is_held(home);
 	my_db->due = due;
 	my_db->oldest_due = oldest_due;
 	my_db->next_wakeup = wake;
@@ -626,6 +654,7 @@ ts_scheduler_main(Datum main_arg)
 		bool		backlog = false;
 		bool		count_failed;
 		bool		more_failed;
+		bool		held;
 
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
@@ -640,11 +669,12 @@ ts_scheduler_main(Datum main_arg)
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
-		admit_again = scheduler_admit(database);
-		more_failed = scheduler_expire_failed();
+		held = home_is_held(home);
+		admit_again = held ? DT_NOEND : scheduler_admit(database);
+		more_failed = !held && scheduler_expire_failed();
 		scheduler_maintain_history();
 		now = GetCurrentTimestamp();
-		wake = ts_enabled ? pool_dispatch(database, now, &backlog) : DT_NOEND;
+		wake = ts_enabled && !held ? pool_dispatch(database, now, &backlog) : DT_NOEND;
 		wake = Min(wake, Min(losses_again, admit_again));
 		well_started = true;
 		if (!more_failed && !lookahead_wants_reading() && scheduler_publish(now, backlog, wake))

@@ -170,6 +170,7 @@ shared_allocate_database(Oid database)
 			db->reread_from = DT_NOEND;
 			db->unheard = false;
 			db->disabled = false;
+			db->held = false;
 			db->due = 0;
 			db->oldest_due = DT_NOEND;
 			db->next_wakeup = DT_NOEND;

@@ -112,6 +112,10 @@ static const ColumnShape alarm_columns[Natts_alarm] = {
 	{TEXTOID, false}, {TEXTOID, false}
 };
 
+static const ColumnShape home_columns[Natts_home] = {
+	{OIDOID, true}, {BOOLOID, true}
+};
+
 /* OIDs of our relations in this database; valid if the flag says so. */
 static struct
 {
@@ -121,6 +125,7 @@ static struct
 	Oid			task;
 	Oid			alarm;
 	Oid			sequence;
+	Oid			home;
 	Oid			indexes[STORE_NINDEXES];
 }			oids;
 
@@ -135,7 +140,7 @@ store_relation_changed(Oid relid)
 	writer_invalidate(&task_cache, relid);
 	writer_invalidate(&alarm_cache, relid);
 	if (relid == InvalidOid || relid == oids.task || relid == oids.alarm ||
-		relid == oids.sequence)
+		relid == oids.sequence || relid == oids.home)
 		oids.valid = false;
 }
 
@@ -169,10 +174,13 @@ store_exists(void)
 		oids.task = get_relname_relid("task", schema);
 		oids.alarm = get_relname_relid("alarm", schema);
 		oids.sequence = get_relname_relid("task_seq", schema);
+		oids.home = get_relname_relid("home", schema);
 		oids.altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
 						getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
+						getExtensionOfObject(RelationRelationId, oids.home) != extension ||
 						!shape_fits(oids.task, Natts_task, task_columns) ||
 						!shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
+						!shape_fits(oids.home, Natts_home, home_columns) ||
 						get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
 		for (int i = 0; i < STORE_NINDEXES; i++)
 		{
@@ -343,6 +351,14 @@ static Writer *
 store_alarm_writer(Store *store)
 {
 	return store_writer(store, &store->alarm_writer, &alarm_cache, store->alarm);
+}
+
+/* The table that says where the tasks are at home; see home.c. */
+Oid
+store_home_relid(void)
+{
+	store_require(store_exists());
+	return oids.home;
 }
 
 /* A new internal id.  Needs no privilege on the sequence. */

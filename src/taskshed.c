@@ -204,6 +204,7 @@ relation_changed(Datum arg, Oid relid)
 	callback_relation_changed(relid);
 	alias_relation_changed(relid);
 	history_relation_changed(relid);
+	home_relation_changed(relid);
 }
 
 /*
@@ -372,9 +373,9 @@ ts_alarm_changed(PG_FUNCTION_ARGS)
 /*
  * The trigger on all our tables that has only superusers write them by hand:
  * nobody else is granted that, but pg_write_all_data may write every table,
- * and a row of ours says as whom something is run.  It fires for each statement,
- * and for each row: a subscription's worker executes no statements.  Our own
- * functions do not fire triggers.  Error: 42501.
+ * and a row of ours says as whom something is run.  It fires for each statement.
+ * (A subscription's worker executes none: see ts_guard.)  Our own functions do not
+ * fire triggers.  Error: 42501.
  */
 PG_FUNCTION_INFO_V1(ts_superusers_only);
 Datum
@@ -392,8 +393,5 @@ ts_superusers_only(PG_FUNCTION_ARGS)
 				 errmsg("permission denied for table %s",
 						RelationGetRelationName(trigger->tg_relation)),
 				 errdetail("Only superusers can write the tables of taskshed by hand.")));
-	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		PG_RETURN_POINTER(NULL);
-	PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple :
-					  trigger->tg_trigtuple);
+	PG_RETURN_POINTER(NULL);
 }

@@ -190,6 +190,7 @@ typedef struct TsDatabase
 
 	/* what the view status shows */
 	bool		disabled;
+	bool		held;			/* its tasks, since they came with a copy */
 	int			due;
 	TimestampTz oldest_due;		/* DT_NOEND if none */
 	TimestampTz next_wakeup;	/* DT_NOEND if none */
@@ -554,6 +555,7 @@ extern Store *store_open(LOCKMODE lockmode);
 extern void store_close(Store *store, LOCKMODE lockmode);
 extern Relation store_queue_index(Store *store);
 extern Relation store_failed_index(Store *store);
+extern Oid	store_home_relid(void);
 extern int64 store_new_id(void);
 extern bool store_find_task(Store *store, Oid owner, Datum task_id, TaskRow *row);
 extern bool store_get_task(Store *store, int64 id, TaskRow *row);
@@ -576,6 +578,48 @@ extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places
 extern void store_insert_alarm(Store *store, AlarmRow *row);
 extern void store_update_alarm(Store *store, AlarmRow *row);
 extern void store_delete_alarm(Store *store, AlarmRow *row);
+
+/* ------------------------------------------------------------------------
+ * home.c
+ */
+
+/* The columns of taskshed.home. */
+enum
+{
+	Anum_home_database = 1,
+	Anum_home_restored,
+	Natts_home = Anum_home_restored
+};
+
+typedef enum HomeState
+{
+	HOME_EMPTY,					/* there are no tasks and no aliases */
+	HOME_HERE,					/* they may run here */
+	HOME_COPIED,				/* they came with a copy made by TEMPLATE */
+	HOME_RESTORED				/* or with one made from a dump */
+} HomeState;
+
+static inline bool
+home_is_held(HomeState state)
+{
+	return state == HOME_COPIED || state == HOME_RESTORED;
+}
+
+/* Where tasks that are held came from. */
+typedef struct HomeOrigin
+{
+	List	   *databases;		/* OIDs of those that they were copied from */
+	bool		known;			/* is anything known of it? */
+	bool		other_server;	/* their owners' OIDs may be those of another */
+} HomeOrigin;
+
+extern void home_relation_changed(Oid relid);
+extern bool home_is_settled(void);
+extern HomeState home_state(Store *store, HomeOrigin *origin);
+extern void home_lock(void);
+extern void home_settle(void);
+extern void home_claim(Store *store);
+extern const char *home_detail(HomeState state);
 
 /* ------------------------------------------------------------------------
  * quota.c
@@ -722,7 +766,8 @@ extern char *call_here(Callback *callback, ParamListInfo params);
 extern void alias_relation_changed(Oid relid);
 extern char *alias_find(Oid owner, const char *name);
 extern char *alias_require(Oid owner, const char *name);
-extern void alias_reassign_owned(Oid owner, Oid new_owner);
+extern void alias_visit_owners(void (*visit) (Oid owner, const NameData *name, void *arg), void *arg);
+extern int	alias_move(Oid owner, const NameData *name, Oid new_owner, const NameData *new_name);
 extern void alias_drop_owned(Oid owner);
 
 /* ------------------------------------------------------------------------

@@ -18,11 +18,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "commands/user.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/lsyscache.h"
 
 #include "taskshed.h"
 
@@ -72,6 +74,23 @@ utility_drops_extension(const Node *statement)
 	return false;
 }
 
+/*
+ * Is a table of ours altered?  pg_restore --disable-triggers does that when it is
+ * done, and nothing else tells of the rows that it brought.
+ */
+static bool
+utility_alters_table(const Node *statement)
+{
+	Oid			relid;
+
+	if (!IsA(statement, AlterTableStmt) ||
+		((const AlterTableStmt *) statement)->objtype != OBJECT_TABLE)
+		return false;
+	relid = RangeVarGetRelid(((const AlterTableStmt *) statement)->relation, NoLock, true);
+	return OidIsValid(relid) &&
+		get_rel_namespace(relid) == get_namespace_oid("taskshed", true);
+}
+
 /* The roles are looked up first: an event trigger may have other ideas of them. */
 static void
 utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -112,7 +131,11 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (owned)
 		utility_owned(owners, new_owner);
 	if (ts_shared != NULL)
+	{
 		settings_note_statement(statement);
+		if (utility_alters_table(statement))
+			notes_reread();
+	}
 }
 
 /* Once, when the library is preloaded. */

@@ -1,6 +1,7 @@
 
 # pg_dump takes the tasks along: restored into another database they are what
-# they were, paused ones paused, and those that are due run there.
+# they were, paused ones paused.  They are held there until activate(), and run
+# then.
 
 use strict;
 use warnings;
@@ -57,8 +58,17 @@ foreach my $format ('plain', 'custom')
 			"$dump.$format"
 		],
 		"restored, $format");
+	is( $node->safe_psql($format, $all),
+		$before =~ s/,(?:due|scheduled),/,held,/gr,
+		"$format: the tasks are what they were");
+	await(
+		$node,
+		q{SELECT state = 'held' FROM taskshed.status WHERE database = current_database()},
+		"$format: they are held",
+		$format);
+	$node->safe_psql($format, 'SELECT taskshed.activate()');
 	is($node->safe_psql($format, $all),
-		$before, "$format: the tasks are what they were");
+		$before, "$format: they still are after activate()");
 
 	# New tasks do not collide with those that came along, and both run.
 	$node->safe_psql(

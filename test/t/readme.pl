@@ -13,7 +13,7 @@
 # "(1 row)" do not matter.
 #
 # What the page says of settings and functions is compared with what there is, and so is the list
-# of files in docs/design.md.
+# of files in docs/design.md.  The queries of docs/operations.md are run.
 
 use strict;
 use warnings;
@@ -298,7 +298,7 @@ foreach my $row (split /\n/, $peers)
 
 	@mentioned{@calls} = (1) x @calls;
 }
-my ($unsupported) = $page =~ /^- (`activate`.*?)\./ms;
+my ($unsupported) = $page =~ /^- (`import_pg_cron`.*?)\./ms;
 my @unsupported = $unsupported =~ /`(\w+)`/g;
 @mentioned{@unsupported} = (1) x @unsupported;
 foreach my $name (sort keys %mentioned)
@@ -330,6 +330,17 @@ foreach my $link ($page =~ /\]\(([^)]+)\)/g)
 	next if $link =~ /^https:/;
 	ok( $link =~ /^#(.*)/ ? $anchors{$1} : -e $link,
 		"the link to $link leads somewhere");
+}
+
+# The queries of docs/operations.md
+($database, $role) = ('shop', 'postgres');
+foreach my $block (grep { $_->{language} eq 'sql' }
+	blocks(read_page('docs/operations.md')))
+{
+	my ($ok, $out, $err) = run_psql($block->{text});
+
+	ok($ok && $err eq '', "docs/operations.md, line $block->{line}")
+	  or diag($err);
 }
 
 # docs/design.md lists the files of src/, neither more nor less.
