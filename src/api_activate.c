@@ -215,8 +215,12 @@ activate_decide(List *owners, bool stand_ins_only)
 
 			if (strcmp(NameStr(next->key.name), name) != 0)
 				break;
-			is_last = (next->key.oid == role);
+			is_last = (next->key.oid == role && !stand_ins_only);
 		}
+		/* later, who has come to have that name may be anybody */
+		if (stand_ins_only && OidIsValid(role) && !superuser() &&
+			!compat_may_set_role(GetUserId(), role))
+			is_last = false;
 		stand_in = activate_next_stand_in(owners, stand_in);
 		owner->stand_in = has_stand_in ? owner->key.oid : stand_in;
 		owner->new_owner = OidIsValid(role) && is_last ? role : owner->stand_in;
@@ -226,9 +230,12 @@ activate_decide(List *owners, bool stand_ins_only)
 			ereport(WARNING,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 OidIsValid(role) ?
-					 errmsg("tasks are left from a former role \"%s\"", name) :
+					 errmsg("tasks are left from another role \"%s\"", name) :
 					 errmsg("role \"%s\", which has tasks, does not exist", name),
 					 errdetail("They fail when they are due."),
+					 OidIsValid(role) ?
+					 errhint("A superuser can give them to a role: SELECT taskshed.set_owner('role', owner => '%u').",
+							 owner->new_owner) :
 					 errhint("Create the role and call taskshed.activate() again, or have a superuser give them to another: SELECT taskshed.set_owner('role', owner => '%u').",
 							 owner->new_owner)));
 	}

@@ -332,6 +332,15 @@ hold_for_statement(const Node *statement)
 	{
 		const DefElem *option = hold_option(((const CreatedbStmt *) statement)->options, "template");
 
+		/*
+		 * who could choose it could make a copy the home of what it has
+		 * copied
+		 */
+		if (hold_option(((const CreatedbStmt *) statement)->options, "oid") != NULL && !superuser())
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied to choose the OID of a database"),
+					 errdetail("taskshed tells copies of databases by it, so that is for superusers.")));
 		name = option != NULL && option->arg != NULL ?
 			defGetString(unconstify(DefElem *, option)) : "template1";
 		may = hold_may_create();

@@ -323,6 +323,10 @@ like(
 	try_in('stolen', 'maker', 'SELECT taskshed.activate()'),
 	qr/ERROR:  permission denied to activate tasks of role "other"\nDETAIL:  .*\nHINT:  Ask a superuser/,
 	'and must not activate its tasks');
+like(
+	try_in('postgres', 'maker', 'CREATE DATABASE forged OID = 987654'),
+	qr/ERROR:  permission denied to choose the OID of a database/,
+	'and must not make it the home of what it has copied');
 $node->safe_psql('postgres', 'GRANT other TO maker');
 is(try_in('stolen', 'maker', 'SELECT taskshed.activate()'),
 	'', 'unless it may act as their owners');
