@@ -102,8 +102,12 @@ activate_owner_cmp(const ListCell *a, const ListCell *b)
 static List *
 activate_owners(Store *store)
 {
-	HASHCTL		control = {.keysize = sizeof(RestoredKey),.entrysize = sizeof(RestoredOwner)};
-	HTAB	   *owners = hash_create("taskshed owners", 64, &control, HASH_ELEM | HASH_BLOBS);
+	HASHCTL		control = {
+		.keysize = sizeof(RestoredKey),
+		.entrysize = sizeof(RestoredOwner),
+		.hcxt = CurrentMemoryContext
+	};
+	HTAB	   *owners = hash_create("taskshed owners", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(store->task, NULL);
 	TableScanDesc scan = table_beginscan(store->task, snapshot, 0, NULL);
@@ -221,7 +225,8 @@ activate_decide(List *owners, bool stand_ins_only)
 		if (stand_ins_only && OidIsValid(role) && !superuser() &&
 			!compat_may_set_role(GetUserId(), role))
 			is_last = false;
-		stand_in = activate_next_stand_in(owners, stand_in);
+		if (!has_stand_in)
+			stand_in = activate_next_stand_in(owners, stand_in);
 		owner->stand_in = has_stand_in ? owner->key.oid : stand_in;
 		owner->new_owner = OidIsValid(role) && is_last ? role : owner->stand_in;
 		if (owner->new_owner != owner->key.oid)

@@ -359,11 +359,6 @@ read_count_tasks(bool waiting, TaskCounts *counts)
 
 #define STATUS_COLUMNS	13
 
-/*
- * Whether a database's scheduler works is everybody's business; the rest is
- * about the tasks that the current user may see.  What is only known of all of
- * them together is for those who may see all.
- */
 /* Are the tasks of this database held, since they came with a copy? */
 static bool
 read_is_held(void)
@@ -388,6 +383,11 @@ ts_held(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(read_is_held());
 }
 
+/*
+ * Whether a database's scheduler works is everybody's business; the rest is
+ * about the tasks that the current user may see.  What is only known of all of
+ * them together is for those who may see all.
+ */
 PG_FUNCTION_INFO_V1(ts_status);
 Datum
 ts_status(PG_FUNCTION_ARGS)

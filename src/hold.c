@@ -152,14 +152,15 @@ hold_end_processes(TsDatabase *db, List *pids, bool *found)
 	pid = db->scheduler_pid;
 	SpinLockRelease(&db->mutex);
 	*found = (pid != 0);
-	if (pid != 0 && !list_member_int(pids, pid))
-	{
-		kill(pid, SIGTERM);
-		pids = lappend_int(pids, pid);
-	}
-
 	if (pid != 0)
+	{
+		if (!list_member_int(pids, pid))
+		{
+			kill(pid, SIGTERM);
+			pids = lappend_int(pids, pid);
+		}
 		return pids;
+	}
 
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
@@ -332,15 +333,6 @@ hold_for_statement(const Node *statement)
 	{
 		const DefElem *option = hold_option(((const CreatedbStmt *) statement)->options, "template");
 
-		/*
-		 * who could choose it could make a copy the home of what it has
-		 * copied
-		 */
-		if (hold_option(((const CreatedbStmt *) statement)->options, "oid") != NULL && !superuser())
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied to choose the OID of a database"),
-					 errdetail("taskshed tells copies of databases by it, so that is for superusers.")));
 		name = option != NULL && option->arg != NULL ?
 			defGetString(unconstify(DefElem *, option)) : "template1";
 		may = hold_may_create();

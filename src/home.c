@@ -19,8 +19,11 @@
  *		no tasks, no aliases		whoever adds the first one writes the row
  *
  * The row is not written when the extension is created, since restoring a dump
- * begins with that.  Two transactions that do not see each other may both write
+ * begins with that.  Two first calls that do not see each other may both write
  * it, which does no harm, and neither has to wait.
+ *
+ * Not noticed is a restore that overlaps with a first call, or into a database
+ * that has had tasks of its own.
  *
  * The same trigger that notices a restore keeps rows out that logical
  * replication brings: they are the publisher's, and run there.
@@ -295,4 +298,23 @@ ts_guard(PG_FUNCTION_ARGS)
 	}
 	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
 						   trigger->tg_newtuple : trigger->tg_trigtuple);
+}
+
+/*
+ * Nobody but a superuser may choose the OID of a database: who does could make
+ * a copy the home of the tasks that it has copied.
+ */
+void
+home_check_statement(const Node *statement)
+{
+	ListCell   *lc;
+
+	if (!IsA(statement, CreatedbStmt) || superuser())
+		return;
+	foreach(lc, ((const CreatedbStmt *) statement)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "oid") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to choose the OID of a database"),
+				 errdetail("taskshed tells copies of databases by it, so that is for superusers.")));
 }

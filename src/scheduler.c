@@ -79,7 +79,7 @@
 static TsDatabase *my_db = NULL;
 static TimestampTz started_at;
 static bool well_started = false;	/* has been through one round */
-static bool no_extension = false;	/* or no database to be in */
+static bool not_wanted = false; /* no extension, or no database to be in */
 static HomeState home = HOME_EMPTY;
 static TimeoutId alarm_timeout;
 
@@ -96,9 +96,9 @@ scheduler_exit(int code, Datum arg)
 	my_db->due = 0;
 	my_db->oldest_due = DT_NOEND;
 	my_db->next_wakeup = DT_NOEND;
-	if (no_extension && !my_db->noted)
+	if (not_wanted && !my_db->noted)
 		my_db->state = TS_DB_IDLE;
-	else if (no_extension)
+	else if (not_wanted)
 	{
 		/* a commit since we looked: the extension may be there now */
 		my_db->state = TS_DB_WANTED;
@@ -168,10 +168,10 @@ scheduler_check_database(Oid database)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for database %u", database);
 	form = (Form_pg_database) GETSTRUCT(tuple);
-	no_extension = (form->datistemplate || !form->datallowconn);
+	not_wanted = (form->datistemplate || !form->datallowconn);
 	ReleaseSysCache(tuple);
 	CommitTransactionCommand();
-	if (no_extension)
+	if (not_wanted)
 		proc_exit(0);
 }
 
@@ -488,8 +488,8 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 	StartTransactionCommand();
 	PushActiveSnapshot(GetLatestSnapshot());
 	store = store_try_open(AccessShareLock);
-	no_extension = (store == NULL);
-	if (!no_extension)
+	not_wanted = (store == NULL);
+	if (!not_wanted)
 	{
 		Snapshot	snapshot = GetActiveSnapshot();
 
@@ -506,7 +506,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
-	if (no_extension)
+	if (not_wanted)
 	{
 		if (store_is_altered())
 			store_report_absent(LOG, true);

@@ -9,8 +9,9 @@
  * that it concerns are told to leave after their run, and a scheduler to leave
  * now; those who come in their place have the new settings.
  *
- * A process makes itself known before it connects.  So one that is told too
- * much at most, and none that is connected with old settings, is missed.
+ * A process makes itself known before it connects.  So none that has old
+ * settings is missed; one that has just connected with the new ones may be told
+ * as well.  COMMIT PREPARED of such a command is not noticed.
  *
  * Copyright (c) 2026, the taskshed developers
  *

@@ -239,7 +239,7 @@ shared_release_database(TsDatabase *db)
 
 /* Must our processes stay out of a database? */
 bool
-shared_is_held(TsDatabase *db)
+shared_is_on_hold(TsDatabase *db)
 {
 	bool		held;
 

@@ -311,7 +311,7 @@ extern void shared_init(void);
 extern TsDatabase *shared_find_database(Oid database);
 extern TsDatabase *shared_reserve_database(Oid database);
 extern TsDatabase *shared_try_reserve_database(Oid database);
-extern bool shared_is_held(TsDatabase *db);
+extern bool shared_is_on_hold(TsDatabase *db);
 extern void shared_release_database(TsDatabase *db);
 extern void shared_free_idle_databases(void);
 extern void shared_want_scheduler(TsDatabase *db);
@@ -620,6 +620,7 @@ extern void home_lock(void);
 extern void home_settle(void);
 extern void home_claim(Store *store);
 extern const char *home_detail(HomeState state);
+extern void home_check_statement(const Node *statement);
 
 /* ------------------------------------------------------------------------
  * quota.c

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * utility.c
- *		DROP OWNED and REASSIGN OWNED take tasks and aliases along, and DROP
- *		EXTENSION waits for our processes without getting into their way.
+ *		What the server's commands mean for tasks: DROP OWNED and REASSIGN OWNED
+ *		take them along, DROP EXTENSION waits for our processes, and others.
  *
  * To the server a task is a row like others, owned by nobody.  To those who
  * clear up after a role it is one of the role's belongings, so the two
@@ -10,6 +10,10 @@
  *
  * DROP EXTENSION locks tables as it comes to them.  Our processes lock several
  * of them in a fixed order, so it is made to keep that order.
+ *
+ * Other commands are passed on to whom they concern: those that must have a
+ * database alone (hold.c), make one (home.c), change settings (settings.c), or
+ * change our tables, of which schedulers keep what they have read.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -119,6 +123,7 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		history_lock_for_drop();
 	}
 
+	home_check_statement(statement);
 	if (ts_shared != NULL)
 		hold_for_statement(statement);
 	if (prev_process_utility)

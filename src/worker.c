@@ -122,7 +122,7 @@ worker_attach(int slot, uint32 generation)
 	my_db = shared_reserve_database(worker->database);
 	ts_my_worker = worker;
 	before_shmem_exit(worker_exit, (Datum) 0);
-	if (shared_is_held(my_db))
+	if (shared_is_on_hold(my_db))
 		proc_exit(0);			/* whoever holds it may not have seen us */
 }
 

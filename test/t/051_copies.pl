@@ -31,17 +31,6 @@ sub make_database
 	return;
 }
 
-sub await_status
-{
-	my ($name, $state) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT state = '$state' FROM taskshed.status WHERE database = '$name'",
-		"database $name is $state");
-}
-
 # What have tasks done in a database?
 sub ledger
 {
@@ -82,7 +71,7 @@ is(try_in('original', 'owns', 'SELECT taskshed.activate()'),
 	'', 'activate() where nothing is held');
 is(try_in('postgres', 'owns', 'CREATE DATABASE copy TEMPLATE original'),
 	'', 'a copy');
-await_status('copy', 'held');
+await_status($node, 'copy', 'held');
 is($node->safe_psql('copy', 'SELECT state FROM taskshed.tasks'),
 	'held', 'the view tasks says so');
 ok( $node->log_contains(
@@ -116,11 +105,11 @@ await(
 	'three tasks are due',
 	'copy');
 $node->restart;
-await_status('copy', 'held');
+await_status($node, 'copy', 'held');
 is(ledger('copy'), '', 'nothing has run in the copy');
 is(try_in('copy', 'owns', 'BEGIN; SELECT taskshed.activate(); ROLLBACK'),
 	'', 'activate() rolled back');
-await_status('copy', 'held');
+await_status($node, 'copy', 'held');
 is(try_in('copy', 'owns', 'SELECT taskshed.activate()'), '', 'activate()');
 await($node, 'SELECT count(*) = 3 FROM ledger', 'tasks run', 'copy');
 is(ledger('copy'),     'new new old', 'all have run in the copy');
@@ -137,7 +126,7 @@ is( $node->safe_psql(
 # A copy of the copy, and one that brings no tasks
 is(try_in('postgres', 'owns', 'CREATE DATABASE empty TEMPLATE copy'),
 	'', 'a copy without tasks');
-await_status('empty', 'active');
+await_status($node, 'empty', 'active');
 is( try_in(
 		'empty',
 		'app',
@@ -149,7 +138,7 @@ await($node, q{SELECT what = 'first' FROM ledger WHERE what = 'first'},
 	'it runs', 'empty');
 is(try_in('postgres', 'owns', 'CREATE DATABASE cleared TEMPLATE original'),
 	'', 'a copy with tasks');
-await_status('cleared', 'held');
+await_status($node, 'cleared', 'held');
 $node->safe_psql(
 	'cleared',
 	q{SELECT taskshed.remove_all_tasks('app');
@@ -168,7 +157,7 @@ $_->query('BEGIN; '
 $_->query('COMMIT') foreach @sessions;
 $_->quit foreach @sessions;
 await($node, 'SELECT count(*) = 2 FROM ledger', 'both run', 'fresh');
-await_status('fresh', 'active');
+await_status($node, 'fresh', 'active');
 
 # One of which is rolled back
 make_database('fresh2');
@@ -206,7 +195,7 @@ $node->safe_psql(
 	ALTER ROLE swap RENAME TO other;
 	ALTER ROLE leaves RENAME TO stranger;
 	ALTER ROLE stranger CREATEROLE});
-await_status('restored', 'held');
+await_status($node, 'restored', 'held');
 like(
 	try_in(
 		'restored',
@@ -229,7 +218,7 @@ like(
 	try_in('restored', 'postgres', 'SELECT taskshed.activate()'),
 	qr/WARNING:  role "leaves", which has tasks, does not exist\nDETAIL:  They fail when they are due.\nHINT:  Create the role .*set_owner\('role', owner => '\d+'\)/,
 	'activate() misses a role');
-await_status('restored', 'active');
+await_status($node, 'restored', 'active');
 is( $node->safe_psql(
 		'restored',
 		q{SELECT count(*) FROM taskshed.tasks WHERE owner ~ '^42949[0-9]+$' AND state = 'scheduled'}
@@ -268,23 +257,25 @@ is( $node->safe_psql(
 	'each as its owner');
 
 # Parts of a dump, as its documentation says
-foreach my $options ([ '--jobs', '3' ],
-	['--single-transaction'], [ '--data-only', '--disable-triggers' ])
+foreach my $case (
+	[ 'parallel', '--jobs', '3' ],
+	[ 'at_once',  '--single-transaction' ],
+	[ 'data',     '--data-only', '--disable-triggers' ])
 {
-	my $name = 'r' . @{$options} . length $options->[0];
+	my ($name, @options) = @{$case};
 
 	$node->safe_psql('postgres', "CREATE DATABASE $name");
 	$node->safe_psql('original', 'CREATE EXTENSION IF NOT EXISTS taskshed');
-	if ($options->[0] eq '--data-only')
+	if ($options[0] eq '--data-only')
 	{
 		$node->safe_psql($name, 'CREATE EXTENSION taskshed');
-		push @$options, '--schema', 'taskshed';
+		push @options, '--schema', 'taskshed';
 	}
-	dump_to('original', $name, @$options);
-	await_status($name, 'held');
+	dump_to('original', $name, @options);
+	await_status($node, $name, 'held');
 	is( $node->safe_psql($name, 'SELECT task_id, state FROM taskshed.tasks'),
 		'old|held',
-		"@$options: the task is there");
+		"@options: the task is there");
 }
 
 # A dump that is restored into a copy that brought no tasks is a dump.
@@ -309,7 +300,7 @@ is( $node->safe_psql(
 		'into_copy', 'SELECT task_id, state FROM taskshed.tasks'),
 	'old|held',
 	'and is held');
-await_status('into_copy', 'held');
+await_status($node, 'into_copy', 'held');
 
 # Whoever may copy a template is not to run what others have in it.
 $node->safe_psql(
@@ -330,7 +321,7 @@ like(
 $node->safe_psql('postgres', 'GRANT other TO maker');
 is(try_in('stolen', 'maker', 'SELECT taskshed.activate()'),
 	'', 'unless it may act as their owners');
-await_status('stolen', 'active');
+await_status($node, 'stolen', 'active');
 $node->safe_psql('postgres', 'ALTER DATABASE original IS_TEMPLATE false');
 
 # An extension that is created again starts anew.

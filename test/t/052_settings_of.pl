@@ -50,17 +50,6 @@ sub worker_of
 	);
 }
 
-sub await_state_of
-{
-	my ($database, $state) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT state = '$state' FROM taskshed.status WHERE database = '$database'",
-		"$database is $state");
-}
-
 is(setting_of('app'),   '', 'no setting, app');
 is(setting_of('other'), '', 'no setting, other');
 my $worker = worker_of('other');
@@ -107,7 +96,7 @@ $holder->quit;
 # The scheduler's own
 $node->safe_psql('postgres',
 	'ALTER DATABASE second SET taskshed.enabled = off');
-await_state_of('second', 'disabled');
+await_status($node, 'second', 'disabled');
 $node->safe_psql('second',
 	q{SELECT taskshed.add_task('note', kwargs => '{"what": "later"}')});
 is( $node->safe_psql(
@@ -116,7 +105,7 @@ is( $node->safe_psql(
 	'active',
 	'another database is not concerned');
 $node->safe_psql('postgres', 'ALTER DATABASE second RESET taskshed.enabled');
-await_state_of('second', 'active');
+await_status($node, 'second', 'active');
 await(
 	$node,
 	'SELECT EXISTS (SELECT FROM ledger)',

@@ -85,15 +85,31 @@ foreach my $call (
 		"on the standby an error: $call");
 }
 
-# A task comes due while nobody is there.
-$first->safe_psql('postgres',
-	q{SELECT taskshed.update_execution_time('due', now() + interval '1 hour')}
-);
-$first->wait_for_catchup($second);
-$first->stop('fast');
+# A task comes due and is not run, since that is off in the primary (a setting
+# in a file, which is not replicated); nor could it be on the standby.
+sub leave_due
+{
+	my ($primary, $standby, $task_id) = @_;
+
+	set_and_reload($primary, 'taskshed.enabled' => 'off');
+	$primary->safe_psql('postgres',
+		"SELECT taskshed.update_execution_time('$task_id', now())");
+	$primary->wait_for_catchup($standby);
+	is( $standby->safe_psql(
+			'postgres',
+			"SELECT run_at <= now(), run_count FROM taskshed.tasks WHERE task_id = '$task_id'"
+		),
+		't|0',
+		'due, and not run');
+}
+leave_due($first, $second, 'due');
 $second->promote;
-$second->safe_psql('postgres',
-	q{SELECT taskshed.update_execution_time('due', now())});
+
+# The old primary does not know, and goes on for a while.
+$first->safe_psql('postgres',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "lost"}', task_id => 'lost')}
+);
+$first->stop('fast');
 await_no_task($second, 'due');
 is( $second->safe_psql(
 		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}
@@ -130,14 +146,9 @@ $first->append_conf('postgresql.conf',
 $first->set_standby_mode;
 $first->start;
 $second->wait_for_catchup($first);
-$second->safe_psql('postgres',
-	q{SELECT taskshed.update_execution_time('ahead', now() + interval '1 hour')}
-);
-$second->wait_for_catchup($first);
+leave_due($second, $first, 'ahead');
 $second->stop('fast');
 $first->promote;
-$first->safe_psql('postgres',
-	q{SELECT taskshed.update_execution_time('ahead', now())});
 await_no_task($first, 'ahead');
 is( $first->safe_psql(
 		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}

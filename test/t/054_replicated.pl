@@ -96,6 +96,7 @@ $node->safe_psql(
 	'publisher', q{
 	SELECT taskshed.pause_task('theirs');
 	SELECT taskshed.remove_all_tasks()});
+# which also shows that the subscriber's row there is left alone
 $node->safe_psql('publisher', q{DELETE FROM taskshed.home});
 caught_up(3);
 is(tasks('subscriber'), 'ours', 'what is removed there is not removed here');

@@ -23,6 +23,7 @@ our @EXPORT = qw(
   await_blocked
   await_no_task
   await_state
+  await_status
   runs_of
   lag_of_ledger
 );
@@ -112,12 +113,7 @@ sub set_and_reload
 	{
 		my $off = ($settings{'taskshed.enabled'} || 'on') eq 'off';
 
-		await(
-			$node,
-			"SELECT state = '"
-			  . ($off ? 'disabled' : 'active') . q{'
-			FROM taskshed.status WHERE database = current_database()},
-			'the scheduler knows its settings');
+		await_status($node, 'postgres', $off ? 'disabled' : 'active');
 	}
 	return;
 }
@@ -193,6 +189,18 @@ sub await_state
 		$node,
 		"SELECT state = '$state' FROM taskshed.tasks WHERE task_id = '$task_id'",
 		"task $task_id is $state");
+}
+
+# Waits until the view status says that of a database.
+sub await_status
+{
+	my ($node, $database, $state) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		"SELECT state = '$state' FROM taskshed.status WHERE database = '$database'",
+		"database $database is $state");
 }
 
 # The runs of a task: their status and attempt.

@@ -1,0 +1,88 @@
+
+# pg_upgrade: tasks come along with all that they are, and go on in the new
+# server; what has run before does not run again.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+
+# The servers are of one version here, for which pg_upgrade does the same.
+my $old = taskshed_node('old');
+$old->safe_psql(
+	'postgres', q{
+	CREATE ROLE app LOGIN;
+	SET ROLE app;
+	SELECT taskshed.add_task('note', kwargs => '{"what": "once"}', task_id => 'once');
+	SELECT taskshed.add_task('note', kwargs => '{"what": "daily"}', every => '1 day', group_id => 'g', task_id => 'daily');
+	SELECT taskshed.add_task('note', now() + interval '1 day', kwargs => '{"what": "ahead"}', task_id => 'ahead');
+	SELECT taskshed.add_task('note', now() + interval '1 day', kwargs => '{"what": "paused"}', task_id => 'paused', paused => true)}
+);
+await($old,
+	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'daily'},
+	'it has run');
+await_no_task($old, 'once');
+
+# One comes due while nobody runs it.
+set_and_reload($old, 'taskshed.enabled' => 'off');
+$old->safe_psql('postgres',
+	q{SELECT taskshed.update_execution_time('ahead', now(), owner => 'app')});
+
+my $all_tasks =
+  'SELECT to_jsonb(t) FROM taskshed.tasks AS t ORDER BY task_id';
+my $all_runs = 'SELECT to_jsonb(r) FROM taskshed.runs AS r ORDER BY run_id';
+my $tasks_before = $old->safe_psql('postgres', $all_tasks);
+my $runs_before  = $old->safe_psql('postgres', $all_runs);
+$old->stop;
+
+my $new = PostgreSQL::Test::Cluster->new('new');
+$new->init;
+$new->append_conf(
+	'postgresql.conf', q{
+shared_preload_libraries = 'taskshed'
+max_worker_processes = 20
+taskshed.enabled = off
+});
+my $bindir = $new->config_data('--bindir');
+chdir $new->basedir or die;
+command_ok(
+	[
+		'pg_upgrade',    '--no-sync',    '--old-datadir', $old->data_dir,
+		'--new-datadir', $new->data_dir, '--old-bindir',  $bindir,
+		'--new-bindir',  $bindir,        '--socketdir',   $new->host,
+		'--old-port',    $old->port,     '--new-port',    $new->port
+	],
+	'pg_upgrade');
+$new->start;
+await_status($new, 'postgres', 'disabled');
+is($new->safe_psql('postgres', $all_tasks),
+	$tasks_before, 'tasks are what they were');
+is($new->safe_psql('postgres', $all_runs),
+	$runs_before, 'and so is their history');
+
+set_and_reload($new, 'taskshed.enabled' => 'on');
+await_no_task($new, 'ahead');
+$new->safe_psql(
+	'postgres', q{
+	SET ROLE app;
+	SELECT taskshed.add_task('note', kwargs => '{"what": "new"}', task_id => 'new')}
+);
+await_no_task($new, 'new');
+is( $new->safe_psql(
+		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}
+	),
+	'ahead daily new once',
+	'in the new server tasks run, and none a second time');
+is( $new->safe_psql(
+		'postgres',
+		'SELECT count(*), count(DISTINCT run_id) FROM taskshed.runs'),
+	'4|4',
+	'run_ids go on');
+
+$new->stop;
+done_testing();
