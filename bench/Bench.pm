@@ -30,12 +30,14 @@ our %have;    # which of the peers are there: pg_cron, npm
 my %sizes = (
 	rounds             => [ 5,          2 ],
 	drain              => [ 200_000,    20_000 ],
+	drain_best_limit_s => [ 60,         5 ],
 	drain_peers        => [ 50_000,     5_000 ],
 	drain_limit_s      => [ 5,          2 ],
 	cron               => [ 400,        400 ],
 	lags               => [ 200,        40 ],
 	lag_span_s         => [ 20,         2 ],
 	cold               => [ 20,         5 ],
+	first              => [ 20,         5 ],
 	flow               => [ 10_000,     10_000 ],
 	ahead              => [ 10_000_000, 100_000 ],
 	peers_ahead        => [ 10_000,     1_000 ],
@@ -49,7 +51,7 @@ my %sizes = (
 	recurring          => [ 10_000,     10_000 ],
 	recurring_s        => [ 60,         4 ],
 	memory             => [ 5_000_000,  300_000 ],
-	memory_chunk       => [ 500_000,    30_000 ],
+	memory_chunk       => [ 100_000,    30_000 ],
 	memory_ahead       => [ 10_000_000, 200_000 ]);
 our %size = map { $_ => $sizes{$_}[ $quick ? 1 : 0 ] } keys %sizes;
 

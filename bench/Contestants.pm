@@ -21,7 +21,7 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   add_many add_tasks_ahead drain drain_cron drain_peer drain_plain
-  drain_recurring enabled lag_ahead lag_now no_workers peer runs_ended start_peer
+  drain_recurring enabled lag_ahead lag_first lag_now no_workers peer runs_ended start_peer
 );
 
 my $serial = 0;
@@ -209,21 +209,48 @@ sub spread
 	return "now() + interval '1 s' + i * interval '1 s' * $seconds / $n";
 }
 
-# Of tasks that are added ahead of time, for a role that never had a worker.
-sub lag_ahead
+# New roles that may have tasks.
+sub roles
 {
-	my ($database, $n, $seconds) = @_;
-	my $role   = 'lag' . ++$serial;
-	my $run_at = spread($n, $seconds);
+	my ($database, $n) = @_;
+	my @names = map { 'lag' . ++$serial } 1 .. $n;
 
 	sql($database,
-		"TRUNCATE ledger; CREATE ROLE $role LOGIN; GRANT USAGE ON SCHEMA taskshed TO $role"
-	);
+		"CREATE ROLE $_ LOGIN; GRANT USAGE ON SCHEMA taskshed TO $_")
+	  foreach @names;
+	return @names;
+}
+
+# Of tasks that are added ahead of time, for a role that never had a worker
+# unless one is given.
+sub lag_ahead
+{
+	my ($database, $n, $seconds, $role) = @_;
+	my $run_at = spread($n, $seconds);
+
+	($role) = roles($database, 1) if !defined $role;
+	sql($database, 'TRUNCATE ledger');
 	sql($database, qq{
 		SELECT count(taskshed.add_task('public.late', run_at => $run_at, owner => '$role',
 			kwargs => jsonb_build_object('n', i, 'planned', $run_at)))
 		FROM generate_series(0, $n - 1) AS i});
 	return lags($database, $n, $seconds + 60, 'started - planned');
+}
+
+# Of the first run of each of n roles, half a second apart, added ahead of time.
+sub lag_first
+{
+	my ($database, $n) = @_;
+	my $run_at = spread($n, $n / 2);
+	my $roles  = join ',', roles($database, $n);
+
+	sql($database, 'TRUNCATE ledger');
+	sql($database, qq{
+		SELECT count(taskshed.add_task('public.late', run_at => $run_at,
+			owner => (string_to_array('$roles', ','))[i + 1]::text,
+			kwargs => jsonb_build_object('n', i, 'planned', $run_at)))
+		FROM generate_series(0, $n - 1) AS i});
+	return lags($database, $n, $n / 2 + 60, 'started - planned');
 }
 
 # Of tasks that are added for now.  cold: each for a role that has no worker.
@@ -328,12 +355,12 @@ sub drain_cron
 	$cpu = server_cpu() - $cpu;
 	sql($database, 'DELETE FROM cron.job; DELETE FROM cron.job_run_details');
 
-	# (Were it more than a minute's worth, some would have run twice.)
+	# (Were it more than a minute's worth, some would have run twice or not at all.)
 	my ($done, $seconds) = split /\|/,
 	  value($database,
 		q{SELECT count(DISTINCT n), extract(epoch FROM max(started) - min(started)) FROM ledger}
 	  );
-	die "$done of $n jobs have run\n" if $done < 2;
+	die "$done of $n jobs have run\n" if $done < $n;
 	return figures(
 		$done, $seconds, $cpu,
 		lags => [
@@ -398,21 +425,25 @@ sub peer
 # How many it gets done in a time that is limited.
 sub drain_peer
 {
-	my ($name, $n, $callback, $best) = @_;
+	my ($name, $callback, $best) = @_;
 	my $insert = $callback eq 'effect' ? 1 : 0;
-	my $peer   = start_peer(
+	my ($n, $limit) =
+		$best
+	  ? @size{qw(drain drain_best_limit_s)}
+	  : @size{qw(drain_peers drain_limit_s)};
+	my $peer = start_peer(
 		$name, 'drain',
 		n       => $n,
 		insert  => $insert,
 		best    => $best,
-		limit_s => $size{drain_limit_s});
+		limit_s => $limit);
 
 	sql('postgres', 'CHECKPOINT');
 	my $cpu = server_cpu();
 	$peer->go;
 	my $result = $peer->result;
 	$cpu = server_cpu() - $cpu;
-	die "nothing done in $size{drain_limit_s} s\n" if !$result->{done};
+	die "nothing done in $limit s\n" if !$result->{done};
 	if ($insert)
 	{
 		my ($effects, $different) = split /\|/,

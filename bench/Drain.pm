@@ -11,10 +11,12 @@
 #
 # The peers run what is the same for them: nothing, a JavaScript function that
 # returns at once, where taskshed calls an empty function of PL/pgSQL; and one
-# INSERT a task.  They get fewer tasks, or so many seconds, since the rate is
-# what is compared.  The loop and the peers at their best are shown once more with
-# commits that do not wait for the disk, and taskshed with such that do.  CPU is that of all processes of the server, and does not
-# have the peers' own processes in it: these are in the notes.
+# INSERT a task.  At their best settings they get as many tasks as taskshed; at
+# their defaults fewer, or so many seconds, since that would take hours and the
+# rate is what is compared.  The loop and the peers at their best are shown once
+# more with commits that do not wait for the disk, and taskshed with such that
+# do.  CPU is that of all processes of the server, and does not have the peers'
+# own processes in it: these are in the notes.
 
 package Drain;
 
@@ -54,34 +56,34 @@ sub measure
 			my ($who, $name, $best) = @$peer;
 			push @contestants, $who => sub {
 				return if $quick && !$best && $_[0] > 1;
-				return drain_peer($name, $size{drain_peers}, $callback,
-					$best);
+				return drain_peer($name, $callback, $best);
 			};
+		}
+		my %other = (taskshed => 'on', limit => 'off');
+
+		# (A peer's no-op has no commit to wait for.)
+		$other{ $_->[0] } = 'off'
+		  foreach grep { $callback eq 'effect' && $_->[2] } @peers;
+		my %sub = @contestants;
+
+		foreach my $who (sort keys %other)
+		{
+			my $setting =
+			  $who eq 'taskshed'
+			  ? 'taskshed.synchronous_commit'
+			  : 'synchronous_commit';
+
+			push @contestants,
+			  "$who, synchronous_commit = $other{$who}" => sub {
+				configure($setting => $other{$who});
+				my $figures = eval { $sub{$who}->(@_) };
+				my $error   = $@;
+				configure($setting => undef);
+				return $figures || die $error;
+			  };
 		}
 		if ($callback eq 'effect')
 		{
-			my %other = (
-				taskshed => 'on',
-				limit    => 'off',
-				map { $_->[0] => 'off' } grep { $_->[2] } @peers);
-			my %sub = @contestants;
-
-			foreach my $who (sort keys %other)
-			{
-				my $setting =
-				  $who eq 'taskshed'
-				  ? 'taskshed.synchronous_commit'
-				  : 'synchronous_commit';
-
-				push @contestants,
-				  "$who, synchronous_commit = $other{$who}" => sub {
-					configure($setting => $other{$who});
-					my $figures = eval { $sub{$who}->(@_) };
-					my $error   = $@;
-					configure($setting => undef);
-					return $figures || die $error;
-				  };
-			}
 			push @contestants, pg_cron => sub {
 				die "not installed\n" if !$have{pg_cron};
 				return                if $quick && $_[0] > 1;
@@ -119,6 +121,24 @@ sub rates
 		ratio  => ratios(field($figures->{set}, 'rate'), $own),
 		to     => 'taskshed');
 
+	# Both with the same commits, too.
+	row(%common,
+		chart  => undef,
+		who    => 'taskshed, synchronous_commit = off for both',
+		values => $own,
+		ratio  => ratios(
+			$own, field($figures->{'limit, synchronous_commit = off'}, 'rate')
+		),
+		to => 'the limit');
+	row(%common,
+		chart  => undef,
+		who    => 'taskshed, synchronous_commit = on for both',
+		values =>
+		  field($figures->{'taskshed, synchronous_commit = on'}, 'rate'),
+		ratio => ratios(
+			field($figures->{'taskshed, synchronous_commit = on'}, 'rate'),
+			$limit),
+		to => 'the limit');
 	foreach my $who (sort @others)
 	{
 		my $rate = field($figures->{$who}, 'rate');

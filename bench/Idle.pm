@@ -5,7 +5,8 @@
 # context switches, voluntary or not, and the CPU ticks (of 10 ms) of the
 # scheduler and of the launcher.  A process that sleeps has none; each wakeup is
 # at least one.  The peers' are counted in the very same time, with fewer tasks:
-# their own process, all its threads, and their sessions in the server.  What
+# their own process, all its threads, and their sessions in the server.  They are
+# at their default settings, of which polling every two seconds is one.  What
 # happens but once a minute is seen, since each round takes a minute, and the goal
 # is for every round.
 
@@ -23,7 +24,7 @@ sub measure
 {
 	my %peer = map {
 		my $peer =
-		  eval { start_peer($_, 'idle', n => $size{peers_ahead}, best => 1) };
+		  eval { start_peer($_, 'idle', n => $size{peers_ahead}) };
 		note("  $_: $@") if !$peer;
 		$_ => $peer || "$@";
 	} ('graphile', 'pgboss');
@@ -90,7 +91,11 @@ sub measure
 			values => $switches{$who} || $why,
 			unit   => '/min',
 			chart  => 'idle, context switches',
-			goal   => $who eq 'taskshed' ? [ '<=', 2, 'all' ] : undef);
+			goal   => $who eq 'taskshed' ? [ '<=', 2, 'all' ] : undef,
+			ratio  => $who eq 'taskshed'
+			? undef
+			: ratios($switches{$who}, $switches{taskshed}),
+			to => 'taskshed');
 		row(%common,
 			what   => 'idle, CPU ticks',
 			values => $ticks{$who} || $why,

@@ -2,9 +2,12 @@
 # Whether memory grows.
 #
 # What a process has for itself (Private_* of smaps_rollup, so without the
-# server's shared memory), of the largest worker and of the scheduler: after the
-# first tenth of many runs, when all caches are filled, and at the end.  The same
-# workers go on throughout, as far as they do not retire.  Last, the scheduler of a database with many tasks that are due much later.
+# server's shared memory), of each worker and of the scheduler, looked at after
+# every so many runs.  A worker leaves after 1,000,000 runs, whatever it has
+# used, and another comes in its place; so it is judged by what the one that was
+# there longest had at first and at last, and by the largest of all.  The scheduler
+# is one and the same throughout.  Last, the scheduler of a database with many
+# tasks that are due much later.
 
 package Memory;
 
@@ -20,44 +23,54 @@ sub measure
 {
 	my ($n, $chunk) = @size{qw(memory memory_chunk)};
 	my $database = database('taskshed');
-	my %samples  = (worker => [], scheduler => []);
+	my (%samples, @pids);
 
 	enabled($database, 1);
+	no_workers();
 	for (my $done = 0; $done < $n; $done += $chunk)
 	{
-		note("  $done of $n runs");
+		note("  $done of $n runs") if $done % (5 * $chunk) == 0;
 		run($database, $chunk);
-		foreach my $who (keys %samples)
+		foreach my $who ('scheduler', 'worker')
 		{
-			push @{ $samples{$who} },
-			  largest(
-				"backend_type = 'taskshed $who' AND datname = '$database'");
+			foreach my $pid (
+				pids(
+					"backend_type = 'taskshed $who' AND datname = '$database'"
+				))
+			{
+				my $mb = private_mb($pid);
+
+				die "the system does not tell what memory is private\n"
+				  if !defined $mb;
+				push @{ $samples{$who}{$pid} }, $mb;
+			}
 		}
 	}
-	foreach my $who (sort keys %samples)
+	foreach my $who ('scheduler', 'worker')
 	{
-		my ($first, $last) = @{ $samples{$who} }[ 0, -1 ];
+		my $of  = $samples{$who};
+		my @all = sort { @{ $of->{$b} } <=> @{ $of->{$a} } } keys %$of;
+		my ($first, $last) = @{ $of->{ $all[0] } }[ 0, -1 ];
 		my %common = (part => 'memory', who => $who, unit => 'MB');
 
-		note("  $who: @{ $samples{$who} }");
-		if (!$first)
-		{
-			missing(
-				'memory', "private memory, $n runs",
-				$who,     'the system does not tell');
-			next;
-		}
+		note("  $who $_: @{ $of->{$_} }") foreach @all;
+		die 'the scheduler was replaced' if $who eq 'scheduler' && @all > 1;
 		row(%common,
-			what   => "private memory after $chunk runs",
-			values => [$first]);
+			what   => "private memory after the first of $n runs",
+			values => [$first],
+			note   => "seen $chunk runs of all workers after it came");
 		row(%common,
 			what   => "private memory over $n runs, largest",
-			values => [ max(@{ $samples{$who} }) ]);
+			values => [ max(map { @$_ } values %$of) ],
+			note   => @all > 1
+			? scalar(@all) . ' came one after the other'
+			: undef);
 		row(%common,
-			what       => "private memory after $n runs",
-			values     => [$last],
-			ratio      => ratios([$last], [$first]),
-			to         => "after $chunk",
+			what   => 'private memory of the one there longest, at its end',
+			values => [$last],
+			note   => 'seen ' . @{ $of->{ $all[0] } } . ' times',
+			ratio  => ratios([$last], [$first]),
+			to     => 'its first',
 			ratio_goal => [ '<=', 1.1 ]);
 	}
 

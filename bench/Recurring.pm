@@ -63,13 +63,14 @@ sub recur
 	# (The last second's runs may be going on.)
 	sleep 1;
 	sql($database, q{SELECT taskshed.remove_all_tasks()}, 'bench');
-	my ($runs, $lag) = split /\|/, value(
+	my ($runs, $different, $lag) = split /\|/, value(
 		$database, qq{
-		SELECT count(DISTINCT (task_id, scheduled_at)),
+		SELECT count(*), count(DISTINCT (task_id, scheduled_at)),
 			extract(epoch FROM max(started_at - scheduled_at)) * 1000
-		FROM taskshed.runs WHERE group_id = 'recurring'
+		FROM taskshed.runs WHERE group_id = 'recurring' AND status = 'succeeded'
 			AND scheduled_at >= '$from' AND scheduled_at < timestamptz '$from' + interval '1 s' * $seconds}
 	);
+	die "$runs runs for $different times\n" if $runs != $different;
 	return {
 		missed => $n * $seconds - $runs,
 		share  => 100 * $cpu / $seconds / $cores,

@@ -11,7 +11,7 @@ use Bench;
 use Exporter 'import';
 use List::Util qw(max min);
 
-our @EXPORT = qw(line_of write_results);
+our @EXPORT = qw(line_of ours_failed write_results);
 
 # Three digits are as many as mean anything.
 sub figure
@@ -53,11 +53,13 @@ my %holds = (
 	'>'  => sub { $_[0] > $_[1] });
 my %sign = ('>=' => '≥', '<=' => '≤', '>' => '>');
 
-# The goals of a row: their text, and whether the medians, or all figures, meet them.
+# The goals of a row: their text, and whether the medians, or all figures, meet them,
+# and how many of the rounds do.
 sub goals
 {
 	my ($row) = @_;
 	my (@text, $met, $unknown);
+	my $rounds = '';
 
 	foreach (
 		[ $row->{goal},       $row->{values}, '' ],
@@ -78,9 +80,14 @@ sub goals
 		}
 		$met = ($met // 1)
 		  && !grep { !$holds{ $goal->[0] }->($_, $goal->[1]) } @judged;
+		$rounds .= sprintf ' (%d of %d)',
+		  scalar(grep { $holds{ $goal->[0] }->($_, $goal->[1]) } @$values),
+		  scalar @$values
+		  if @$values > 1;
 	}
-	return ('',                '') if !@text;
-	return (join(', ', @text), $unknown ? '?' : $met ? 'met' : 'NOT MET');
+	return ('', '') if !@text;
+	return (join(', ', @text),
+		$unknown ? 'NOT MEASURED' : ($met ? 'met' : 'NOT MET') . $rounds);
 }
 
 # The cells of a row.
@@ -94,6 +101,14 @@ sub cells
 	my $ratio = ref $row->{ratio}
 	  && @{ $row->{ratio} } ? figures($row->{ratio}) . " × $row->{to}" : '';
 	return ($row->{what}, $row->{who}, $value, $ratio, goals($row));
+}
+
+# Could something that is not a peer not be measured?
+sub ours_failed
+{
+	return scalar grep {
+		!ref $_->{values} && $_->{who} !~ /graphile|pg-boss|pg_cron|peer/
+	} @rows;
 }
 
 # A row as a line of its own.
@@ -232,6 +247,12 @@ sub write_results
 "
 	  : '';
 
+	$form .= "
+**Only some of it was measured: $about{Parts}.**
+" if defined $about{Parts};
+	$form .= "
+**Something of ours failed: see \"not measured\".**
+" if ours_failed();
 	my $list = join '', map { "- $_: $about{$_}\n" } sort keys %about;
 
 	print $out <<"END";
@@ -241,7 +262,8 @@ Made by `make bench`, and not edited. [bench/](.) has what is measured and why t
 begins with it.
 $form
 $list
-Each figure is the median of the rounds, with the least and the greatest. Contestants take turns, and a
+Each figure is the median of the rounds, with the least and the greatest; where there is a goal, in
+parentheses how many rounds meet it. Contestants take turns, and a
 ratio is one of figures of the same round. *limit* is the same work in plain SQL, without a scheduler.
 
 | what | who | median (min … max) | ratio | goal | |
@@ -258,6 +280,8 @@ END
   by default): effects and bookkeeping are in one commit record, so a crash takes both back and the task
   runs again. The limit and the peers commit as PostgreSQL does by default, and wait. Rows that say
   `synchronous_commit` have it the other way: taskshed with commits that wait, the others without.
+- The client that adds tasks for now, one after the other, does not wait for the disk in its commits, since
+  that would only blur the lag.
 - taskshed has a transaction and a record for every run. The limit has one transaction for a hundred and
   no record; the peers at their best settings acknowledge in batches.
 - The peers call JavaScript, in processes of their own, beside the server on the same machine. On a

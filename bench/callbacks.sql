@@ -43,6 +43,21 @@ BEGIN
 	END LOOP;
 END $$;
 
+-- Adds n tasks of no effect, so many a second, each tenth of a second's a second before they are due.
+CREATE PROCEDURE add_flow(n integer, rate integer, begins timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+	per_call integer := rate / 10;
+BEGIN
+	FOR i IN 0 .. n - 1 BY per_call LOOP
+		PERFORM pg_sleep(extract(epoch FROM begins + interval '1 s' * i / rate - interval '1 s' - clock_timestamp()));
+		COMMIT;
+		PERFORM taskshed.add_task('public.noop', run_at => begins + interval '1 s' * j / rate,
+			kwargs => jsonb_build_object('n', j), group_id => 'flow')
+		FROM generate_series(i, i + per_call - 1) AS j;
+		COMMIT;
+	END LOOP;
+END $$;
+
 -- The rows of tasks in one table, with the two indexes that this needs, drained in batches of a hundred:
 -- by a loop that calls the function for each, and by one statement a batch.
 DO $do$

@@ -21,6 +21,12 @@ export function pool(max) {
 }
 export const insert = (p, n) =>
   p.query({ name: 'effect', text: 'INSERT INTO public.ledger (n) VALUES ($1)', values: [n] });
+// Connects all of a pool's connections, and has the statement prepared in each.
+export async function warm(p, max) {
+  const clients = await Promise.all(Array.from({ length: max }, () => p.connect()));
+  await Promise.all(clients.map((client) => insert(client, -1)));
+  for (const client of clients) client.release();
+}
 
 const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 export const line = () => lines.next();

@@ -4,7 +4,7 @@
 // full; workers are woken by NOTIFY.  Otherwise its defaults: one job every time it polls, which is
 // every two seconds.
 import { PgBoss } from 'pg-boss';
-import { Count, connection, insert, lags, line, main, now, params, pool, ready } from './peer.mjs';
+import { Count, connection, insert, lags, line, main, now, params, pool, ready, warm } from './peer.mjs';
 
 const db = pool(12);
 
@@ -32,6 +32,7 @@ await main({
     const count = new Count();
     await add(params.n);
     await db.query('VACUUM ANALYZE');
+    await warm(db, 12);
     await db.query('TRUNCATE public.ledger');
     await ready();
     count.start();
@@ -62,7 +63,7 @@ await main({
 
   async idle() {
     await add(params.n, new Date(Date.now() + 864e5));
-    await boss.work(queue, prompt, async () => {});
+    await boss.work(queue, {}, async () => {});
     await ready();
     await line();
     return {};

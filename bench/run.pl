@@ -74,9 +74,10 @@ sub about
 			$have{npm}     ? ($have{npm})             : ()),
 		Settings => join(', ',
 			map { "$_ = " . value('postgres', "SHOW $_") }
-			  qw(shared_buffers max_wal_size fsync synchronous_commit taskshed.synchronous_commit taskshed.max_workers)
+			  qw(shared_buffers max_wal_size checkpoint_timeout fsync synchronous_commit taskshed.synchronous_commit taskshed.max_workers)
 		),
 		Rounds => $size{rounds},
+		keys %asked < @parts ? (Parts => join ' ', sort keys %asked) : (),
 		$ENV{BENCH_SIZES}
 		? (Sizes => "not the usual ones: $ENV{BENCH_SIZES}")
 		: (),
@@ -123,3 +124,4 @@ foreach my $part (grep { $asked{$_} } @parts)
 	note(sprintf '%s took %d s', $part, time() - $begin);
 }
 write_results($FindBin::RealBin, %about);
+exit(ours_failed() ? 1 : 0);
