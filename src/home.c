@@ -80,45 +80,42 @@ home_relation_changed(Oid relid)
 	}
 }
 
-/* Has a table any row?  Those of other transactions in progress do not count. */
+/* Has a table any row that is seen by a registered snapshot? */
 static bool
-home_has_rows(Relation rel)
+home_has_rows(Relation rel, Snapshot snapshot)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
 
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
 	return found;
 }
 
 /* Are there tasks or aliases?  (The table of the latter is not the store's.) */
 static bool
-home_is_empty(Store *store)
+home_is_empty(Store *store, Snapshot snapshot)
 {
 	Oid			relid = get_relname_relid("callback", RelationGetNamespace(store->task));
 	Relation	aliases;
 	bool		empty;
 
-	if (home_has_rows(store->task) || home_has_rows(store->alarm))
+	if (home_has_rows(store->task, snapshot) || home_has_rows(store->alarm, snapshot))
 		return false;
 	aliases = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	if (aliases == NULL)
 		return true;
-	empty = !home_has_rows(aliases);
+	empty = !home_has_rows(aliases, snapshot);
 	table_close(aliases, AccessShareLock);
 	return empty;
 }
 
-/* Reads the table; deletes all of it as well, if its lock is strong enough for that. */
+/* Reads the table by a registered snapshot; deletes all of it as well, if its lock is strong enough for that. */
 static HomeRows
-home_read(Relation rel, bool delete)
+home_read(Relation rel, Snapshot snapshot, bool delete)
 {
 	HomeRows	rows = {0};
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 
@@ -145,7 +142,6 @@ home_read(Relation rel, bool delete)
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
 	return rows;
 }
 
@@ -159,13 +155,17 @@ home_is_settled(void)
 
 /*
  * What is to become of the tasks of this database, and where they came from.
- * HOME_HERE is remembered.
+ * HOME_HERE is remembered.  All is seen by one snapshot: the first tasks and
+ * the row that says where they are at home are committed together, and nobody
+ * may see the one without the other.
  */
 HomeState
 home_state(Store *store, HomeOrigin *origin)
 {
 	Relation	rel;
 	HomeRows	rows;
+	Snapshot	snapshot;
+	bool		empty;
 
 	if (home_is_settled())
 		return HOME_HERE;
@@ -173,7 +173,10 @@ home_state(Store *store, HomeOrigin *origin)
 	unchanged = true;			/* before the look, which may find a change */
 	settled_relid = store_home_relid();
 	rel = table_open(settled_relid, AccessShareLock);
-	rows = home_read(rel, false);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	rows = home_read(rel, snapshot, false);
+	empty = !rows.here && home_is_empty(store, snapshot);
+	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 
 	if (rows.here)
@@ -184,7 +187,7 @@ home_state(Store *store, HomeOrigin *origin)
 			settled = unchanged;
 		return HOME_HERE;
 	}
-	if (home_is_empty(store))
+	if (empty)
 		return HOME_EMPTY;
 	if (origin != NULL)
 	{
@@ -200,13 +203,17 @@ static void
 home_write(bool restored)
 {
 	Relation	rel = table_open(store_home_relid(), AccessShareLock);
-	HomeRows	rows = home_read(rel, false);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	HomeRows	rows = home_read(rel, snapshot, false);
 	TupleTableSlot *slot;
 
+	UnregisterSnapshot(snapshot);
 	if (rows.here || rows.restored || rows.origins != NIL)
 	{
 		LockRelation(rel, ShareRowExclusiveLock);
-		(void) home_read(rel, true);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		(void) home_read(rel, snapshot, true);
+		UnregisterSnapshot(snapshot);
 	}
 	else
 		LockRelation(rel, RowExclusiveLock);
