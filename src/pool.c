@@ -467,9 +467,11 @@ pool_make_room(RoleQueue *wanting, TimestampTz now)
 static TimestampTz
 pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 {
+	LookaheadTask *first = lookahead_first(queue);
 	TsWorker   *worker;
 	PoolWorker *mine;
 
+	Assert(first != NULL);
 	if (queue->nstarting > 0)
 		return DT_NOEND;
 	if (now < queue->start_after)
@@ -477,7 +479,8 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	if (nworkers >= ts_max_workers)
 		return pool_make_room(queue, now);
 
-	worker = shared_ask_worker(database, queue->role, queue->is_superuser);
+	worker = shared_ask_worker(database, queue->role, queue->is_superuser,
+							   first->key.id, first->key.run_at);
 	if (worker == NULL)
 	{
 		unheard = true;

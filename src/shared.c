@@ -372,15 +372,17 @@ shared_may_ask(Oid database)
 }
 
 /*
- * Asks the launcher for a worker.  Returns its slot, or NULL when there is
- * none left for this database.  Only the database's scheduler calls this.
+ * Asks the launcher for a worker, because of a task.  Returns its slot, or
+ * NULL when there is none left for this database.  Only the database's
+ * scheduler calls this.
  *
  * A slot whose last worker's end its own scheduler has not seen still tells
  * what that worker was at.  Other databases take such slots when there are no
  * others, and this one when it has seen it.
  */
 TsWorker *
-shared_ask_worker(Oid database, Oid role, bool is_superuser)
+shared_ask_worker(Oid database, Oid role, bool is_superuser,
+				  int64 first_id, TimestampTz first_run_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TsWorker   *found = NULL;
@@ -405,6 +407,8 @@ shared_ask_worker(Oid database, Oid role, bool is_superuser)
 			worker->database = database;
 			worker->role = role;
 			worker->is_superuser = is_superuser;
+			worker->first_id = first_id;
+			worker->first_run_at = first_run_at;
 			worker->proc = NULL;
 			worker->pid = 0;
 			worker->retire = false;

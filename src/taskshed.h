@@ -233,6 +233,8 @@ typedef struct TsWorker
 	Oid			database;
 	Oid			role;
 	bool		is_superuser;	/* as what it connects */
+	int64		first_id;		/* the task for which it was asked */
+	TimestampTz first_run_at;	/* when that is due */
 	PGPROC	   *proc;			/* NULL before it has attached */
 	int			pid;
 	bool		retire;			/* is to leave after its current run */
@@ -318,7 +320,8 @@ extern void shared_want_scheduler(TsDatabase *db);
 extern void shared_wake_launcher(void);
 extern void shared_wake_scheduler(TsDatabase *db);
 extern void shared_tell_role_change(void);
-extern TsWorker *shared_ask_worker(Oid database, Oid role, bool is_superuser);
+extern TsWorker *shared_ask_worker(Oid database, Oid role, bool is_superuser,
+								   int64 first_id, TimestampTz first_run_at);
 extern void shared_set_unheard(TsDatabase *db, bool unheard);
 extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
@@ -986,6 +989,11 @@ extern bool stop_request(int64 id);
 extern void session_start(void);
 extern void session_apply_settings(void);
 extern void session_reset(bool settings_left);
+
+/* ------------------------------------------------------------------------
+ * rehearsal.c
+ */
+extern void rehearse(int64 id);
 
 /* ------------------------------------------------------------------------
  * run.c

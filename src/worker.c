@@ -41,6 +41,9 @@
 /* The scheduler is asked for more when this many tasks are left. */
 #define HANDED_LOW	(TS_HANDED / 2)
 
+/* There is time for a rehearsal if the first task is so far off (us). */
+#define REHEARSAL_TIME	20000
+
 /* A worker that has had no task yet waits for one at least this long (ms). */
 #define FIRST_TASK	1000
 
@@ -383,6 +386,27 @@ worker_wait(TimestampTz wait_for)
 		proc_exit(0);
 }
 
+/* Prepares for the task for which this process was started, if there is time. */
+static void
+worker_rehearse(MemoryContext context)
+{
+	MemoryContext old;
+	int64		id;
+	TimestampTz run_at;
+
+	SpinLockAcquire(&ts_my_worker->mutex);
+	id = ts_my_worker->first_id;
+	run_at = ts_my_worker->first_run_at;
+	SpinLockRelease(&ts_my_worker->mutex);
+
+	if (run_at - GetCurrentTimestamp() < REHEARSAL_TIME)
+		return;
+	old = MemoryContextSwitchTo(context);
+	rehearse(id);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+}
+
 void
 ts_worker_main(Datum main_arg)
 {
@@ -415,6 +439,7 @@ ts_worker_main(Datum main_arg)
 	stop_init();
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, worker_alarm_handler);
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
+	worker_rehearse(context);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	SpinLockAcquire(&ts_my_worker->mutex);
