@@ -325,8 +325,9 @@ ts_activate(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of database %s", get_database_name(MyDatabaseId))));
 
-	store = store_open(RowExclusiveLock);
+	/* Home first, or two of us may wait for each other. */
 	home_lock();
+	store = store_open(RowExclusiveLock);
 	state = home_state(store, &origin);
 	if (home_is_held(state))
 	{
