@@ -551,6 +551,15 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	AlarmRow	alarm;
 
 	history_record(start, "succeeded", result, NULL);
+	if (!start->recurring && !start->extra &&
+		store_try_delete_alarm_at(store, start->id, &start->places))
+	{
+		/* nobody has changed it since the run began, its revision neither */
+		store_delete_task_at(store, start->id, &start->places);
+		report->id = start->id;
+		report->fate = TS_FATE_GONE;
+		return;
+	}
 	if (!outcome_lock(store, start, &alarm, report))
 		return;
 	outcome_end(&alarm);

@@ -812,28 +812,50 @@ store_delete_task(Store *store, TaskRow *row)
 	simple_table_tuple_delete(store->task, &row->tid, SnapshotAny);
 }
 
-/* The same for one whose place may be known, as with store_relock_alarm. */
+/*
+ * Deletes the row of a task at a place where it was seen, under the conditions
+ * of store_relock_alarm.  Returns false, and has done nothing, if anybody has
+ * changed it since, or is about to: it is then to be looked for.
+ */
+static bool
+store_try_delete_at(Relation rel, TupleTableSlot *slot, AttrNumber id_column, ItemPointerData tid,
+					int64 id)
+{
+	TM_FailureData tmfd;
+	bool		isnull;
+	bool		same;
+
+	/* (what this transaction has changed itself cannot even be tried) */
+	if (!table_tuple_fetch_row_version(rel, &tid, SnapshotSelf, slot))
+		return false;
+	same = (DatumGetInt64(slot_getattr(slot, id_column, &isnull)) == id);
+	ExecClearTuple(slot);
+	return same &&
+		table_tuple_delete(rel, &tid, GetCurrentCommandId(true), SnapshotAny,
+						   InvalidSnapshot, false, &tmfd, false) == TM_Ok;
+}
+
+/*
+ * Deletes an alarm that is as it was when its place was noted; false if it is
+ * not, or that cannot be told.  So it need not be locked first, which would be
+ * a change of the row and a WAL record by itself.
+ */
+bool
+store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places)
+{
+	return places->known && places->alarm_file == store->alarm->rd_rel->relfilenode &&
+		store_try_delete_at(store->alarm, store->alarm_slot, Anum_alarm_id, places->alarm, id);
+}
+
+/* The same as store_delete_task for one whose place may be known, as with store_relock_alarm. */
 void
 store_delete_task_at(Store *store, int64 id, const RowPlaces *places)
 {
-	TM_FailureData tmfd;
-	ItemPointerData tid = places->task;
 	TaskRow		row;
 
-	/* (what this transaction has changed itself cannot even be tried) */
 	if (places->known && places->task_file == store->task->rd_rel->relfilenode &&
-		table_tuple_fetch_row_version(store->task, &tid, SnapshotSelf, store->task_slot))
-	{
-		bool		isnull;
-		bool		same = DatumGetInt64(slot_getattr(store->task_slot, Anum_task_id,
-													  &isnull)) == id;
-
-		ExecClearTuple(store->task_slot);
-		if (same &&
-			table_tuple_delete(store->task, &tid, GetCurrentCommandId(true), SnapshotAny,
-							   InvalidSnapshot, true, &tmfd, false) == TM_Ok)
-			return;
-	}
+		store_try_delete_at(store->task, store->task_slot, Anum_task_id, places->task, id))
+		return;
 	if (store_get_task(store, id, &row))
 		store_delete_task(store, &row);
 }

@@ -577,6 +577,7 @@ extern void store_insert_task(Store *store, TaskRow *row);
 extern bool store_try_insert_task(Store *store, TaskRow *row);
 extern void store_update_task(Store *store, TaskRow *row);
 extern void store_delete_task(Store *store, TaskRow *row);
+extern bool store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places);
 extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places);
 extern void store_insert_alarm(Store *store, AlarmRow *row);
 extern void store_update_alarm(Store *store, AlarmRow *row);
