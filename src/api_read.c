@@ -201,12 +201,11 @@ ts_next_wakeup(PG_FUNCTION_ARGS)
 	while (OidIsValid(owner = queue_next_owner(store, snapshot, owner)))
 	{
 		QueueKey	start = {DT_NOBEGIN, PG_INT64_MIN};
-		QueueKey	first;
-		int			interruptions;
+		QueueEntry	first;
 
 		if (read_may_see(owner) &&
-			queue_read(store, snapshot, owner, &start, &first, &interruptions, 1) > 0)
-			earliest = Min(earliest, first.run_at);
+			queue_read(store, snapshot, owner, &start, &first, 1) > 0)
+			earliest = Min(earliest, first.key.run_at);
 	}
 	store_close(store, AccessShareLock);
 	if (earliest == DT_NOEND)
@@ -305,29 +304,30 @@ typedef struct TaskCounts
 static void
 read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, TaskCounts *counts)
 {
-	QueueKey	keys[COUNT_BATCH];
-	int			interruptions[COUNT_BATCH];
+	QueueEntry	entries[COUNT_BATCH];
 	QueueKey	place = {DT_NOBEGIN, PG_INT64_MIN};
 	int			n;
 
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		n = queue_read(store, snapshot, owner, &place, keys, interruptions, COUNT_BATCH);
+		n = queue_read(store, snapshot, owner, &place, entries, COUNT_BATCH);
 		for (int i = 0; i < n; i++)
 		{
-			if (keys[i].run_at > now)
+			const QueueKey *key = &entries[i].key;
+
+			if (key->run_at > now)
 			{
-				counts->next = Min(counts->next, keys[i].run_at);
+				counts->next = Min(counts->next, key->run_at);
 				return;
 			}
-			if (read_is_running(keys[i].id))
+			if (read_is_running(key->id))
 				continue;
 			counts->due++;
-			counts->oldest_due = Min(counts->oldest_due, keys[i].run_at);
+			counts->oldest_due = Min(counts->oldest_due, key->run_at);
 		}
 		if (n > 0)
-			place = keys[n - 1];
+			place = entries[n - 1].key;
 	} while (n == COUNT_BATCH);
 }
 

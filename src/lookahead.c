@@ -220,8 +220,9 @@ lookahead_cut_back(RoleQueue *queue)
  * before.
  */
 static LookaheadTask *
-lookahead_add(RoleQueue *queue, const QueueKey *key, TimestampTz not_before)
+lookahead_add(RoleQueue *queue, const QueueEntry *entry, TimestampTz not_before)
 {
+	const QueueKey *key = &entry->key;
 	bool		found;
 	LookaheadTask *task = hash_search(tasks, &key->id, HASH_ENTER, &found);
 
@@ -232,7 +233,8 @@ lookahead_add(RoleQueue *queue, const QueueKey *key, TimestampTz not_before)
 	task->queue = queue;
 	task->slot = -1;
 	task->changed = false;
-	task->interruptions = 0;
+	task->interruptions = entry->interruptions;
+	task->place = entry->place;
 	pairingheap_add(queue->waiting, &task->node);
 	queue->nwaiting++;
 	return task;
@@ -286,7 +288,7 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 {
 	LookaheadTask *task = lookahead_find(id);
 	AlarmRow	alarm;
-	QueueKey	key = {.id = id};
+	QueueEntry	entry;
 	RoleQueue  *queue;
 
 	Assert(task == NULL || task->slot < 0);
@@ -297,12 +299,14 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 		return;
 
 	queue = lookahead_role(ROW_GET(ObjectId, &alarm, alarm_owner));
-	key.run_at = ROW_GET(TimestampTz, &alarm, alarm_run_at);
+	entry.key.run_at = ROW_GET(TimestampTz, &alarm, alarm_run_at);
+	entry.key.id = id;
+	entry.interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
+	entry.place = alarm.tid;
 	/* that a task is not to run before some time must not be forgotten */
-	if (not_before > key.run_at || lookahead_covers(queue, &key))
+	if (not_before > entry.key.run_at || lookahead_covers(queue, &entry.key))
 	{
-		task = lookahead_add(queue, &key, not_before);
-		task->interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
+		(void) lookahead_add(queue, &entry, not_before);
 		if (queue->nwaiting > HIGH_WATER)
 			lookahead_cut_back(queue);
 	}
@@ -478,26 +482,24 @@ lookahead_wants_reading(void)
 static void
 lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
 {
-	QueueKey   *keys = palloc(BATCH_SIZE * sizeof(QueueKey));
-	int		   *interruptions = palloc(BATCH_SIZE * sizeof(int));
+	QueueEntry *entries = palloc(BATCH_SIZE * sizeof(QueueEntry));
 	int			n = queue_read(store, snapshot, queue->role, &queue->frontier,
-							   keys, interruptions, BATCH_SIZE);
+							   entries, BATCH_SIZE);
 
 	for (int i = 0; i < n; i++)
 	{
-		LookaheadTask *task = lookahead_find(keys[i].id);
+		LookaheadTask *task = lookahead_find(entries[i].key.id);
 
-		if (task == NULL && lookahead_may_run(queue->role, keys[i].id))
-			task = lookahead_add(queue, &keys[i], DT_NOBEGIN);
-		if (task != NULL)		/* one that was adopted, too */
-			task->interruptions = interruptions[i];
+		if (task != NULL)		/* that was adopted, for one */
+			task->interruptions = entries[i].interruptions;
+		else if (lookahead_may_run(queue->role, entries[i].key.id))
+			(void) lookahead_add(queue, &entries[i], DT_NOBEGIN);
 	}
 	if (n > 0)
-		queue->frontier = keys[n - 1];
+		queue->frontier = entries[n - 1].key;
 	if (n < BATCH_SIZE)
 		queue->read_all = true;
-	pfree(keys);
-	pfree(interruptions);
+	pfree(entries);
 }
 
 /* Reads what lookahead_wants_reading has asked for. */
@@ -633,11 +635,12 @@ lookahead_look_again(LookaheadTask *task)
 void
 lookahead_adopt(int64 id, Oid role, int slot)
 {
-	QueueKey	key = {DT_NOBEGIN, id};
+	QueueEntry	entry = {.key = {DT_NOBEGIN, id}};
 	LookaheadTask *task = lookahead_find(id);
 
+	ItemPointerSetInvalid(&entry.place);
 	if (task == NULL)
-		task = lookahead_add(lookahead_role(role), &key, DT_NOBEGIN);
+		task = lookahead_add(lookahead_role(role), &entry, DT_NOBEGIN);
 	if (task->slot < 0)
 		lookahead_hand_out(task, slot, GetCurrentTimestamp());
 }
@@ -648,18 +651,19 @@ lookahead_report(const TsReport *report)
 {
 	LookaheadTask *task = lookahead_find(report->id);
 	RoleQueue  *queue;
-	QueueKey	key = {report->next_run_at, report->id};
+	QueueEntry	entry = {.key = {report->next_run_at, report->id}};
 
 	if (task == NULL)
 		return;
+	ItemPointerSetInvalid(&entry.place);
 	queue = task->queue;
 	if (task->changed || report->fate == TS_FATE_LOOK)
 		lookahead_look_later(task->id, DT_NOBEGIN);
 	lookahead_forget(task);
-	if (report->fate == TS_FATE_NEXT && lookahead_covers(queue, &key))
+	if (report->fate == TS_FATE_NEXT && lookahead_covers(queue, &entry.key))
 	{
 		/* one that is far behind must not be first for ever */
-		(void) lookahead_add(queue, &key, GetCurrentTimestamp());
+		(void) lookahead_add(queue, &entry, GetCurrentTimestamp());
 	}
 }
 

@@ -360,7 +360,7 @@ pool_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 	{
 		worker->handed[worker->handed_tail++ % TS_HANDED] = (TsHanded)
 		{
-			task->id, task->key.run_at
+			task->id, task->key.run_at, task->place
 		};
 		if (worker->running_id == 0)
 			proc = worker->proc;

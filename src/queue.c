@@ -35,13 +35,12 @@
 #define QUEUE_ID		3
 
 /*
- * Reads up to max keys of an owner's queue that come after a place.  Returns
- * how many; fewer than max means that these were the last.  Also says how many
- * runs of each task were interrupted in a row.
+ * Reads up to max tasks of an owner's queue that come after a place.  Returns
+ * how many; fewer than max means that these were the last.
  */
 int
 queue_read(Store *store, Snapshot snapshot, Oid owner,
-		   const QueueKey *after, QueueKey *keys, int *interruptions, int max)
+		   const QueueKey *after, QueueEntry *entries, int max)
 {
 	ScanKeyData scankeys[2];
 	ScanKeyData row[2];
@@ -69,15 +68,15 @@ queue_read(Store *store, Snapshot snapshot, Oid owner,
 	while (n < max &&
 		   index_getnext_slot(scan, ForwardScanDirection, store->alarm_slot))
 	{
+		QueueEntry *entry = &entries[n++];
 		bool		isnull;
 
-		keys[n].run_at = DatumGetTimestampTz(slot_getattr(store->alarm_slot,
-														  Anum_alarm_run_at, &isnull));
-		keys[n].id = DatumGetInt64(slot_getattr(store->alarm_slot,
-												Anum_alarm_id, &isnull));
-		interruptions[n] = DatumGetInt32(slot_getattr(store->alarm_slot,
-													  Anum_alarm_interruptions, &isnull));
-		n++;
+		entry->key.run_at = DatumGetTimestampTz(slot_getattr(store->alarm_slot,
+															 Anum_alarm_run_at, &isnull));
+		entry->key.id = DatumGetInt64(slot_getattr(store->alarm_slot, Anum_alarm_id, &isnull));
+		entry->interruptions = DatumGetInt32(slot_getattr(store->alarm_slot,
+														  Anum_alarm_interruptions, &isnull));
+		entry->place = store->alarm_slot->tts_tid;
 	}
 	index_endscan(scan);
 	ExecClearTuple(store->alarm_slot);

@@ -65,6 +65,7 @@ typedef struct Surroundings
 typedef struct Run
 {
 	int64		id;
+	ItemPointerData place;		/* where its alarm was seen, or invalid */
 	RunStart	start;
 	bool		started;		/* start is filled in */
 	bool		called;			/* the callback has begun */
@@ -225,7 +226,8 @@ run_read(Run *run)
 		store_close(store, AccessShareLock);
 		return false;
 	}
-	there = store_get_alarm(store, run->id, &alarm) && store_get_task(store, run->id, &task);
+	there = store_get_alarm_at(store, run->id, &run->place, &alarm) &&
+		store_get_task(store, run->id, &task);
 
 	/*
 	 * in between, somebody may have given it to another role, both rows at
@@ -613,10 +615,10 @@ run_try_record_failure(Run *run, const ErrorData *error)
  * The current memory context is the run's; the caller resets it.
  */
 RunResult
-run_task(int64 id, TsReport *report)
+run_task(const TsHanded *task, TsReport *report)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Run			run = {.id = id,.report = report,.context = context};
+	Run			run = {.id = task->id,.place = task->place,.report = report,.context = context};
 	ErrorData  *volatile error = NULL;
 	volatile int tries = 0;
 	volatile bool again;

@@ -369,6 +369,16 @@ store_new_id(void)
 	return nextval_internal(oids.sequence, false);
 }
 
+/* Copies the row in a slot into the current memory context. */
+static void
+store_copy_row(Relation heap, TupleTableSlot *slot, ItemPointer tid, Datum *values, bool *nulls)
+{
+	HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
+
+	*tid = slot->tts_tid;
+	heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
+}
+
 /*
  * Finds one row by an index and copies it into the current memory context.
  * Returns false if there is none.
@@ -392,10 +402,7 @@ store_fetch(Relation heap, Relation index, TupleTableSlot *slot,
 		index_rescan(scan, keys, nkeys, NULL, 0);
 		if (index_getnext_slot(scan, direction, slot))
 		{
-			HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
-
-			*tid = slot->tts_tid;
-			heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
+			store_copy_row(heap, slot, tid, values, nulls);
 			found = true;
 		}
 		index_endscan(scan);
@@ -476,13 +483,42 @@ store_get_alarm(Store *store, int64 id, AlarmRow *row)
 	return true;
 }
 
+/*
+ * The same for one that somebody has seen at a place, or in another file that
+ * the table had then.  It is looked for where it may have moved to; a row that
+ * is there now and has its id is the one, for no other version of it is valid.
+ */
+bool
+store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRow *row)
+{
+	ItemPointerData tid = *place;
+
+	if (ItemPointerIsValid(&tid) &&
+		ItemPointerGetBlockNumber(&tid) < RelationGetNumberOfBlocks(store->alarm) &&
+		table_tuple_fetch_row_version(store->alarm, &tid, SnapshotSelf, store->alarm_slot))
+	{
+		bool		isnull;
+		bool		same = (DatumGetInt64(slot_getattr(store->alarm_slot, Anum_alarm_id,
+													   &isnull)) == id);
+
+		if (same)
+			store_copy_row(store->alarm, store->alarm_slot, &row->tid, row->values, row->nulls);
+		ExecClearTuple(store->alarm_slot);
+		if (same)
+		{
+			store_mend_alarm(row);
+			return true;
+		}
+	}
+	return store_get_alarm(store, id, row);
+}
+
 /* Locks the alarm at row->tid, or its newest version, and reads that. */
 static TM_Result
 store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
 {
 	TM_Result	result;
 	TM_FailureData tmfd;
-	HeapTuple	tuple;
 
 	result = table_tuple_lock(store->alarm, &row->tid, SnapshotAny, store->alarm_slot,
 							  GetCurrentCommandId(false), LockTupleExclusive,
@@ -494,9 +530,7 @@ store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
 		return result;
 	}
 
-	tuple = ExecCopySlotHeapTuple(store->alarm_slot);
-	row->tid = store->alarm_slot->tts_tid;
-	heap_deform_tuple(tuple, RelationGetDescr(store->alarm), row->values, row->nulls);
+	store_copy_row(store->alarm, store->alarm_slot, &row->tid, row->values, row->nulls);
 	store_mend_alarm(row);
 	ExecClearTuple(store->alarm_slot);
 	return TM_Ok;

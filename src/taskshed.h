@@ -218,6 +218,7 @@ typedef struct TsHanded
 {
 	int64		id;
 	TimestampTz run_at;
+	ItemPointerData place;		/* where its alarm was seen, or invalid */
 } TsHanded;
 
 /*
@@ -566,6 +567,7 @@ extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
 extern int64 *store_find_owned(Store *store, Oid owner, int *n);
 extern int	store_count_owned(Store *store, Oid owner, int limit, int *removed);
 extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
+extern bool store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRow *row);
 extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
 								  LockWaitPolicy wait_policy);
 extern void store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm,
@@ -654,9 +656,16 @@ queue_key_cmp(const QueueKey *a, const QueueKey *b)
 	return 0;
 }
 
+/* A task as it is read from the queue. */
+typedef struct QueueEntry
+{
+	QueueKey	key;
+	int			interruptions;	/* so many runs in a row were interrupted */
+	ItemPointerData place;		/* of its alarm; may be invalid, if unknown */
+} QueueEntry;
+
 extern int	queue_read(Store *store, Snapshot snapshot, Oid owner,
-					   const QueueKey *after, QueueKey *keys, int *interruptions,
-					   int max);
+					   const QueueKey *after, QueueEntry *entries, int max);
 extern Oid	queue_next_owner(Store *store, Snapshot snapshot, Oid after);
 extern int64 queue_count_failed(Store *store, Snapshot snapshot, bool (*counts) (Oid owner));
 extern int	queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *ids, int max);
@@ -1007,7 +1016,7 @@ typedef enum RunResult
 } RunResult;
 
 extern void run_init(void);
-extern RunResult run_task(int64 id, TsReport *report);
+extern RunResult run_task(const TsHanded *task, TsReport *report);
 
 /* ------------------------------------------------------------------------
  * worker.c
@@ -1054,6 +1063,7 @@ typedef struct LookaheadTask
 	QueueKey	key;			/* when to hand it out */
 	TimestampTz run_at;			/* as in the table; earlier if it was put off */
 	RoleQueue  *queue;
+	ItemPointerData place;		/* where its alarm was read, or invalid */
 	int			slot;			/* of the worker it was handed to, or -1 */
 	TimestampTz handed_at;
 	bool		changed;		/* noted while it was handed out */

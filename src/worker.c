@@ -174,7 +174,7 @@ worker_first_handed(TimestampTz now)
  * says until when to wait.
  */
 static bool
-worker_next(const TsReport *report, int64 *id, TimestampTz *wait_for)
+worker_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
 {
 	TsWorker   *worker = ts_my_worker;
 	TimestampTz now = GetCurrentTimestamp();
@@ -197,9 +197,9 @@ worker_next(const TsReport *report, int64 *id, TimestampTz *wait_for)
 		*wait_for = first->run_at;
 	else if (first != NULL && !worker->retire)
 	{
-		*id = first->id;
+		*task = *first;
 		worker->handed_head++;
-		worker->running_id = *id;
+		worker->running_id = task->id;
 		worker->running_revision = 0;
 		worker->running_since = now;
 		worker->ending = false;
@@ -326,20 +326,20 @@ static TimestampTz
 worker_run_handed(MemoryContext context)
 {
 	TsReport	report;
-	int64		id;
+	TsHanded	task;
 	TimestampTz wait_for;
-	bool		more = worker_next(NULL, &id, &wait_for);
+	bool		more = worker_next(NULL, &task, &wait_for);
 
 	while (more)
 	{
 		MemoryContextSwitchTo(context);
-		worker_count(run_task(id, &report));
+		worker_count(run_task(&task, &report));
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
 		if (worker_is_worn())
 			worker_retire();
-		more = worker_next(&report, &id, &wait_for);
+		more = worker_next(&report, &task, &wait_for);
 		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();
 		if (!more)
