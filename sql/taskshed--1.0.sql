@@ -56,7 +56,8 @@ CREATE TABLE taskshed.task (
 	CONSTRAINT kwargs_object CHECK (jsonb_typeof(kwargs) = 'object'),
 	CONSTRAINT run_type_values CHECK (run_type IN ('once', 'recurring')),
 	CONSTRAINT catch_up_values CHECK (catch_up IN ('coalesce', 'all', 'skip')),
-	CONSTRAINT history_values CHECK (history IN ('all', 'errors', 'none'))
+	CONSTRAINT history_values CHECK (history IN ('all', 'errors', 'none')),
+	CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL)
 ) USING heap;
 CREATE INDEX task_group ON taskshed.task (owner, group_id, task_id) WHERE group_id IS NOT NULL;
 
@@ -72,8 +73,8 @@ COMMENT ON COLUMN taskshed.task.callback IS 'Schema-qualified name of the functi
 COMMENT ON COLUMN taskshed.task.kwargs IS 'Named arguments of the callback, a JSON object.';
 COMMENT ON COLUMN taskshed.task.run_type IS 'once or recurring.';
 COMMENT ON COLUMN taskshed.task.every IS 'Interval between the times of a recurring task.';
-COMMENT ON COLUMN taskshed.task.schedule IS 'Cron expression. Reserved: always NULL in this version.';
-COMMENT ON COLUMN taskshed.task.timezone IS 'Time zone in which the days and months of every are counted.';
+COMMENT ON COLUMN taskshed.task.schedule IS 'Cron expression of a recurring task, as it was given.';
+COMMENT ON COLUMN taskshed.task.timezone IS 'Time zone in which the schedule, and the days and months of every, are counted.';
 COMMENT ON COLUMN taskshed.task.until IS 'No run after this time.';
 COMMENT ON COLUMN taskshed.task.max_runs IS 'No more runs than this.';
 COMMENT ON COLUMN taskshed.task.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
@@ -118,7 +119,7 @@ COMMENT ON TABLE taskshed.alarm IS 'When each task runs next and how its last ru
 COMMENT ON COLUMN taskshed.alarm.id IS 'Internal key of the task.';
 COMMENT ON COLUMN taskshed.alarm.run_at IS 'When the next run or attempt is to start.';
 COMMENT ON COLUMN taskshed.alarm.scheduled_at IS 'The time that this run is for: run_at, unless that is the time of a further attempt.';
-COMMENT ON COLUMN taskshed.alarm.anchor IS 'Time from which the grid of a recurring task is counted.';
+COMMENT ON COLUMN taskshed.alarm.anchor IS 'Time from which the grid of every is counted.';
 COMMENT ON COLUMN taskshed.alarm.revision IS 'Raised when the task is replaced or re-timed; a run writes its outcome only to the revision it started from.';
 COMMENT ON COLUMN taskshed.alarm.run_count IS 'Runs that have ended, failed ones included.';
 COMMENT ON COLUMN taskshed.alarm.owner IS 'OID of the role that the task runs as.';
@@ -344,7 +345,7 @@ CREATE FUNCTION taskshed.add_task(
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_task';
 COMMENT ON FUNCTION taskshed.add_task(text, timestamptz, jsonb, text, interval, text, text, boolean, text, boolean, text, text, timestamptz, integer, interval, interval, integer, interval, double precision, interval, text, name, boolean) IS
-'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at. A task of the same task_id and owner is replaced unless replace_existing is false. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id too long, 42501 not allowed.';
+'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at; with schedule, a cron expression, at each time that matches it in timezone. A task of the same task_id and owner is replaced unless replace_existing is false. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id too long, 42501 not allowed.';
 
 CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT NULL)
 RETURNS text[]
@@ -403,13 +404,13 @@ CREATE FUNCTION taskshed.update_execution_times(tasks taskshed.task_execution_ti
 RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_times';
 COMMENT ON FUNCTION taskshed.update_execution_times(taskshed.task_execution_time[], name) IS
-'Moves tasks to new times, which become the anchors of their grids; a failed task is scheduled again, a paused one stays paused. Returns how many there were.';
+'Moves tasks to new times, which become the anchors of the grids of every; a failed task is scheduled again, a paused one stays paused. Returns how many there were.';
 
 CREATE FUNCTION taskshed.update_execution_time(task_id text, run_at timestamptz DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_time';
 COMMENT ON FUNCTION taskshed.update_execution_time(text, timestamptz, name) IS
-'Moves a task to a new time, which becomes the anchor of its grid; a failed task is scheduled again, a paused one stays paused. Returns whether it was there.';
+'Moves a task to a new time, which becomes the anchor of the grid of every; a failed task is scheduled again, a paused one stays paused. Returns whether it was there.';
 
 CREATE FUNCTION taskshed.try_task(task_id text)
 RETURNS text
@@ -496,13 +497,14 @@ CREATE FUNCTION taskshed.next_runs(
 	schedule text DEFAULT NULL, timezone text DEFAULT NULL, after timestamptz DEFAULT NULL, n integer DEFAULT NULL,
 	every interval DEFAULT NULL, run_at timestamptz DEFAULT NULL, task_id text DEFAULT NULL)
 RETURNS SETOF timestamptz
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text) IS 'The next times of a schedule, an interval or a task. Not supported yet: raises 0A000.';
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 5 AS 'MODULE_PATHNAME', 'ts_next_runs';
+COMMENT ON FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text) IS
+'The next n times, 5 if not given, 10,000 at most, of a cron expression, of an interval that is counted from run_at, or of one of the current user''s own tasks: those after a time, by default now; with a task, from its next run on, as if it were not paused. Exactly one of schedule, every and task_id must be given. Errors: 22023, also for a wrong schedule; 42501 no such task.';
 
 CREATE FUNCTION taskshed.describe(schedule text, timezone text DEFAULT NULL)
 RETURNS text
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.describe(text, text) IS 'A schedule in plain English. Not supported yet: raises 0A000.';
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_describe';
+COMMENT ON FUNCTION taskshed.describe(text, text) IS 'A cron expression in plain English. Error: 22023 if it is wrong.';
 
 CREATE FUNCTION taskshed.activate()
 RETURNS void
@@ -604,8 +606,8 @@ COMMENT ON COLUMN taskshed.task_details.kwargs IS 'Named arguments of the callba
 COMMENT ON COLUMN taskshed.task_details.run_type IS 'once or recurring.';
 COMMENT ON COLUMN taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
 COMMENT ON COLUMN taskshed.task_details.every IS 'Interval between the times of a recurring task.';
-COMMENT ON COLUMN taskshed.task_details.schedule IS 'Cron expression. Not supported yet.';
-COMMENT ON COLUMN taskshed.task_details.timezone IS 'Time zone in which the days and months of every are counted.';
+COMMENT ON COLUMN taskshed.task_details.schedule IS 'Cron expression of a recurring task, as it was given.';
+COMMENT ON COLUMN taskshed.task_details.timezone IS 'Time zone in which the schedule, and the days and months of every, are counted.';
 COMMENT ON COLUMN taskshed.task_details.until IS 'No run after this time.';
 COMMENT ON COLUMN taskshed.task_details.max_runs IS 'No more runs than this.';
 COMMENT ON COLUMN taskshed.task_details.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
@@ -644,8 +646,8 @@ COMMENT ON COLUMN taskshed.tasks.kwargs IS 'Named arguments of the callback, a J
 COMMENT ON COLUMN taskshed.tasks.run_type IS 'once or recurring.';
 COMMENT ON COLUMN taskshed.tasks.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
 COMMENT ON COLUMN taskshed.tasks.every IS 'Interval between the times of a recurring task.';
-COMMENT ON COLUMN taskshed.tasks.schedule IS 'Cron expression. Not supported yet.';
-COMMENT ON COLUMN taskshed.tasks.timezone IS 'Time zone in which the days and months of every are counted.';
+COMMENT ON COLUMN taskshed.tasks.schedule IS 'Cron expression of a recurring task, as it was given.';
+COMMENT ON COLUMN taskshed.tasks.timezone IS 'Time zone in which the schedule, and the days and months of every, are counted.';
 COMMENT ON COLUMN taskshed.tasks.until IS 'No run after this time.';
 COMMENT ON COLUMN taskshed.tasks.max_runs IS 'No more runs than this.';
 COMMENT ON COLUMN taskshed.tasks.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';

@@ -143,6 +143,10 @@ add_fill_task(TaskRow *row, const NewTask *task)
 		ROW_SET(Pointer, row, task_every, spec->every);
 	else
 		ROW_SET_NULL(row, task_every);
+	if (spec->schedule != NULL)
+		ROW_SET(Pointer, row, task_schedule, spec->schedule);
+	else
+		ROW_SET_NULL(row, task_schedule);
 	ROW_SET(Pointer, row, task_timezone, cstring_to_text(spec->timezone));
 	ROW_SET(Pointer, row, task_catch_up, cstring_to_text(spec->catch_up));
 
@@ -176,7 +180,7 @@ static void
 add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
 {
 	AlarmRow	row;
-	TimestampTz run_at = spec->has_run_at ? spec->run_at : now;
+	TimestampTz run_at = spec_first_run(spec, now);
 
 	memset(row.nulls, true, sizeof(row.nulls));
 	memset(row.values, 0, sizeof(row.values));
@@ -209,11 +213,13 @@ rows_equal(const TaskRow *a, const TaskRow *b, int attnum, TupleDesc desc)
 	return datum_image_eq(a->values[i], b->values[i], att->attbyval, att->attlen);
 }
 
-/* Does it make a difference to an interval in which time zone it is counted? */
+/* Does it make a difference to a task's times in which time zone they are counted? */
 static bool
 add_needs_zone(const TaskSpec *spec)
 {
-	return spec->recurring && (spec->every->month != 0 || spec->every->day != 0);
+	if (spec->schedule != NULL)
+		return spec->calendar.schedule.period == 0;
+	return spec->every != NULL && (spec->every->month != 0 || spec->every->day != 0);
 }
 
 /*
@@ -240,6 +246,7 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 	for (int attnum = 1; same && attnum <= Natts_task; attnum++)
 		same = rows_equal(&new, old, attnum, desc);
 	same_times = rows_equal(&new, old, Anum_task_every, desc) &&
+		rows_equal(&new, old, Anum_task_schedule, desc) &&
 		(rows_equal(&new, old, Anum_task_timezone, desc) || !add_needs_zone(spec));
 
 	if (same && !again && spec->recurring && !spec->has_run_at && !failed && paused == was_paused)
@@ -250,7 +257,7 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 
 	if (spec->has_run_at || !same_times)
 	{
-		TimestampTz run_at = spec->has_run_at ? spec->run_at : now;
+		TimestampTz run_at = spec_first_run(spec, now);
 
 		ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);

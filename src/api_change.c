@@ -103,7 +103,7 @@ change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 
 	/* a one-off is not late for the time that it has failed at */
 	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task) &&
-		ROW_ISNULL(&task, task_every))
+		ROW_ISNULL(&task, task_every) && ROW_ISNULL(&task, task_schedule))
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, now);
 	return change_schedule(store, alarm, now);
 }

@@ -92,6 +92,42 @@ outcome_letter(Datum word)
 }
 
 /*
+ * Finds out when a task recurs.  Returns NULL, or why that cannot be told.
+ */
+static const char *
+outcome_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
+{
+	Calendar   *calendar = &start->calendar;
+	bool		has_every = !ROW_ISNULL(task, task_every);
+
+	memset(calendar, 0, sizeof(Calendar));
+	calendar->has_schedule = !ROW_ISNULL(task, task_schedule);
+	calendar->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
+	calendar->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
+	start->recurring = has_every || calendar->has_schedule;
+
+	if (calendar->zone == NULL)
+		return "the task's time zone is not known to this server";
+	if (has_every && calendar->has_schedule)
+		return "the task has both an interval and a schedule";
+	if (calendar->has_schedule)
+	{
+		CronProblem problem;
+
+		if (!cron_parse(TextDatumGetCString(ROW_DATUM(task, task_schedule)),
+						&calendar->schedule, &problem))
+			return problem.message;
+	}
+	if (has_every)
+	{
+		calendar->every = *ROW_GET(IntervalP, task, task_every);
+		if (!recurrence_moves_forward(&calendar->every))
+			return "the task's interval does not move time forward";
+	}
+	return NULL;
+}
+
+/*
  * Takes from a task's rows what a run needs to know of them at its end, into
  * the current memory context.
  *
@@ -105,7 +141,6 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	start->id = ROW_GET(Int64, alarm, alarm_id);
 	start->revision = ROW_GET(Int64, alarm, alarm_revision);
 	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
-	start->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
 	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
 	start->interruptions = ROW_GET(Int32, alarm, alarm_interruptions);
 	start->previous_run_at = ROW_ISNULL(alarm, alarm_previous_run_at) ? DT_NOBEGIN :
@@ -120,15 +155,7 @@ outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Times
 	start->group_id = ROW_ISNULL(task, task_group_id) ? NULL :
 		TextDatumGetCString(ROW_DATUM(task, task_group_id));
 	start->callback = TextDatumGetCString(ROW_DATUM(task, task_callback));
-	start->recurring = !ROW_ISNULL(task, task_every);
-	if (start->recurring)
-		start->every = *ROW_GET(IntervalP, task, task_every);
-	start->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
-	start->no_grid = NULL;
-	if (start->zone == NULL)
-		start->no_grid = "the task's time zone is not known to this server";
-	else if (start->recurring && !recurrence_moves_forward(&start->every))
-		start->no_grid = "the task's interval does not move time forward";
+	start->no_grid = outcome_calendar(start, task, alarm);
 	start->catch_up = outcome_letter(ROW_DATUM(task, task_catch_up));
 	start->start_within = outcome_usecs(task, Anum_task_start_within,
 										start->catch_up == 's' ? SKIP_START_WITHIN : -1);
@@ -192,11 +219,10 @@ outcome_covered(const RunStart *start, bool missed)
 }
 
 /* The next time of a recurring task; false if there is none. */
-static bool
+bool
 outcome_next(const RunStart *start, bool missed, TimestampTz *next)
 {
-	return recurrence_next(start->anchor, &start->every, start->zone,
-						   outcome_covered(start, missed), next);
+	return calendar_next(&start->calendar, outcome_covered(start, missed), next);
 }
 
 /*
@@ -523,8 +549,7 @@ outcome_record_missed(const RunStart *start)
 	do
 		history_record(&each, "missed", NULL, NULL);
 	while (start->recurring && start->no_grid == NULL && ++n < MAX_MISSED &&
-		   recurrence_next(start->anchor, &start->every, start->zone,
-						   each.scheduled_at, &each.scheduled_at) &&
+		   calendar_next(&start->calendar, each.scheduled_at, &each.scheduled_at) &&
 		   each.scheduled_at <= last);
 }
 
@@ -606,8 +631,7 @@ outcome_retry_at(const RunStart *start, TimestampTz *retry_at)
 		return true;
 
 	/* one that is behind has until the first time that is still to come */
-	return !recurrence_next(start->anchor, &start->every, start->zone,
-							Max(start->scheduled_at, start->started_at), &next) ||
+	return !calendar_next(&start->calendar, Max(start->scheduled_at, start->started_at), &next) ||
 		*retry_at < next;
 }
 

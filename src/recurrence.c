@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * recurrence.c
- *		The grid of times of a recurring task.
+ *		The grid of times of an interval.
  *
  * The n-th time is anchor + n * every, in the task's time zone: first n times
  * the months, clipped to the month's last day, then the days, then the exact
@@ -29,8 +29,9 @@
 #define USECS_PER_MONTH		(INT64CONST(146097) * USECS_PER_DAY / 4800)
 
 /*
- * The n-th time of a grid.  Returns false if it lies beyond what a timestamp
- * can hold.
+ * The n-th time of a grid.  A local time that does not exist, or exists twice,
+ * means what zone.c says.  Returns false if the time lies beyond what a
+ * timestamp can hold.
  */
 static bool
 recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
@@ -54,6 +55,8 @@ recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
 		int64		month;
 		int64		year;
 		int64		julian;
+		int64		local;
+		int64		instant;
 
 		if (timestamp2tm(t, &tz, &tm, &fsec, NULL, zone) != 0)
 			return false;
@@ -75,10 +78,13 @@ recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
 		julian = (int64) date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) + days;
 		if (julian < 0 || julian >= TIMESTAMP_END_JULIAN)
 			return false;
-		j2date((int) julian, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
+		local = (julian - UNIX_EPOCH_JDATE) * SECS_PER_DAY +
+			(tm.tm_hour * MINS_PER_HOUR + tm.tm_min) * SECS_PER_MINUTE + tm.tm_sec;
 
-		tz = DetermineTimeZoneOffset(&tm, zone);
-		if (tm2timestamp(&tm, fsec, &tz, &t) != 0)
+		/* in a gap: the instant after it, without the fraction */
+		if (!zone_instant(zone, local, &instant))
+			fsec = 0;
+		if (!zone_timestamp(instant, fsec, &t))
 			return false;
 	}
 

@@ -351,7 +351,7 @@ run_callback(Run *run, Callback *callback)
 	run->transactions = run_transactions;
 	run->called = true;
 	run->binding = callback;
-	params = callback_bind(callback, run->kwargs, run->start.zone, false);
+	params = callback_bind(callback, run->kwargs, run->start.calendar.zone, false);
 	run->binding = NULL;
 	if (callback->kind != CALLBACK_FUNCTION)
 	{

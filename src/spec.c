@@ -40,33 +40,32 @@ static const struct
 {
 	const char *name;
 	Oid			type;
-	bool		supported;
 }			spec_params[ADD_NPARAMS] =
 
 {
-	[ADD_CALLBACK] = {"callback", TEXTOID, true},
-	[ADD_RUN_AT] = {"run_at", TIMESTAMPTZOID, true},
-	[ADD_KWARGS] = {"kwargs", JSONBOID, true},
-	[ADD_RUN_TYPE] = {"run_type", TEXTOID, true},
-	[ADD_EVERY] = {"every", INTERVALOID, true},
-	[ADD_TASK_ID] = {"task_id", TEXTOID, true},
-	[ADD_GROUP_ID] = {"group_id", TEXTOID, true},
-	[ADD_PAUSED] = {"paused", BOOLOID, true},
-	[ADD_CATCH_UP] = {"catch_up", TEXTOID, true},
-	[ADD_REPLACE_EXISTING] = {"replace_existing", BOOLOID, true},
-	[ADD_SCHEDULE] = {"schedule", TEXTOID, false},
-	[ADD_TIMEZONE] = {"timezone", TEXTOID, true},
-	[ADD_UNTIL] = {"until", TIMESTAMPTZOID, true},
-	[ADD_MAX_RUNS] = {"max_runs", INT4OID, true},
-	[ADD_START_WITHIN] = {"start_within", INTERVALOID, true},
-	[ADD_TIMEOUT] = {"timeout", INTERVALOID, true},
-	[ADD_MAX_ATTEMPTS] = {"max_attempts", INT4OID, true},
-	[ADD_RETRY_DELAY] = {"retry_delay", INTERVALOID, true},
-	[ADD_RETRY_BACKOFF] = {"retry_backoff", FLOAT8OID, true},
-	[ADD_RETRY_MAX_DELAY] = {"retry_max_delay", INTERVALOID, true},
-	[ADD_HISTORY] = {"history", TEXTOID, true},
-	[ADD_OWNER] = {"owner", NAMEOID, true},
-	[ADD_VALIDATE] = {"validate", BOOLOID, true}
+	[ADD_CALLBACK] = {"callback", TEXTOID},
+	[ADD_RUN_AT] = {"run_at", TIMESTAMPTZOID},
+	[ADD_KWARGS] = {"kwargs", JSONBOID},
+	[ADD_RUN_TYPE] = {"run_type", TEXTOID},
+	[ADD_EVERY] = {"every", INTERVALOID},
+	[ADD_TASK_ID] = {"task_id", TEXTOID},
+	[ADD_GROUP_ID] = {"group_id", TEXTOID},
+	[ADD_PAUSED] = {"paused", BOOLOID},
+	[ADD_CATCH_UP] = {"catch_up", TEXTOID},
+	[ADD_REPLACE_EXISTING] = {"replace_existing", BOOLOID},
+	[ADD_SCHEDULE] = {"schedule", TEXTOID},
+	[ADD_TIMEZONE] = {"timezone", TEXTOID},
+	[ADD_UNTIL] = {"until", TIMESTAMPTZOID},
+	[ADD_MAX_RUNS] = {"max_runs", INT4OID},
+	[ADD_START_WITHIN] = {"start_within", INTERVALOID},
+	[ADD_TIMEOUT] = {"timeout", INTERVALOID},
+	[ADD_MAX_ATTEMPTS] = {"max_attempts", INT4OID},
+	[ADD_RETRY_DELAY] = {"retry_delay", INTERVALOID},
+	[ADD_RETRY_BACKOFF] = {"retry_backoff", FLOAT8OID},
+	[ADD_RETRY_MAX_DELAY] = {"retry_max_delay", INTERVALOID},
+	[ADD_HISTORY] = {"history", TEXTOID},
+	[ADD_OWNER] = {"owner", NAMEOID},
+	[ADD_VALIDATE] = {"validate", BOOLOID}
 };
 
 /*
@@ -312,22 +311,21 @@ spec_choice(const char *param, Datum value, const char *const *choices, const ch
 			 errhint("It can be %s.", list)));
 }
 
-static const char *
-spec_timezone(const Datum *values, const bool *nulls)
+/* A time zone by its name, the session's if that is NULL; 22023 if unknown. */
+pg_tz *
+spec_zone(const char *name)
 {
-	char	   *name;
 	pg_tz	   *zone;
 
-	if (nulls[ADD_TIMEZONE])
-		return pg_get_timezone_name(session_timezone);
-	name = TextDatumGetCString(values[ADD_TIMEZONE]);
+	if (name == NULL)
+		return session_timezone;
 	zone = pg_tzset(name);
 	if (zone == NULL || !pg_tz_acceptable(zone))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time zone \"%s\" not recognized", name),
 				 errhint("The view pg_timezone_names lists the names.")));
-	return pg_get_timezone_name(zone);
+	return zone;
 }
 
 static Jsonb *
@@ -404,6 +402,76 @@ spec_number(const Datum *values, const bool *nulls, int param, int low, int othe
 	return number;
 }
 
+/*
+ * When a task recurs, if it does.  One with a schedule begins at the schedule's
+ * next time unless it is told when.
+ */
+static void
+spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
+{
+	static const char *const run_types[] = {"once", "recurring", NULL};
+	Calendar   *calendar = &spec->calendar;
+
+	calendar->zone = spec_zone(nulls[ADD_TIMEZONE] ? NULL :
+							   TextDatumGetCString(values[ADD_TIMEZONE]));
+	spec->timezone = pg_get_timezone_name(calendar->zone);
+	spec->recurring = !nulls[ADD_EVERY] || !nulls[ADD_SCHEDULE];
+	if (!nulls[ADD_RUN_TYPE])
+	{
+		char	   *run_type = spec_choice("run_type", values[ADD_RUN_TYPE], run_types,
+										   "\"once\" or \"recurring\"");
+		bool		recurring = (strcmp(run_type, "recurring") == 0);
+
+		if (recurring && !spec->recurring)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a recurring task needs an interval or a schedule"),
+					 errhint("Give it with every or schedule, as in every => '10 minutes'.")));
+		if (!recurring && spec->recurring)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a task with run_type \"once\" cannot have an interval or a schedule"),
+					 errhint("Leave out every and schedule, or run_type.")));
+	}
+
+	if (!nulls[ADD_EVERY] && !nulls[ADD_SCHEDULE])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("every and schedule cannot both be given")));
+	if (!nulls[ADD_EVERY])
+	{
+		spec->every = DatumGetIntervalP(values[ADD_EVERY]);
+		recurrence_check_interval(spec->every);
+	}
+	if (!nulls[ADD_SCHEDULE])
+	{
+		char	   *schedule = TextDatumGetCString(values[ADD_SCHEDULE]);
+		TimestampTz next;
+
+		spec->schedule = DatumGetTextPP(values[ADD_SCHEDULE]);
+		calendar->has_schedule = true;
+		cron_check(schedule, &calendar->schedule);
+		if (!spec->has_run_at && !calendar_next(calendar, GetCurrentTimestamp(), &next))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("schedule \"%s\" has no time to come in time zone \"%s\"",
+							schedule, spec->timezone)));
+	}
+}
+
+/* When a task runs first. */
+TimestampTz
+spec_first_run(const TaskSpec *spec, TimestampTz now)
+{
+	TimestampTz first = now;
+
+	if (spec->has_run_at)
+		return spec->run_at;
+	if (spec->schedule != NULL && !calendar_next(&spec->calendar, now, &first))
+		first = now;
+	return first;
+}
+
 /* What limits a task's runs, has them tried again and recorded. */
 static void
 spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls)
@@ -414,7 +482,7 @@ spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls)
 	if (spec->has_until)
 	{
 		spec->until = DatumGetTimestampTz(values[ADD_UNTIL]);
-		if (spec->until < (spec->has_run_at ? spec->run_at : GetCurrentTimestamp()))
+		if (spec->until < spec_first_run(spec, GetCurrentTimestamp()))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("until must not be before the first run"),
@@ -442,23 +510,15 @@ spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls)
 /*
  * Turns a row of parameters, in the order of ADD_CALLBACK and so on, into a
  * TaskSpec in the current memory context.  The values must stay where they
- * are.  Errors: 22023 and 22001 as documented for add_task, 0A000 for what is
- * not there yet, 42501 and 42704 about the owner.
+ * are.  Errors: 22023 and 22001 as documented for add_task, 42501 and 42704
+ * about the owner.
  */
 void
 spec_build(TaskSpec *spec, const Datum *values, const bool *nulls)
 {
-	static const char *const run_types[] = {"once", "recurring", NULL};
 	static const char *const catch_ups[] = {"coalesce", "all", "skip", NULL};
 
 	memset(spec, 0, sizeof(*spec));
-	for (int i = 0; i < ADD_NPARAMS; i++)
-	{
-		if (!nulls[i] && !spec_params[i].supported)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("parameter \"%s\" is not supported yet", spec_params[i].name)));
-	}
 
 	if (nulls[ADD_CALLBACK])
 		ereport(ERROR,
@@ -475,29 +535,7 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls)
 	}
 	spec->kwargs = spec_kwargs(values, nulls);
 
-	if (!nulls[ADD_EVERY])
-	{
-		spec->every = DatumGetIntervalP(values[ADD_EVERY]);
-		recurrence_check_interval(spec->every);
-	}
-	spec->recurring = (spec->every != NULL);
-	if (!nulls[ADD_RUN_TYPE])
-	{
-		char	   *run_type = spec_choice("run_type", values[ADD_RUN_TYPE], run_types,
-										   "\"once\" or \"recurring\"");
-		bool		recurring = (strcmp(run_type, "recurring") == 0);
-
-		if (recurring && !spec->recurring)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a recurring task needs an interval"),
-					 errhint("Give it with every, as in every => '10 minutes'.")));
-		if (!recurring && spec->recurring)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a task with run_type \"once\" cannot have an interval"),
-					 errhint("Leave out every, or run_type.")));
-	}
+	spec_times(spec, values, nulls);
 
 	if (!nulls[ADD_TASK_ID])
 	{
@@ -517,7 +555,6 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls)
 	spec_limits(spec, values, nulls);
 	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
 		DatumGetBool(values[ADD_REPLACE_EXISTING]);
-	spec->timezone = spec_timezone(values, nulls);
 	spec->owner = spec_owner(nulls[ADD_OWNER] ? NULL :
 							 NameStr(*DatumGetName(values[ADD_OWNER])));
 	spec_check_login(spec->owner);

@@ -15,7 +15,12 @@
  *		store.c			the tables task and alarm, by direct access
  *		quota.c			how many tasks a role may have
  *		queue.c			reading alarms in the order they are due
- *		recurrence.c	the grid of times of a recurring task
+ *		zone.c			local times and instants
+ *		recurrence.c	the grid of times of an interval
+ *		cron.c			the times of a cron expression
+ *		cron_parse.c	reading cron expressions
+ *		describe.c		saying in English what they mean
+ *		calendar.c		the times of a recurring task
  *		resolve.c		which function a callback's name means
  *		callback.c		from a function and kwargs to a call
  *		call.c			making the call
@@ -27,6 +32,7 @@
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
  *		history.c		the record of runs
  *		outcome.c		what a run's end writes into the task's row
+ *		api_preview.c	next_runs, describe
  *		stop.c			stopping a run
  *		session.c		a worker's session, as new after each run
  *		run.c			one run of a task, in a transaction
@@ -671,12 +677,94 @@ extern int64 queue_count_failed(Store *store, Snapshot snapshot, bool (*counts) 
 extern int	queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *ids, int max);
 
 /* ------------------------------------------------------------------------
+ * zone.c
+ */
+
+/* A time during which the offset of a zone stays the same, in s since 1970. */
+typedef struct ZoneSpan
+{
+	int64		from;
+	int64		to;				/* PG_INT64_MAX: for ever */
+	int			offset;			/* s east of UTC */
+} ZoneSpan;
+
+extern void zone_span(pg_tz *zone, int64 from, ZoneSpan *span);
+extern bool zone_instant(pg_tz *zone, int64 local, int64 *instant);
+extern int64 zone_unseen(pg_tz *zone, int64 instant);
+extern bool zone_timestamp(int64 seconds, int usecs, TimestampTz *result);
+extern int64 zone_seconds(TimestampTz timestamp);
+
+/* ------------------------------------------------------------------------
  * recurrence.c
  */
 extern bool recurrence_moves_forward(const Interval *every);
 extern void recurrence_check_interval(const Interval *every);
 extern bool recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
 							TimestampTz after, TimestampTz *next);
+
+/* ------------------------------------------------------------------------
+ * cron.c
+ */
+
+/* What a cron expression says.  In the sets bit n stands for the value n. */
+typedef struct Cron
+{
+	uint64		seconds;
+	uint64		minutes;
+	uint32		hours;
+	uint32		days;			/* of the month, from 1 */
+	uint32		nearest;		/* days whose nearest workday is meant */
+	uint16		months;			/* from 1 */
+	uint8		weekdays;		/* 0 is Sunday */
+	uint8		nth_weekdays[5];	/* the first, second ... of the month */
+	uint8		last_weekdays;	/* the last of the month */
+	bool		last_day;		/* of the month */
+	bool		last_workday;	/* of the month */
+	bool		any_day;		/* with one of these both must match; without, */
+	bool		any_weekday;	/* one of days and weekdays */
+	bool		by_elapsed_time;	/* a wildcard or step in minutes or hours */
+	int			period;			/* s; if not 0, nothing else counts */
+} Cron;
+
+extern int	cron_next_bit(uint64 bits, int n);
+extern bool cron_can_match(const Cron *cron);
+extern bool cron_next(const Cron *cron, pg_tz *zone, TimestampTz after, TimestampTz *next);
+
+/* ------------------------------------------------------------------------
+ * cron_parse.c
+ */
+
+/* What is wrong with an expression; detail and hint may be NULL. */
+typedef struct CronProblem
+{
+	const char *message;
+	const char *detail;
+	const char *hint;
+} CronProblem;
+
+extern bool cron_parse(const char *text, Cron *cron, CronProblem *problem);
+extern void cron_check(const char *text, Cron *cron);
+
+/* ------------------------------------------------------------------------
+ * describe.c
+ */
+extern char *describe_cron(const Cron *cron, const char *zone);
+
+/* ------------------------------------------------------------------------
+ * calendar.c
+ */
+
+/* When a recurring task runs. */
+typedef struct Calendar
+{
+	pg_tz	   *zone;
+	bool		has_schedule;
+	Cron		schedule;		/* if it has one; otherwise: */
+	Interval	every;
+	TimestampTz anchor;
+} Calendar;
+
+extern bool calendar_next(const Calendar *calendar, TimestampTz after, TimestampTz *next);
 
 /* ------------------------------------------------------------------------
  * resolve.c
@@ -796,7 +884,9 @@ typedef struct TaskSpec
 	TimestampTz run_at;
 	Jsonb	   *kwargs;
 	bool		recurring;
-	Interval   *every;			/* NULL for a one-off */
+	Interval   *every;			/* these are NULL if not given */
+	text	   *schedule;
+	Calendar	calendar;		/* of schedule */
 	text	   *task_id;		/* NULL: generate one */
 	text	   *group_id;		/* or NULL */
 	bool		has_paused;
@@ -805,7 +895,7 @@ typedef struct TaskSpec
 	bool		has_until;
 	TimestampTz until;
 	int			max_runs;		/* 0: no limit */
-	Interval   *start_within;	/* these are NULL if not given */
+	Interval   *start_within;	/* so are these */
 	Interval   *timeout;
 	Interval   *retry_delay;
 	Interval   *retry_max_delay;
@@ -857,6 +947,8 @@ extern void spec_check_id(const char *what, text *id);
 extern void spec_check_run_at(TimestampTz run_at);
 extern TupleDesc spec_tupdesc(void);
 extern void spec_check_keys(Jsonb *object);
+extern pg_tz *spec_zone(const char *name);
+extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
 extern int64 spec_interval_usecs(const Interval *interval);
 extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls);
 
@@ -899,7 +991,6 @@ typedef struct RunStart
 	int64		id;
 	int64		revision;
 	TimestampTz scheduled_at;	/* the time it is for */
-	TimestampTz anchor;
 	TimestampTz started_at;
 	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
 	int			attempt;		/* counted from 1 */
@@ -912,8 +1003,7 @@ typedef struct RunStart
 	char	   *group_id;		/* or NULL */
 	char	   *callback;		/* as stored */
 	bool		recurring;
-	Interval	every;			/* of a recurring task */
-	pg_tz	   *zone;			/* NULL if unknown to this server */
+	Calendar	calendar;		/* its zone is NULL if unknown to this server */
 	const char *no_grid;		/* why its next time cannot be told; or NULL */
 	char		catch_up;		/* 'c'oalesce, 'a'll or 's'kip */
 	int64		start_within;	/* us; -1: no limit */
@@ -962,6 +1052,7 @@ extern void outcome_log_failure(const RunStart *start, const char *callback, int
 								const char *message);
 extern bool outcome_is_queued(const AlarmRow *alarm);
 extern bool outcome_is_missed(const RunStart *start);
+extern bool outcome_next(const RunStart *start, bool missed, TimestampTz *next);
 extern bool outcome_begin(Store *store, RunStart *start, TsReport *report);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
 extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,

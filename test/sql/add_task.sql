@@ -428,9 +428,6 @@ SET LOCAL search_path = '';
 CALL add_task.fails($$SELECT taskshed.add_task('comes_later', '2100-01-01', validate => false)$$);
 ROLLBACK;
 
--- What is not there yet says so.
-CALL fails($$SELECT taskshed.add_task('nothing', schedule => '* * * * *')$$);
-
 -- Limits, retries and history: kept as given, and checked.
 SELECT taskshed.add_task('nothing', '2100-01-01', every => '1 hour', task_id => 'limited', until => '2100-02-01',
 	max_runs => 3, start_within => '1 minute', timeout => '2 minutes', max_attempts => 4, retry_delay => '5 seconds',

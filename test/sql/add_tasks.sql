@@ -90,7 +90,7 @@ CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "noth
 CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "nothing", "paused": "perhaps"}]');
 CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "nothing", "task_id": ""}]');
 CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "nothing", "timezone": "Europe/Bielefeld"}]');
-CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "nothing", "schedule": "@daily"}]');
+CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "nothing", "schedule": "@dayly"}]');
 CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "add", "kwargs": {"a": 1, "b": "two"}}]');
 CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, {"callback": "add", "kwargs": "{\"a\": 1, \"b\": 2}"}]');
 CALL fails('[{"callback": "nothing", "run_at": "2100-01-01"}, 1]');

@@ -32,7 +32,7 @@ ORDER BY proname COLLATE "C", 1;
 \pset format aligned
 -- None is overloaded.
 SELECT proname FROM pg_proc WHERE pronamespace = 'taskshed'::regnamespace GROUP BY proname HAVING count(*) > 1;
--- None is strict, run by parallel workers, taken for more stable than it is, or run as somebody else.
+-- None is strict, run by parallel workers, taken for more stable than it is, or run as somebody else. (describe only looks at its arguments and a setting.)
 SELECT proname, proisstrict, proparallel, provolatile, prosecdef, proleakproof
 FROM pg_proc
 WHERE pronamespace = 'taskshed'::regnamespace AND

@@ -1,5 +1,5 @@
 -- Recurring tasks: which intervals there can be, and the grid's anchor as far as it shows before a run.
--- The computation of the grid's times needs runs, or next_runs, and is tested with them.
+-- The times of the grid are tested in calendar.sql.
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SET intervalstyle = 'postgres';

@@ -122,6 +122,10 @@ sub add
 sub call_all
 {
 	my ($task_id, $owner) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres',
+		"SET ROLE '$owner'; SELECT * FROM taskshed.next_runs(task_id => '$task_id')"
+	);
+	return "next_runs: $err" unless $rc == 0 || $err =~ /ERROR:/;
 
 	foreach my $call (
 		"fetch_task(%s, %o)",
@@ -139,11 +143,10 @@ sub call_all
 	{
 		(my $sql = $call) =~ s/%s/'$task_id'/;
 		$sql =~ s/%o/'$owner'/;
-		my ($rc, $out, $err) =
-		  $node->psql('postgres', "SELECT taskshed.$sql");
+		($rc, $out, $err) = $node->psql('postgres', "SELECT taskshed.$sql");
 		return "$call: $err" unless $rc == 0 || $err =~ /ERROR:/;
 	}
-	my ($rc, $out, $err) = $node->psql('postgres',
+	($rc, $out, $err) = $node->psql('postgres',
 		"SELECT * FROM taskshed.tasks; SELECT * FROM taskshed.status; SELECT * FROM taskshed.runs; SELECT * FROM taskshed.callbacks"
 	);
 	return $rc == 0 ? '' : $err;
@@ -210,7 +213,40 @@ my @rows = (
 		"every = '1 year'",
 		'1 scheduled succeeded'
 	],
-	[ 'schedule', 'once', 'task', "schedule = '* * * * *'", '1 gone' ],
+	[
+		'schedule', 'once',
+		'task',     "schedule = '0 0 1 1 *'",
+		'1 scheduled succeeded'
+	],
+	[
+		'bad schedule', 'once', 'task',
+		"schedule = '61 * * * *'",
+		'1 failed failed'
+	],
+	[
+		'no schedule', 'every', 'task',
+		"every = NULL, schedule = ''",
+		'1 failed failed'
+	],
+	[
+		'long schedule',
+		'once', 'task',
+		"schedule = repeat('*', 100000)",
+		'1 failed failed'
+	],
+	[ 'never', 'once', 'task', "schedule = '0 0 30 2 *'", '1 failed failed' ],
+	[
+		'skipped schedule',
+		'once', 'task',
+		"schedule = '*/5 2 * 3 sunL', timezone = 'Europe/Berlin'",
+		'1 gone'
+	],
+	[
+		'schedule zone',
+		'once', 'task',
+		"schedule = '0 0 1 1 *', timezone = 'Mars/Olympus'",
+		'1 failed failed'
+	],
 	[
 		'backoff NaN',
 		'fails',
@@ -676,6 +712,7 @@ foreach my $set (
 	"run_type = 'never'",
 	"catch_up = ''",
 	"history = ''",
+	"every = '1 day', schedule = '* * * * *'",
 	"callback = NULL")
 {
 	my ($rc, $out, $err) = $node->psql('postgres',
@@ -690,9 +727,10 @@ query(
 	q{SELECT taskshed.remove_all_tasks('odd');
 	ALTER TABLE taskshed.task DROP CONSTRAINT kwargs_object, DROP CONSTRAINT task_id_length,
 		DROP CONSTRAINT group_id_length, DROP CONSTRAINT run_type_values, DROP CONSTRAINT catch_up_values,
-		DROP CONSTRAINT history_values});
+		DROP CONSTRAINT history_values, DROP CONSTRAINT either_times});
 try_rows(
 	'without constraints',
+	[ 'both', 'every', 'task', "schedule = '0 0 1 1 *'", '1 failed failed' ],
 	[
 		'kwargs array', 'once', 'task',
 		q{kwargs = '[{"what": 1}, {"what": 2}, [[]], 3]'},
@@ -926,7 +964,7 @@ foreach my $sql (
 	'ALTER TABLE taskshed.alarm ADD COLUMN more text',
 	'ALTER TABLE taskshed.task DROP COLUMN group_id CASCADE',
 	'ALTER TABLE taskshed.alarm DROP COLUMN last_error CASCADE',
-	'ALTER TABLE taskshed.task ALTER schedule TYPE bigint USING 1',
+	'ALTER TABLE taskshed.task ALTER schedule TYPE bigint USING length(schedule)',
 	'ALTER TABLE taskshed.alarm ALTER interruptions TYPE bigint',
 	'ALTER TABLE taskshed.alarm ALTER last_error TYPE integer USING 1',
 	'ALTER TABLE taskshed.alarm ALTER run_at DROP NOT NULL; UPDATE taskshed.alarm SET run_at = NULL',

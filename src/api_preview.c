@@ -1,0 +1,228 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_preview.c
+ *		next_runs and describe: when something will run, before it does.
+ *
+ * The times come from the same code as those of the scheduler and of the ends
+ * of runs.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "taskshed.h"
+
+#define DEFAULT_TIMES	5
+#define MAX_TIMES		10000
+
+/* Parameters of next_runs, in their order. */
+enum
+{
+	NEXT_SCHEDULE,
+	NEXT_TIMEZONE,
+	NEXT_AFTER,
+	NEXT_N,
+	NEXT_EVERY,
+	NEXT_RUN_AT,
+	NEXT_TASK_ID
+};
+
+/* Where the times go, and which are wanted. */
+typedef struct Preview
+{
+	ReturnSetInfo *rsinfo;
+	TimestampTz after;			/* none up to this one */
+	int			n;				/* so many, still */
+} Preview;
+
+/* Adds a time if it is wanted; returns whether any more are. */
+static bool
+preview_add(Preview *preview, TimestampTz time)
+{
+	Datum		value = TimestampTzGetDatum(time);
+	bool		isnull = false;
+
+	if (time > preview->after && preview->n > 0)
+	{
+		tuplestore_putvalues(preview->rsinfo->setResult, preview->rsinfo->setDesc,
+							 &value, &isnull);
+		preview->n--;
+	}
+	return preview->n > 0;
+}
+
+/* The times of an interval or a schedule. */
+static void
+preview_calendar(Preview *preview, const Calendar *calendar)
+{
+	TimestampTz time = preview->after;
+
+	while (preview->n > 0 && calendar_next(calendar, time, &time))
+	{
+		CHECK_FOR_INTERRUPTS();
+		preview_add(preview, time);
+	}
+}
+
+/*
+ * The times of a task, as if each run took no time and succeeded.  It begins
+ * with run_at, even if that has passed; a pause is taken for over.  A failed
+ * task has none.  Errors: 42501 there is no such task of the current user's.
+ */
+static void
+preview_task(Preview *preview, text *task_id, TimestampTz now)
+{
+	Store	   *store = store_open(AccessShareLock);
+	TaskRow		task;
+	AlarmRow	alarm;
+	RunStart	start;
+	int64		runs;
+	bool		again;
+	bool		missed;
+	TimestampTz next;
+
+	if (!store_find_task(store, GetUserId(), PointerGetDatum(task_id), &task))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" has no task \"%s\"", GetUserNameFromId(GetUserId(), false),
+						text_to_cstring(task_id))));
+	again = store_get_alarm(store, ROW_GET(Int64, &task, task_id), &alarm);
+	store_close(store, AccessShareLock);
+	if (!again)
+		return;
+
+	/* a run beside the schedule comes before the others, and changes none */
+	if (!ROW_ISNULL(&alarm, alarm_resume_at))
+	{
+		preview_add(preview, ROW_GET(TimestampTz, &alarm, alarm_run_at));
+		ROW_SET(TimestampTz, &alarm, alarm_run_at, ROW_GET(TimestampTz, &alarm, alarm_resume_at));
+		ROW_SET_NULL(&alarm, alarm_resume_at);
+	}
+	if (!ROW_ISNULL(&alarm, alarm_failed_at))
+		return;
+
+	outcome_start(&start, &task, &alarm, now);
+	next = ROW_GET(TimestampTz, &alarm, alarm_run_at);
+	start.started_at = Max(now, next);
+	runs = ROW_GET(Int64, &alarm, alarm_run_count);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		missed = outcome_is_missed(&start);
+		if (!missed)
+		{
+			again = preview_add(preview, next);
+			if (start.max_runs > 0 && ++runs >= start.max_runs)
+				return;
+		}
+		if (!again || !start.recurring || start.no_grid != NULL ||
+			!outcome_next(&start, missed, &next) || next > start.until)
+			return;
+
+		/* unless they are counted, times that are not wanted are skipped */
+		if (start.max_runs == 0 && next <= preview->after &&
+			!calendar_next(&start.calendar, preview->after, &next))
+			return;
+		start.scheduled_at = next;
+		start.started_at = Max(now, next);
+		start.attempt = 1;
+	} while (next <= start.until);
+}
+
+PG_FUNCTION_INFO_V1(ts_next_runs);
+Datum
+ts_next_runs(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Preview		preview = {.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo};
+	Calendar	calendar = {0};
+	int			given = 0;
+
+	given += !PG_ARGISNULL(NEXT_SCHEDULE);
+	given += !PG_ARGISNULL(NEXT_EVERY);
+	given += !PG_ARGISNULL(NEXT_TASK_ID);
+	if (given != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("exactly one of schedule, every and task_id must be given")));
+	if (!PG_ARGISNULL(NEXT_RUN_AT) && PG_ARGISNULL(NEXT_EVERY))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("run_at can only be given with every")));
+	if (!PG_ARGISNULL(NEXT_TIMEZONE) && !PG_ARGISNULL(NEXT_TASK_ID))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timezone cannot be given with task_id"),
+				 errhint("A task has its own time zone.")));
+
+	preview.n = PG_ARGISNULL(NEXT_N) ? DEFAULT_TIMES : PG_GETARG_INT32(NEXT_N);
+	if (preview.n < 0 || preview.n > MAX_TIMES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("n must be from 0 to %d", MAX_TIMES)));
+	preview.after = now;
+	if (!PG_ARGISNULL(NEXT_AFTER))
+	{
+		preview.after = PG_GETARG_TIMESTAMPTZ(NEXT_AFTER);
+		if (TIMESTAMP_NOT_FINITE(preview.after))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("after must be finite")));
+	}
+	calendar.zone = spec_zone(PG_ARGISNULL(NEXT_TIMEZONE) ? NULL :
+							  text_to_cstring(PG_GETARG_TEXT_PP(NEXT_TIMEZONE)));
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+
+	if (!PG_ARGISNULL(NEXT_TASK_ID))
+	{
+		ts_require_preload();
+		if (PG_ARGISNULL(NEXT_AFTER))
+			preview.after = DT_NOBEGIN; /* one that is due is to come, too */
+		preview_task(&preview, PG_GETARG_TEXT_PP(NEXT_TASK_ID), now);
+		return (Datum) 0;
+	}
+
+	if (!PG_ARGISNULL(NEXT_SCHEDULE))
+	{
+		calendar.has_schedule = true;
+		cron_check(text_to_cstring(PG_GETARG_TEXT_PP(NEXT_SCHEDULE)), &calendar.schedule);
+	}
+	else
+	{
+		calendar.every = *PG_GETARG_INTERVAL_P(NEXT_EVERY);
+		recurrence_check_interval(&calendar.every);
+		calendar.anchor = preview.after;
+		if (!PG_ARGISNULL(NEXT_RUN_AT))
+		{
+			calendar.anchor = PG_GETARG_TIMESTAMPTZ(NEXT_RUN_AT);
+			spec_check_run_at(calendar.anchor);
+		}
+	}
+	preview_calendar(&preview, &calendar);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(ts_describe);
+Datum
+ts_describe(PG_FUNCTION_ARGS)
+{
+	Cron		cron;
+	pg_tz	   *zone;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("schedule must not be null")));
+	cron_check(text_to_cstring(PG_GETARG_TEXT_PP(0)), &cron);
+	zone = spec_zone(PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_TEXT_P(cstring_to_text(describe_cron(&cron, pg_get_timezone_name(zone))));
+}

@@ -1,0 +1,400 @@
+/*-------------------------------------------------------------------------
+ *
+ * cron_parse.c
+ *		Reading cron expressions.
+ *
+ * What is wrong with one is told in terms of the field that it is in, and
+ * comes with what that field may hold.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "taskshed.h"
+
+/* Longest expression, in bytes. */
+#define MAX_LENGTH		1000
+
+#define MAX_FIELDS		6
+
+/* Longest period of the form "30 seconds". */
+#define MAX_PERIOD		59
+
+#define BIT(n)			(UINT64CONST(1) << (n))
+
+typedef enum FieldNumber
+{
+	FIELD_SECOND,
+	FIELD_MINUTE,
+	FIELD_HOUR,
+	FIELD_DAY,
+	FIELD_MONTH,
+	FIELD_WEEKDAY
+} FieldNumber;
+
+static const char *const month_names[] =
+{"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", NULL};
+static const char *const weekday_names[] =
+{"sun", "mon", "tue", "wed", "thu", "fri", "sat", NULL};
+
+static const struct
+{
+	const char *name;
+	int			min;
+	int			max;			/* as a number in an expression */
+	int			size;			/* how many values there are */
+	const char *const *names;	/* of the values from min on, or NULL */
+	const char *hint;
+}			fields[MAX_FIELDS] =
+
+{
+	{"second", 0, 59, 60, NULL,
+	"It can hold numbers from 0 to 59, ranges like 10-20, steps like */5, lists of these with commas, or *."},
+	{"minute", 0, 59, 60, NULL,
+	"It can hold numbers from 0 to 59, ranges like 10-20, steps like */5, lists of these with commas, or *."},
+	{"hour", 0, 23, 24, NULL,
+	"It can hold numbers from 0 to 23, ranges like 9-17, steps like */2, lists of these with commas, or *."},
+	{"day of month", 1, 31, 31, NULL,
+	"It can hold numbers from 1 to 31, ranges like 1-7, steps like */2, L or $ for the last day, 15W for the weekday nearest to day 15, LW for the last weekday, lists of these with commas, or * or ?."},
+	{"month", 1, 12, 12, month_names,
+	"It can hold numbers from 1 to 12, names from jan to dec, ranges like jun-aug, steps like */3, lists of these with commas, or *."},
+	{"day of week", 0, 7, 7, weekday_names,
+	"It can hold numbers from 0 to 7, where 0 and 7 are Sunday, names from sun to sat, ranges like mon-fri, steps like */2, fri#2 for the second Friday of the month, friL for the last one, lists of these with commas, or * or ?."}
+};
+
+static const struct
+{
+	const char *name;
+	const char *expression;
+}			nicknames[] =
+
+{
+	{"@hourly", "0 * * * *"},
+	{"@daily", "0 0 * * *"},
+	{"@midnight", "0 0 * * *"},
+	{"@weekly", "0 0 * * 0"},
+	{"@monthly", "0 0 1 * *"},
+	{"@yearly", "0 0 1 1 *"},
+	{"@annually", "0 0 1 1 *"}
+};
+
+#define HINT_SCHEDULE \
+	"Give minute, hour, day of month, month and day of week, with the second before them if needed, as in \"0 9 * * mon-fri\"; or @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually; or a number of seconds like \"30 seconds\"."
+
+/*
+ * Reads a number, or a name that the field has, and moves on behind it.
+ * Returns -1 if there is neither; numbers may be out of range.
+ */
+static int
+cron_value(FieldNumber field, const char **p)
+{
+	const char *start = *p;
+	int			value = 0;
+
+	for (; **p >= '0' && **p <= '9'; (*p)++)
+		value = Min(value * 10 + (**p - '0'), 10000);
+	if (*p > start)
+		return value;
+	for (int i = 0; fields[field].names != NULL && fields[field].names[i] != NULL; i++)
+	{
+		if (pg_strncasecmp(start, fields[field].names[i], 3) == 0)
+		{
+			*p = start + 3;
+			return fields[field].min + i;
+		}
+	}
+	return -1;
+}
+
+static bool
+cron_in_range(FieldNumber field, int value)
+{
+	return value >= fields[field].min && value <= fields[field].max;
+}
+
+static char *
+cron_out_of_range(FieldNumber field, int value)
+{
+	if (value < 0)
+		return pstrdup("A number or name is missing, or there is something else in its place.");
+	return psprintf("The %s must be from %d to %d.", fields[field].name, fields[field].min,
+					fields[field].max);
+}
+
+/* What only days can be; false if it is nothing like that. */
+static bool
+cron_special(Cron *cron, FieldNumber field, const char *p, char **reason)
+{
+	int			value;
+	int			nth;
+
+	if (field == FIELD_DAY && (pg_strcasecmp(p, "L") == 0 || strcmp(p, "$") == 0))
+	{
+		cron->last_day = true;
+		return true;
+	}
+	if (field == FIELD_DAY && pg_strcasecmp(p, "LW") == 0)
+	{
+		cron->last_workday = true;
+		return true;
+	}
+	if ((field != FIELD_DAY && field != FIELD_WEEKDAY) || (value = cron_value(field, &p)) < 0)
+		return false;
+
+	if (field == FIELD_DAY && pg_strcasecmp(p, "W") == 0)
+	{
+		if (cron_in_range(field, value))
+			cron->nearest |= (uint32) BIT(value);
+		else
+			*reason = cron_out_of_range(field, value);
+		return true;
+	}
+	if (field == FIELD_WEEKDAY && pg_strcasecmp(p, "L") == 0)
+	{
+		if (cron_in_range(field, value))
+			cron->last_weekdays |= BIT(value % 7);
+		else
+			*reason = cron_out_of_range(field, value);
+		return true;
+	}
+	if (field == FIELD_WEEKDAY && *p == '#')
+	{
+		p++;
+		nth = (*p >= '1' && *p <= '5' && p[1] == '\0') ? *p - '0' : 0;
+		if (!cron_in_range(field, value))
+			*reason = cron_out_of_range(field, value);
+		else if (nth == 0)
+			*reason = pstrdup("A month has one to five of a weekday: # must be followed by 1 to 5.");
+		else
+			cron->nth_weekdays[nth - 1] |= BIT(value % 7);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Adds what one element of a list says to an expression.  Returns NULL, or why
+ * it cannot.
+ */
+static char *
+cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
+{
+	char	   *reason = NULL;
+	int			top = fields[field].min + fields[field].size - 1;
+	int			low;
+	int			high;
+	int			step = 1;
+
+	if (*p == '\0')
+		return pstrdup("There is nothing before or after a comma.");
+	if (cron_special(cron, field, p, &reason))
+		return reason;
+
+	if (*p == '*')
+	{
+		low = fields[field].min;
+		high = top;
+		p++;
+	}
+	else
+	{
+		low = cron_value(field, &p);
+		if (!cron_in_range(field, low))
+			return cron_out_of_range(field, low);
+		high = low;
+		if (*p == '-')
+		{
+			p++;
+			high = cron_value(field, &p);
+			if (!cron_in_range(field, high))
+				return cron_out_of_range(field, high);
+			if (field == FIELD_WEEKDAY && high == 0 && low > 0)
+				high = 7;
+			if (low > high)
+				return pstrdup("The range ends before it begins: write two, with a comma between them.");
+		}
+		else if (*p == '/')
+			high = Max(top, low);
+	}
+	if (*p == '/')
+	{
+		p++;
+		step = (*p >= '0' && *p <= '9') ? cron_value(FIELD_SECOND, &p) : -1;
+		if (step < 1 || step > fields[field].size)
+			return psprintf("The step must be from 1 to %d.", fields[field].size);
+	}
+	if (isalpha((unsigned char) *p) && fields[field].names != NULL)
+		return psprintf("Names in it have three letters, like %s.", fields[field].names[1]);
+	if (*p != '\0')
+		return psprintf("There is something after it: \"%s\".", p);
+
+	for (int value = low; value <= high; value += step)
+		*bits |= BIT(field == FIELD_WEEKDAY ? value % 7 : value);
+	return NULL;
+}
+
+/* Reads one field, a list; false if it is wrong. */
+static bool
+cron_field(Cron *cron, FieldNumber field, char *list, const char *text, CronProblem *problem)
+{
+	bool		any = (list[0] == '*');
+	bool		is_day = (field == FIELD_DAY || field == FIELD_WEEKDAY);
+	uint64		bits = 0;
+
+	if (is_day && strcmp(list, "?") == 0)
+	{
+		any = true;
+		list = pstrdup("*");
+	}
+	if ((field == FIELD_MINUTE || field == FIELD_HOUR) && strpbrk(list, "*/") != NULL)
+		cron->by_elapsed_time = true;
+
+	for (char *element = list; element != NULL;)
+	{
+		char	   *comma = strchr(element, ',');
+
+		if (comma != NULL)
+			*comma++ = '\0';
+		problem->detail = cron_element(cron, field, element, &bits);
+		if (problem->detail != NULL)
+		{
+			problem->message = psprintf("invalid value \"%s\" in field \"%s\" of schedule \"%s\"",
+										element, fields[field].name, text);
+			problem->hint = fields[field].hint;
+			return false;
+		}
+		element = comma;
+	}
+
+	switch (field)
+	{
+		case FIELD_SECOND:
+			cron->seconds = bits;
+			break;
+		case FIELD_MINUTE:
+			cron->minutes = bits;
+			break;
+		case FIELD_HOUR:
+			cron->hours = (uint32) bits;
+			break;
+		case FIELD_DAY:
+			cron->days = (uint32) bits;
+			cron->any_day = any;
+			break;
+		case FIELD_MONTH:
+			cron->months = (uint16) bits;
+			break;
+		case FIELD_WEEKDAY:
+			cron->weekdays = (uint8) bits;
+			cron->any_weekday = any;
+			break;
+	}
+	return true;
+}
+
+/* Splits an expression where there is white space; returns the number of parts, at most max. */
+static int
+cron_split(char *p, char **parts, int max)
+{
+	int			n = 0;
+
+	for (;;)
+	{
+		while (*p == ' ' || *p == '\t' || *p == '\n' || *p == '\r')
+			*p++ = '\0';
+		if (*p == '\0' || n == max)
+			return n;
+		parts[n++] = p;
+		p += strcspn(p, " \t\n\r");
+	}
+}
+
+/*
+ * Finds out what an expression says.  Returns false, and why, if that is
+ * nothing that ever comes; raises no error.
+ */
+bool
+cron_parse(const char *text, Cron *cron, CronProblem *problem)
+{
+	char	   *parts[MAX_FIELDS + 1];
+	int			n;
+	FieldNumber field;
+
+	memset(cron, 0, sizeof(Cron));
+	memset(problem, 0, sizeof(CronProblem));
+	problem->hint = HINT_SCHEDULE;
+	if (strlen(text) > MAX_LENGTH)
+	{
+		problem->message = "schedule is too long";
+		problem->detail = psprintf("It has %zu bytes; the limit is %d.", strlen(text), MAX_LENGTH);
+		problem->hint = NULL;
+		return false;
+	}
+
+	n = cron_split(pstrdup(text), parts, MAX_FIELDS + 1);
+	if (n == 1 && parts[0][0] == '@')
+	{
+		for (int i = 0; i < lengthof(nicknames); i++)
+		{
+			if (pg_strcasecmp(parts[0], nicknames[i].name) == 0)
+				return cron_parse(nicknames[i].expression, cron, problem);
+		}
+		problem->message = psprintf("unknown schedule \"%s\"", text);
+		if (pg_strcasecmp(parts[0], "@reboot") == 0)
+			problem->detail = "Tasks run at times, and a start of the server is none.";
+		return false;
+	}
+	if (n == 2 &&
+		(pg_strcasecmp(parts[1], "seconds") == 0 || pg_strcasecmp(parts[1], "second") == 0))
+	{
+		const char *end = parts[0];
+
+		cron->period = cron_value(FIELD_SECOND, &end);
+		if (*end == '\0' && cron->period >= 1 && cron->period <= MAX_PERIOD)
+			return true;
+		problem->message = psprintf("invalid number of seconds in schedule \"%s\"", text);
+		problem->detail = psprintf("It must be from 1 to %d.", MAX_PERIOD);
+		problem->hint = NULL;
+		return false;
+	}
+	if (n < MAX_FIELDS - 1 || n > MAX_FIELDS)
+	{
+		problem->message = n == 0 ? "schedule must not be empty" :
+			psprintf("schedule \"%s\" must have five fields, or six", text);
+		return false;
+	}
+
+	cron->seconds = BIT(0);
+	field = n == MAX_FIELDS ? FIELD_SECOND : FIELD_MINUTE;
+	for (int i = 0; i < n; i++, field++)
+	{
+		if (!cron_field(cron, field, parts[i], text, problem))
+			return false;
+	}
+	if (!cron_can_match(cron))
+	{
+		problem->message = psprintf("schedule \"%s\" never matches", text);
+		problem->detail = "There is no such day in the months that it names.";
+		problem->hint = NULL;
+		return false;
+	}
+	return true;
+}
+
+/* The same for one that a user gives: 22023 if it is wrong. */
+void
+cron_check(const char *text, Cron *cron)
+{
+	CronProblem problem;
+
+	if (!cron_parse(text, cron, &problem))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s", problem.message),
+				 problem.detail != NULL ? errdetail("%s", problem.detail) : 0,
+				 problem.hint != NULL ? errhint("%s", problem.hint) : 0));
+}
