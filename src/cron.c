@@ -231,7 +231,7 @@ cron_next(const Cron *cron, pg_tz *zone, TimestampTz after, TimestampTz *next)
 
 	/*
 	 * From one change of the clock to the next, since a match may be skipped,
-	 * or come again.  One that lies beyond the next change is looked for once.
+	 * or come again.  One beyond the next change is looked for once.
 	 */
 	for (span.to = from; span.to - from <= CYCLE;)
 	{

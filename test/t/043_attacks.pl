@@ -355,6 +355,7 @@ foreach my $call (
 	q{fetch_tasks(ARRAY['target'], owner => 'victim')},
 	q{fetch_tasks(owner => 'victim')},
 	q{try_task('target')},
+	q{next_runs(task_id => 'target')},
 	q{_start_scheduler()},
 	q{_check_install()})
 {
