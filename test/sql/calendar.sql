@@ -145,6 +145,7 @@ WHERE expected IS DISTINCT FROM found;
 -- Intervals, spelled with days or months, have the same local times ...
 SELECT times('1 day', '2026-03-01 02:30', 'Europe/Berlin', '2026-03-28 12:00', 3), times('1 day', '2026-10-01 02:30', 'Europe/Berlin', '2026-10-24 12:00', 3);
 SELECT times('1 day', '2026-03-01 02:30:15.5', 'Europe/Berlin', '2026-03-28 12:00', 2), times('1 day', '2011-12-01 09:00', 'Pacific/Apia', '2011-12-29 00:00', 4), times('1 month', '2026-01-29 02:30', 'Europe/Berlin', '2026-03-01', 2);
+SELECT t FROM taskshed.next_runs(every => '1 day', run_at => '2026-03-01 02:30:15.5 Europe/Berlin', timezone => 'Europe/Berlin', after => '2026-03-28', n => 3) t;
 -- ... also if they begin at a time that exists twice, the second time;
 SELECT times('1 day', '2026-10-25 01:30 UTC', 'Europe/Berlin', '2026-10-24 12:00', 3);
 -- exact time is exact, months are counted from the beginning.
