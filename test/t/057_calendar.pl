@@ -58,7 +58,7 @@ foreach my $task ('cron', 'seconds', 'every')
 			FROM taskshed.runs WHERE task_id = '$task'}),
 		't|t|t|t|t',
 		"$task has hit each second once");
-	note "lag of $task: ", lag_of_ledger($node, "what = '$task'");
+	diag "lag of $task: ", lag_of_ledger($node, "what = '$task'");
 }
 as_app("taskshed.remove_tasks(ARRAY['cron', 'seconds', 'every'])");
 
