@@ -17,6 +17,8 @@
 # more with commits that do not wait for the disk, and taskshed with such that
 # do.  CPU is that of all processes of the server, and does not have the peers'
 # own processes in it: these are in the notes.
+#
+# taskshed and the loop are measured with wal_writer_flush_after = 0, too.
 
 package Drain;
 
@@ -34,6 +36,10 @@ my @peers = (
 	[ 'graphile-worker, defaults',      'graphile', 0 ],
 	[ 'pg-boss, best settings',         'pgboss',   1 ],
 	[ 'pg-boss, defaults',              'pgboss',   0 ]);
+
+# Before PostgreSQL 17, every commit that does not wait wakes the walwriter, unless that is told to
+# flush whatever it writes: then it sleeps in the kernel.
+my $eager_walwriter = 'wal_writer_flush_after = 0';
 
 sub measure
 {
@@ -74,14 +80,13 @@ sub measure
 			  : 'synchronous_commit';
 
 			push @contestants,
-			  "$who, synchronous_commit = $other{$who}" => sub {
-				configure($setting => $other{$who});
-				my $figures = eval { $sub{$who}->(@_) };
-				my $error   = $@;
-				configure($setting => undef);
-				return $figures || die $error;
-			  };
+			  "$who, synchronous_commit = $other{$who}" =>
+			  with_setting($setting, $other{$who}, $sub{$who});
 		}
+		push @contestants, map {
+			("$_, $eager_walwriter" =>
+				  with_setting('wal_writer_flush_after', 0, $sub{$_}))
+		} qw(taskshed limit);
 		if ($callback eq 'effect')
 		{
 			push @contestants, pg_cron => sub {
@@ -94,6 +99,20 @@ sub measure
 			alternate(@contestants));
 	}
 	return;
+}
+
+# The same contestant with a setting of the server that is not the default.
+sub with_setting
+{
+	my ($name, $value, $sub) = @_;
+
+	return sub {
+		configure($name => $value);
+		my $figures = eval { $sub->(@_) };
+		my $error   = $@;
+		configure($name => undef);
+		return $figures || die $error;
+	};
 }
 
 sub rates
@@ -138,6 +157,14 @@ sub rates
 		ratio => ratios(
 			field($figures->{'taskshed, synchronous_commit = on'}, 'rate'),
 			$limit),
+		to => 'the limit');
+	row(%common,
+		chart  => undef,
+		who    => "taskshed, $eager_walwriter for both",
+		values => field($figures->{"taskshed, $eager_walwriter"}, 'rate'),
+		ratio  => ratios(
+			field($figures->{"taskshed, $eager_walwriter"}, 'rate'),
+			field($figures->{"limit, $eager_walwriter"},    'rate')),
 		to => 'the limit');
 	foreach my $who (sort @others)
 	{
