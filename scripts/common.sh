@@ -22,6 +22,7 @@ die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 work=
 cluster_conf=
 packages=()		# Debian packages that have to be installed; a script may add its own before "setup"
+wanted=()		# packages without which something is left out: installed if that is possible
 
 # Processes whose current folder is in $work: servers and all their children, make, prove, psql ...
 inside() {
@@ -110,16 +111,37 @@ find_pg_config() {
 	return 1
 }
 
+# Add a package to those that are wanted, if this machine can install it.
+want() {
+	[[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || return 0
+	apt-cache show "$1" >/dev/null 2>&1 || apt-get update >/dev/null 2>&1 || true
+	! apt-cache show "$1" >/dev/null 2>&1 || wanted+=("$1")
+}
+
+# The same for Debian's pg_cron, if it is for the PostgreSQL that is used.
+want_pg_cron() {
+	local major=15 control
+	! find_pg_config || major=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+	control=$("${PG_CONFIG:-pg_config}" --sharedir 2>/dev/null || true)/extension/pg_cron.control
+	if [[ ! -f $control && (${PG_CONFIG:-/usr/} == /usr/* || ${PG_CONFIG:-} == pg_config) ]]; then
+		want "postgresql-$major-cron"
+	fi
+}
+
+get_packages() {
+	apt-get install -y --no-install-recommends -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 "$@"
+}
+
 install_missing() {
 	find_pg_config || packages+=(postgresql)		# Debian 12: 15
 	echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || packages+=(gcc libc6-dev)
-	[[ ${#packages[@]} -gt 0 ]] || return 0
-	if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+	[[ ${#packages[@]} -gt 0 || ${#wanted[@]} -gt 0 ]] || return 0
+	if [[ ${#packages[@]} -gt 0 ]] && { [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; }; then
 		die "these are missing: ${packages[*]}
 Install them (Debian: apt-get install --no-install-recommends ${packages[*]}) and try again."
 	fi
 
-	say "Installing ${packages[*]} ..."
+	say "Installing ${packages[*]} ${wanted[*]} ..."
 	# Not Debian's usual database cluster: nobody asked for one.
 	cluster_conf=/etc/postgresql-common/createcluster.d/taskshed-$$.conf
 	mkdir -p "${cluster_conf%/*}"
@@ -127,9 +149,10 @@ Install them (Debian: apt-get install --no-install-recommends ${packages[*]}) an
 	export DEBIAN_FRONTEND=noninteractive
 	{
 		apt-get update -o Acquire::Retries=3 || true
-		apt-get install -y --no-install-recommends -o Acquire::Retries=3 \
-			-o DPkg::Lock::Timeout=300 "${packages[@]}"
+		[[ ${#packages[@]} -eq 0 ]] || get_packages "${packages[@]}"
 	} </dev/null >"$work/output" 2>&1 || { cat "$work/output"; die "apt-get failed"; }
+	[[ ${#wanted[@]} -eq 0 ]] || get_packages "${wanted[@]}" </dev/null >"$work/output" 2>&1 ||
+		say "${wanted[*]} could not be installed."
 	rm -f "$cluster_conf"
 	find_pg_config || die "PostgreSQL is installed, but not found"
 }

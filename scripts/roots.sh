@@ -108,8 +108,12 @@ furnish='
 	set -e
 	# Testing has no fixed date: an index of some weeks ago will do.
 	apt-get update -o Acquire::Retries=3 -o Acquire::Check-Valid-Until=false
+	peers=
+	for package in "postgresql-$1-cron" python3-croniter; do
+		! apt-cache show "$package" >/dev/null 2>&1 || peers="$peers $package"
+	done
 	apt-get install -y --no-install-recommends -o Acquire::Retries=3 \
-		"postgresql-$1" gcc libc6-dev make libipc-run-perl libpq-dev
+		"postgresql-$1" gcc libc6-dev make libipc-run-perl libpq-dev $peers
 	cd /tmp
 	apt-get download -o APT::Sandbox::User=root \
 		"postgresql-server-dev-$1=$(dpkg-query -W -f "\${Version}" "postgresql-$1")"
