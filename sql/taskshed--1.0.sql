@@ -455,7 +455,7 @@ COMMENT ON PROCEDURE taskshed.execute(text) IS
 'A callback that runs one SQL command at top level, as its owner; VACUUM and CREATE INDEX CONCURRENTLY can be run too. Not granted to PUBLIC. It can only be scheduled, not called.';
 
 
-/* Part of the interface, not built yet: each raises 0A000. */
+/* Runs: to stop one, to try again, to have one more */
 
 CREATE FUNCTION taskshed.cancel_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
@@ -511,15 +511,268 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_activate';
 COMMENT ON FUNCTION taskshed.activate() IS 'Lets tasks that came with a copied or restored database run here, from now on and at once if they are due. For the owner of the database, who must also own the one that was copied, or be able to SET ROLE to the owners of all tasks: 42501. After a restore tasks and aliases go to the roles that have the names of their owners; a WARNING says which names there are none for, whose tasks fail when they are due until the role is there and activate() is called again. Otherwise it does nothing where tasks run already.';
 
-CREATE FUNCTION taskshed.import_pg_cron(deactivate boolean DEFAULT NULL, OUT jobid bigint, OUT task_id text, OUT result text)
-RETURNS SETOF record
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.import_pg_cron(boolean) IS 'Brings the jobs of pg_cron as paused tasks. Not supported yet: raises 0A000.';
 
-CREATE FUNCTION taskshed.export_pg_cron()
-RETURNS SETOF text
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_not_supported';
-COMMENT ON FUNCTION taskshed.export_pg_cron() IS 'A psql script that schedules the jobs of pg_cron here. Not supported yet: raises 0A000.';
+/* Moving from pg_cron; nothing in its schema is named before one of these is called. */
+
+CREATE FUNCTION taskshed._pg_cron_jobs(
+	OUT jobid bigint, OUT database text, OUT owner text, OUT task_id text, OUT schedule text, OUT timezone text,
+	OUT command text, OUT active boolean, OUT problem text)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
+DECLARE
+	loaded boolean;
+	zone text;
+	hosts text[];
+BEGIN
+	-- Anybody could have made a table of that name, with commands to be run by whoever imports them.
+	IF NOT EXISTS (
+		SELECT FROM pg_class c
+			JOIN pg_namespace n ON n.oid = c.relnamespace
+			JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+				AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+			JOIN pg_extension e ON e.oid = d.refobjid
+		WHERE n.nspname = 'cron' AND c.relname = 'job' AND c.relkind = 'r' AND e.extname = 'pg_cron')
+	THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = 'the extension pg_cron is not in this database',
+			HINT = 'Its jobs are all in the database that cron.database_name names. Called there, '
+				'taskshed.export_pg_cron() returns a script that schedules those of every database.';
+	END IF;
+
+	-- Settings of pg_cron are not shown to everybody: those have no row in pg_settings, and raise an error. (One
+	-- that is not pg_cron's own, since it is not loaded or too old for it, has none, and raises none.)
+	BEGIN
+		loaded := EXISTS (SELECT FROM pg_settings s WHERE s.name = 'cron.database_name');
+		IF NOT loaded THEN
+			PERFORM current_setting('cron.database_name', true);
+		END IF;
+	EXCEPTION WHEN insufficient_privilege THEN
+		loaded := true;
+	END;
+	IF NOT loaded THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = 'pg_cron is not loaded',
+			DETAIL = 'Its settings say what its jobs mean.',
+			HINT = 'Add it to shared_preload_libraries, and restart the server.';
+	END IF;
+
+	-- All schedules are in one zone, which versions before 1.5 have no setting for.
+	BEGIN
+		SELECT s.setting INTO zone FROM pg_settings s WHERE s.name = 'cron.timezone';
+		IF NOT FOUND THEN
+			PERFORM current_setting('cron.timezone', true);
+		END IF;
+		zone := coalesce(nullif(zone, ''), 'GMT');
+	EXCEPTION WHEN insufficient_privilege THEN
+		RAISE insufficient_privilege USING
+			MESSAGE = 'permission denied to see cron.timezone, the time zone of the schedules of pg_cron',
+			HINT = 'Have a superuser call this, or a member of pg_read_all_settings.';
+	END;
+
+	-- What a job's host may be if it runs in this server. (Who may not see these settings sees no row.)
+	IF NOT EXISTS (SELECT FROM pg_settings s WHERE s.name = 'cron.use_background_workers' AND s.setting = 'on') THEN
+		hosts := ARRAY['', 'localhost', '127.0.0.1', '::1'] ||
+			ARRAY(SELECT s.setting FROM pg_settings s WHERE s.name = 'cron.host');
+	END IF;
+
+	-- (to_jsonb: jobname and active are not there in old versions.)
+	RETURN QUERY EXECUTE $query$
+		SELECT j.jobid, j.database, j.username, n.task_id, j.schedule, $1, j.command,
+			coalesce((to_jsonb(j)->>'active')::boolean, true),
+			CASE WHEN NOT (j.nodename = ANY ($2) OR j.nodename ~ '^[/@]') OR j.nodeport::text <> current_setting('port')
+					AND $2 IS NOT NULL
+				THEN format('the job runs on another server, %s port %s', j.nodename, j.nodeport)
+				-- It passes over what follows the fifth field and # in a field; some versions over a step, too.
+				WHEN j.schedule ~ '^\s*(\S+\s+){5}\S|#|(^|[\s,])\w+/'
+				THEN 'pg_cron does not read the whole schedule'
+				WHEN row_number() OVER (PARTITION BY j.database, j.username, n.task_id ORDER BY j.jobid) > 1
+				THEN 'another job has this name' END
+		FROM cron.job j,
+			LATERAL (SELECT coalesce(nullif(to_jsonb(j)->>'jobname', ''), 'pg_cron_' || j.jobid)) AS n (task_id)
+		ORDER BY j.database, j.jobid
+		$query$ USING zone, hosts;
+END $$;
+COMMENT ON FUNCTION taskshed._pg_cron_jobs() IS
+'Internal. The jobs of pg_cron, of all databases, that the current user may see, as tasks. problem: why one cannot be a task here.';
+
+CREATE FUNCTION taskshed.import_pg_cron(
+	deactivate boolean DEFAULT NULL,
+	OUT jobid bigint, OUT owner name, OUT task_id text, OUT schedule text,
+	OUT result text, OUT message text, OUT hint text)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
+DECLARE
+	job record;
+	task record;
+	role oid;
+	differs boolean;
+	next_run timestamptz;
+	n integer;
+	alter_job regprocedure := to_regprocedure('cron.alter_job(bigint, text, text, text, text, boolean)');
+	can_alter_job boolean := has_function_privilege(alter_job, 'EXECUTE') AND EXISTS (
+		SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+		WHERE d.classid = 'pg_proc'::regclass AND d.objid = alter_job AND d.deptype = 'e'
+			AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'pg_cron');
+BEGIN
+	FOR job IN SELECT * FROM taskshed._pg_cron_jobs() j WHERE j.database = current_database() LOOP
+		jobid := job.jobid;
+		owner := job.owner;
+		task_id := job.task_id;
+		schedule := job.schedule;
+		message := NULL;
+		hint := NULL;
+		differs := false;
+
+		-- One that cannot be imported leaves no trace and does not keep the others from being.
+		BEGIN
+			SELECT r.oid INTO role FROM pg_roles r WHERE r.rolname = job.owner;
+			IF NOT FOUND THEN
+				RAISE undefined_object USING MESSAGE = format('role "%s" does not exist', job.owner);
+			ELSIF job.problem IS NOT NULL THEN
+				RAISE object_not_in_prerequisite_state USING MESSAGE = job.problem;
+			-- (Whoever lacks this does not see the role's tasks, and could overwrite one.)
+			ELSIF NOT pg_has_role(role, 'USAGE') THEN
+				RAISE insufficient_privilege USING
+					MESSAGE = format('permission denied for tasks of role "%s"', job.owner);
+			ELSIF NOT (has_schema_privilege(role, 'taskshed', 'USAGE') AND
+					has_function_privilege(role, 'taskshed.execute(text)', 'EXECUTE')) THEN
+				RAISE insufficient_privilege USING
+					MESSAGE = format('role "%s" may not run commands as tasks', job.owner),
+					HINT = format('GRANT USAGE ON SCHEMA taskshed TO %1$I; GRANT EXECUTE ON PROCEDURE taskshed.execute TO %1$I;',
+						job.owner);
+			END IF;
+
+			SELECT * INTO task FROM taskshed.tasks t WHERE t.owner = job.owner AND t.task_id = job.task_id;
+			IF FOUND AND (task.callback, task.group_id) IS DISTINCT FROM ('taskshed.execute', 'pg_cron') THEN
+				RAISE duplicate_object USING
+					MESSAGE = format('role "%s" already has a task "%s" that was not imported', job.owner, job.task_id);
+			ELSIF NOT FOUND THEN
+				result := 'imported';
+			ELSE
+				result := 'unchanged';
+				differs := (task.schedule, task.kwargs) IS DISTINCT FROM
+					(job.schedule, jsonb_build_object('command', job.command));
+			END IF;
+
+			IF result = 'imported' THEN
+				PERFORM taskshed.add_task('taskshed.execute',
+					schedule => job.schedule, timezone => job.timezone,
+					kwargs => jsonb_build_object('command', job.command),
+					task_id => job.task_id, group_id => 'pg_cron', owner => job.owner::name,
+					paused => true, replace_existing => false);
+			END IF;
+			IF NOT job.active THEN
+				message := 'the job is not active';
+			ELSIF differs THEN
+				message := 'the task has another schedule or command';
+			END IF;
+
+			-- One that cannot be switched off is imported all the same.
+			IF deactivate AND job.active THEN
+				BEGIN
+					IF differs THEN
+						RAISE object_not_in_prerequisite_state USING
+							MESSAGE = message,
+							HINT = 'Remove the task to have the job imported anew, or switch both over yourself.';
+					ELSIF can_alter_job THEN
+						EXECUTE 'SELECT cron.alter_job($1, NULL::text, NULL::text, NULL::text, NULL::text, false)'
+							USING job.jobid;
+					ELSE
+						EXECUTE 'UPDATE cron.job j SET active = false WHERE j.jobid = $1' USING job.jobid;
+						GET DIAGNOSTICS n = ROW_COUNT;
+						IF n = 0 THEN
+							RAISE object_not_in_prerequisite_state USING MESSAGE = 'it is gone';
+						END IF;
+					END IF;
+
+					SELECT * INTO STRICT task FROM taskshed.tasks t
+					WHERE t.owner = job.owner AND t.task_id = job.task_id;
+					IF task.paused_at IS NOT NULL THEN
+						-- What has come due since it was imported was done by pg_cron.
+						IF task.run_at <= clock_timestamp() THEN
+							SELECT * INTO STRICT next_run
+							FROM taskshed.next_runs(schedule => task.schedule, timezone => task.timezone, n => 1);
+							PERFORM taskshed.update_execution_time(task.task_id, next_run, task.owner);
+						END IF;
+						PERFORM taskshed.resume_task(task.task_id, task.owner);
+					END IF;
+					result := 'switched';
+				EXCEPTION WHEN OTHERS THEN
+					GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+					message := 'the job stays active: ' || message;
+				END;
+			END IF;
+		EXCEPTION WHEN OTHERS THEN
+			result := 'refused';
+			GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+		END;
+		hint := nullif(hint, '');
+		RETURN NEXT;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION taskshed.import_pg_cron(boolean) IS
+'Brings the jobs that pg_cron has for the current database, and that the current user may see, as paused tasks of their owners; with deactivate, switches each active job off and its task on. A row for each job: result is imported, unchanged, switched, or refused with the reason in message. Can be called again. Errors: 55000 no pg_cron here, 42501 not allowed.';
+
+CREATE FUNCTION taskshed.export_pg_cron() RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
+DECLARE
+	job record;
+	owner record;
+	current text;
+	connection text;
+	prologue CONSTANT text := concat_ws(E'\n', '\encoding ' || pg_client_encoding(), 'SET search_path = pg_catalog;',
+		'\set has_taskshed false',
+		'SELECT count(*) > 0 AS has_taskshed FROM pg_extension WHERE extname = ''taskshed'' \gset',
+		'\if :has_taskshed');
+	epilogue CONSTANT text := concat_ws(E'\n', '\else',
+		'\warn :DBNAME: no extension taskshed here, so nothing was scheduled', '\endif');
+BEGIN
+	RETURN NEXT '-- Schedules the jobs of pg_cron as tasks of taskshed, all of them paused: a script for psql -f.';
+	RETURN NEXT '-- What cannot be scheduled is reported, and the rest goes on. Tasks that are there stay as they are.';
+	FOR job IN SELECT * FROM taskshed._pg_cron_jobs() LOOP
+		IF job.database IS DISTINCT FROM current THEN
+			IF current IS NOT NULL THEN
+				RETURN NEXT epilogue;
+			END IF;
+			current := job.database;
+
+			-- The name is quoted for a connection string, that as an identifier, and that for psql's commands.
+			connection := regexp_replace(job.database, E'[\\\\'']', E'\\\\\\&', 'g');
+			connection := format('"dbname=''%s''"', replace(connection, '"', '""'));
+			connection := regexp_replace(connection, E'[\\\\'']', E'\\\\\\&', 'g');
+			connection := replace(replace(connection, E'\n', '\n'), E'\r', '\r');
+			RETURN NEXT '';
+			RETURN NEXT E'\\connect -reuse-previous=on \'' || connection || '''';
+			RETURN NEXT prologue;
+			FOR owner IN SELECT DISTINCT j.owner AS name FROM taskshed._pg_cron_jobs() j
+				WHERE j.database = current AND NOT EXISTS
+					(SELECT FROM pg_roles r WHERE r.rolname = j.owner AND r.rolsuper)
+				ORDER BY 1
+			LOOP
+				RETURN NEXT translate(format('-- needed: GRANT USAGE ON SCHEMA taskshed TO %1$I; '
+					'GRANT EXECUTE ON PROCEDURE taskshed.execute TO %1$I;', owner.name), E'\n\r', '  ');
+			END LOOP;
+		END IF;
+
+		RETURN NEXT translate(format('-- job %s%s', job.jobid,
+			CASE WHEN job.problem IS NOT NULL THEN ' is left out: ' || job.problem
+				WHEN NOT job.active THEN ', which is not active' ELSE '' END), E'\n\r', '  ');
+		IF job.problem IS NULL THEN
+			RETURN NEXT format('SELECT taskshed.add_task(''taskshed.execute'', schedule => %L, timezone => %L, '
+				'kwargs => jsonb_build_object(''command'', %L), task_id => %L, group_id => ''pg_cron'', '
+				'owner => %L, paused => true, replace_existing => false);',
+				job.schedule, job.timezone, job.command, job.task_id, job.owner);
+		END IF;
+	END LOOP;
+	IF current IS NOT NULL THEN
+		RETURN NEXT epilogue;
+	END IF;
+END $$;
+COMMENT ON FUNCTION taskshed.export_pg_cron() IS
+'A script for psql that schedules the jobs of pg_cron, of all databases, as paused tasks of their owners in these databases; of the jobs that the current user may see. Errors: 55000 no pg_cron here, 42501 not allowed.';
 
 
 /* Views */

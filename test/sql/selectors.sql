@@ -205,7 +205,7 @@ CALL fails($$SELECT taskshed.cancel_tasks()$$);
 CALL fails($$SELECT taskshed.retry_tasks(ARRAY['x'], 'y')$$);
 CALL fails($$SELECT taskshed.run_tasks(NULL)$$);
 
--- What is not there yet says so.
+-- Without pg_cron.
 CALL fails($$SELECT taskshed.import_pg_cron()$$);
 CALL fails($$SELECT taskshed.export_pg_cron()$$);
 SELECT * FROM taskshed.runs WHERE false;
