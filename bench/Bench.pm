@@ -50,6 +50,7 @@ my %sizes = (
 	add_bulk           => [ 100_000,    20_000 ],
 	recurring          => [ 10_000,     10_000 ],
 	recurring_s        => [ 60,         4 ],
+	calendar           => [ 1_000_000,  50_000 ],
 	memory             => [ 5_000_000,  300_000 ],
 	memory_chunk       => [ 100_000,    30_000 ],
 	memory_ahead       => [ 10_000_000, 200_000 ]);

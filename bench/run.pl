@@ -15,6 +15,7 @@ use Report;
 use Server;
 use Time::HiRes qw(time);
 
+use Calendar;
 use Drain;
 use Idle;
 use Lag;
@@ -25,8 +26,10 @@ use Size;
 use Snapshot;
 
 # Those with many tasks in the table come last, and share them.
-my @parts   = qw(drain lag scheduling recurring snapshot idle size memory);
+my @parts =
+  qw(drain lag scheduling recurring calendar snapshot idle size memory);
 my %measure = (
+	calendar   => \&Calendar::measure,
 	drain      => \&Drain::measure,
 	idle       => \&Idle::measure,
 	lag        => \&Lag::measure,
