@@ -22,6 +22,7 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/relscan.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
@@ -113,7 +114,7 @@ alias_lock(Relation rel, Oid owner, const char *name)
  * Like the reads of store.c, with SnapshotSelf, which can miss a row while
  * somebody else's update of it commits: it may pass the new version's place
  * before, and the old one's after.  So it is looked for once more with a fresh
- * MVCC snapshot before there is said to be none.
+ * MVCC snapshot, by hand, before there is said to be none.
  */
 static HeapTuple
 alias_fetch(Relation rel, Oid owner, const char *name)
@@ -127,7 +128,7 @@ alias_fetch(Relation rel, Oid owner, const char *name)
 	index = get_relname_relid("callback_pkey", RelationGetNamespace(rel));
 	for (int attempt = 0; tuple == NULL && attempt < 2; attempt++)
 	{
-		Snapshot	snapshot = SnapshotSelf;
+		Snapshot	snapshot = NULL;
 		ScanKeyData keys[2];
 		SysScanDesc scan;
 
@@ -138,8 +139,11 @@ alias_fetch(Relation rel, Oid owner, const char *name)
 							   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(name));
 		if (attempt > 0)
 			snapshot = RegisterSnapshot(GetLatestSnapshot());
-		scan = systable_beginscan(rel, index, OidIsValid(index), snapshot, 2, keys);
-		tuple = systable_getnext(scan);
+		scan = systable_beginscan(rel, index, OidIsValid(index),
+								  attempt == 0 ? SnapshotSelf : SnapshotAny, 2, keys);
+		do
+			tuple = systable_getnext(scan);
+		while (HeapTupleIsValid(tuple) && attempt > 0 && !store_sees(snapshot, scan->slot));
 		if (HeapTupleIsValid(tuple))
 			tuple = heap_copytuple(tuple);
 		systable_endscan(scan);

@@ -85,9 +85,11 @@ static bool
 home_has_rows(Relation rel, Snapshot snapshot)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	bool		found = false;
 
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		found = store_sees(snapshot, slot);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	return found;
@@ -117,15 +119,19 @@ home_read(Relation rel, Snapshot snapshot, bool delete)
 {
 	HomeRows	rows = {0};
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
 
 	Assert(!delete || CheckRelationLockedByMe(rel, ShareRowExclusiveLock, true));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
-		Oid			database = DatumGetObjectId(slot_getattr(slot, Anum_home_database, &isnull));
-		bool		restored = DatumGetBool(slot_getattr(slot, Anum_home_restored, &isnull));
+		Oid			database;
+		bool		restored;
 
+		if (!store_sees(snapshot, slot))
+			continue;
+		database = DatumGetObjectId(slot_getattr(slot, Anum_home_database, &isnull));
+		restored = DatumGetBool(slot_getattr(slot, Anum_home_restored, &isnull));
 		rows.restored |= restored;
 		if (database != MyDatabaseId)
 			rows.origins = list_append_unique_oid(rows.origins, database);

@@ -22,7 +22,8 @@
  * conflicts with nobody over our tables.  Such a read can miss a row whose
  * update commits at that moment, since it may pass the new version's place
  * before and the old one's place after; so "not found" is asked once more
- * with a fresh MVCC snapshot.
+ * with a fresh MVCC snapshot, applied by hand to all versions that a scan meets
+ * (store_sees), since a scan with such a snapshot would take those locks.
  *
  * Lock order: a task's alarm is locked before its task row is written.  All
  * of a task's changes therefore queue at its alarm.
@@ -380,6 +381,23 @@ store_copy_row(Relation heap, TupleTableSlot *slot, ItemPointer tid, Datum *valu
 }
 
 /*
+ * Does an MVCC snapshot see the row version in slot, which a scan with
+ * SnapshotAny has found?
+ */
+bool
+store_sees(Snapshot snapshot, TupleTableSlot *slot)
+{
+	BufferHeapTupleTableSlot *place = (BufferHeapTupleTableSlot *) slot;
+	bool		sees;
+
+	Assert(TTS_IS_BUFFERTUPLE(slot));
+	LockBuffer(place->buffer, BUFFER_LOCK_SHARE);
+	sees = HeapTupleSatisfiesVisibility(place->base.tuple, snapshot, place->buffer);
+	LockBuffer(place->buffer, BUFFER_LOCK_UNLOCK);
+	return sees;
+}
+
+/*
  * Finds one row by an index and copies it into the current memory context.
  * Returns false if there is none.
  */
@@ -392,16 +410,18 @@ store_fetch(Relation heap, Relation index, TupleTableSlot *slot,
 
 	for (int attempt = 0; !found && attempt < 2; attempt++)
 	{
-		Snapshot	snapshot = SnapshotSelf;
+		Snapshot	snapshot = NULL;
 		IndexScanDesc scan;
 
 		if (attempt > 0)
 			snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-		scan = compat_index_beginscan(heap, index, snapshot, nkeys);
+		scan = compat_index_beginscan(heap, index, attempt == 0 ? SnapshotSelf : SnapshotAny, nkeys);
 		index_rescan(scan, keys, nkeys, NULL, 0);
-		if (index_getnext_slot(scan, direction, slot))
+		while (!found && index_getnext_slot(scan, direction, slot))
 		{
+			if (attempt > 0 && !store_sees(snapshot, slot))
+				continue;
 			store_copy_row(heap, slot, tid, values, nulls);
 			found = true;
 		}
@@ -644,12 +664,14 @@ store_collect_ids(Store *store, Relation index, ScanKey keys, int nkeys, int *n)
 	int64	   *ids = palloc(size * sizeof(int64));
 
 	*n = 0;
-	scan = compat_index_beginscan(store->task, index, snapshot, nkeys);
+	scan = compat_index_beginscan(store->task, index, SnapshotAny, nkeys);
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, store->task_slot))
 	{
 		bool		isnull;
 
+		if (!store_sees(snapshot, store->task_slot))
+			continue;
 		if (*n == size)
 		{
 			size *= 2;

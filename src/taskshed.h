@@ -567,6 +567,7 @@ extern Relation store_queue_index(Store *store);
 extern Relation store_failed_index(Store *store);
 extern Oid	store_home_relid(void);
 extern int64 store_new_id(void);
+extern bool store_sees(Snapshot snapshot, TupleTableSlot *slot);
 extern bool store_find_task(Store *store, Oid owner, Datum task_id, TaskRow *row);
 extern bool store_get_task(Store *store, int64 id, TaskRow *row);
 extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
