@@ -282,6 +282,12 @@ REVOKE ALL ON FUNCTION taskshed._guard() FROM PUBLIC;
 COMMENT ON FUNCTION taskshed._guard() IS
 'Internal. Notices rows that are restored from a dump, and drops what a subscription receives.';
 
+CREATE FUNCTION taskshed._guard_truncate() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard_truncate';
+REVOKE ALL ON FUNCTION taskshed._guard_truncate() FROM PUBLIC;
+COMMENT ON FUNCTION taskshed._guard_truncate() IS
+'Internal. Keeps the rows of a table that a subscription truncates.';
+
 DO $$
 DECLARE
 	name text;
@@ -300,6 +306,17 @@ BEGIN
 		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
 		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard ON taskshed.%I IS %L', name,
 			'Notices rows that are restored from a dump, and drops what a subscription receives.');
+
+		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE
+			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncate', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard_truncate ON taskshed.%I IS %L', name,
+			'Takes the rows aside that a subscription is about to truncate.');
+		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncated AFTER TRUNCATE
+			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncated', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard_truncated ON taskshed.%I IS %L', name,
+			'Puts the rows back that a subscription has truncated.');
 
 		-- what is published of a table without a key would stop a subscriber
 		IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint

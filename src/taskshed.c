@@ -205,6 +205,7 @@ relation_changed(Datum arg, Oid relid)
 	alias_relation_changed(relid);
 	history_relation_changed(relid);
 	home_relation_changed(relid);
+	replicated_relation_changed(relid);
 }
 
 /*

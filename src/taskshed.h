@@ -14,6 +14,7 @@
  *		writer.c		writing rows with all their index entries
  *		store.c			the tables task and alarm, by direct access
  *		quota.c			how many tasks a role may have
+ *		replicated.c	our tables when a subscription truncates them
  *		queue.c			reading alarms in the order they are due
  *		zone.c			local times and instants
  *		recurrence.c	the grid of times of an interval
@@ -641,6 +642,11 @@ extern void home_check_statement(const Node *statement);
 extern void quota_init(void);
 extern void quota_note(Oid owner);
 extern void quota_add(Store *store, Oid owner);
+
+/* ------------------------------------------------------------------------
+ * replicated.c
+ */
+extern void replicated_relation_changed(Oid relid);
 
 /* ------------------------------------------------------------------------
  * queue.c

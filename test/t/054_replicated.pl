@@ -1,6 +1,7 @@
 
 # A subscriber of FOR ALL TABLES neither runs the publisher's tasks nor loses its
-# own: rows of the initial copy and of later changes are dropped.
+# own: rows of the initial copy and of later changes are dropped, and what TRUNCATE
+# would remove is put back.
 
 use strict;
 use warnings;
@@ -101,6 +102,51 @@ $node->safe_psql('publisher', q{DELETE FROM taskshed.home});
 caught_up(3);
 is(tasks('subscriber'), 'ours', 'what is removed there is not removed here');
 
+# TRUNCATE there does not empty the tables here, in whatever form values are stored.
+$node->safe_psql(
+	'subscriber', q{
+	SELECT taskshed.add_callback('mine', 'public.note');
+	SELECT taskshed.add_task('public.note', '2100-01-01', jsonb_build_object('what', (SELECT string_agg(random()::text, '') FROM generate_series(1, 10000))), task_id => 'wide')}
+);
+add('subscriber', 'ran', 'now()');
+await(
+	$node,
+	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'ran'},
+	'a task has run here', 'subscriber');
+my $contents = q{
+	SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM taskshed.task t UNION ALL
+	SELECT md5(string_agg(a::text, ' ' ORDER BY id)) FROM taskshed.alarm a UNION ALL
+	SELECT string_agg(c::text, ' ' ORDER BY name) FROM taskshed.callback c UNION ALL
+	SELECT string_agg(h::text, ' ') FROM taskshed.home h UNION ALL
+	SELECT string_agg(r::text, ' ' ORDER BY run_id) FROM taskshed.runs r};
+my $before = $node->safe_psql('subscriber', $contents);
+add('publisher', 'again', q{now() + interval '1 day'});
+$node->safe_psql('publisher', 'TRUNCATE taskshed.task, taskshed.alarm, other');
+caught_up(4);
+is($node->safe_psql('subscriber', 'SELECT count(*) FROM other'),
+	'1', 'TRUNCATE is replicated');
+is($node->safe_psql('subscriber', $contents),
+	$before, 'and not that of our tables');
+$node->safe_psql('publisher',
+	'TRUNCATE ' . join ', ', map { "taskshed.$_" } qw(task alarm callback home history),
+	map { "run_$_" } 0 .. 7);
+$node->safe_psql('publisher',
+	'BEGIN; TRUNCATE taskshed.task; TRUNCATE taskshed.task; TRUNCATE taskshed.alarm; COMMIT');
+caught_up(5);
+is($node->safe_psql('subscriber', $contents),
+	$before, 'nor that of all of them, nor twice in a transaction');
+is( $node->safe_psql(
+		'subscriber', q{
+		SET enable_seqscan = off;
+		SELECT count(*) FROM taskshed.task WHERE owner = current_user::regrole AND task_id IN ('ours', 'wide', 'ran')}
+	),
+	'3',
+	'the indexes are complete');
+$node->safe_psql('subscriber',
+	q{BEGIN; TRUNCATE taskshed.callback; ROLLBACK; TRUNCATE taskshed.callback});
+is($node->safe_psql('subscriber', 'SELECT count(*) FROM taskshed.callback'),
+	'0', 'by hand they can be truncated');
+
 # Our own goes on.
 $node->safe_psql('subscriber', q{SELECT taskshed.run_tasks(ARRAY['ours'])});
 await($node, q{SELECT EXISTS (SELECT FROM ledger WHERE what = 'ours')},
@@ -108,9 +154,23 @@ await($node, q{SELECT EXISTS (SELECT FROM ledger WHERE what = 'ours')},
 is( $node->safe_psql(
 		'subscriber',
 		q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM ledger}),
-	'later ours',
+	'later ours ran',
 	'and the ledger, a table like any other, has what was done in both');
 $node->safe_psql('subscriber', 'DROP SUBSCRIPTION everything');
+
+# A subscriber without the extension lacks the tables, and the server says so.
+$node->safe_psql('postgres',  'CREATE DATABASE bare');
+$node->safe_psql('bare',      'CREATE TABLE other (n int PRIMARY KEY); CREATE TABLE ledger (n int)');
+$node->safe_psql('publisher', q{SELECT pg_create_logical_replication_slot('bare', 'pgoutput')});
+my ($rc, $out, $err) = $node->psql(
+	'bare', qq{
+	CREATE SUBSCRIPTION bare CONNECTION '$publisher user=$super' PUBLICATION everything
+		WITH (create_slot = false, slot_name = 'bare')});
+like(
+	$err,
+	qr{(relation|schema) "taskshed\b.*" does not exist},
+	'a subscriber without taskshed is told');
+$node->safe_psql('publisher', q{SELECT pg_drop_replication_slot('bare')});
 
 $node->stop;
 done_testing();
