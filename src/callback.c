@@ -174,7 +174,7 @@ callback_xact_callback(XactEvent event, void *arg)
 {
 	/* a worker prunes between runs: a callback of its may COMMIT */
 	if (ts_my_worker == NULL &&
-		(event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT))
+		(event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE))
 		callback_prune();
 }
 

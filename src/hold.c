@@ -14,7 +14,8 @@
  * anybody looks who is there.  A process of ours makes itself known in its slot
  * or entry first and looks at the count then, so it is seen or it leaves by
  * itself.  Holds end with the transaction that has taken them, and so with its
- * process, too.
+ * process, too; also when it is prepared: the server itself lets nobody in until
+ * what was prepared is over.
  *
  * A database that was opened or created is looked into when that has committed.
  *
@@ -83,6 +84,14 @@ hold_xact_callback(XactEvent event, void *arg)
 {
 	ListCell   *lc;
 
+	if (event == XACT_EVENT_PRE_PREPARE)
+	{
+		foreach(lc, holds)
+		{
+			if (((Hold *) lfirst(lc))->opened)
+				prepared_mark(PREPARED_OPENED);
+		}
+	}
 	if (holds == NIL ||
 		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
 		return;

@@ -187,11 +187,25 @@ launcher_reap(void)
 	}
 }
 
-/* Has a few more of the databases that were there at start looked into. */
+/*
+ * Has a few more of the databases looked into that were there at start, or when
+ * somebody had asked for it last.
+ */
 static void
 launcher_probe(void)
 {
 	int			starting = 0;
+	bool		look_around;
+
+	SpinLockAcquire(&ts_shared->mutex);
+	look_around = ts_shared->look_around;
+	ts_shared->look_around = false;
+	SpinLockRelease(&ts_shared->mutex);
+	if (look_around)
+	{
+		list_free(unprobed);
+		unprobed = launcher_list_databases();
+	}
 
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
@@ -446,7 +460,7 @@ ts_launcher_main(Datum main_arg)
 	SpinLockRelease(&ts_shared->mutex);
 
 	launcher_take_over();
-	unprobed = launcher_list_databases();
+	shared_look_around();
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	for (;;)

@@ -14,6 +14,9 @@
  * few alarms, or a ring that is full, leaves only "read again from this time
  * on".
  *
+ * A transaction that is prepared leaves its notes with prepared.c, for whoever
+ * commits it.
+ *
  * Copyright (c) 2026, the taskshed developers
  *
  *-------------------------------------------------------------------------
@@ -54,33 +57,31 @@ notes_forget(void)
 }
 
 /*
- * Puts the notes into the ring.  Runs when the transaction is over already,
- * so nothing here can fail.
+ * Puts notes into the ring.  Runs when the transaction is over already, so
+ * nothing here can fail.
  */
 static void
-notes_deliver(TsDatabase *db)
+notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_from)
 {
-	TimestampTz earliest = mine.reread_from;
+	TimestampTz earliest = reread_from;
 	PGPROC	   *wake = NULL;
 
 	SpinLockAcquire(&db->mutex);
 	db->noted = true;
-	db->reread_from = Min(db->reread_from, mine.reread_from);
-	for (int i = 0; i < mine.n; i++)
+	db->reread_from = Min(db->reread_from, reread_from);
+	for (int i = 0; i < n; i++)
 	{
-		const TsNote *note = &mine.notes[i];
-
 		if (db->notes_tail - db->notes_head < TS_NOTES)
-			db->notes[db->notes_tail++ % TS_NOTES] = *note;
+			db->notes[db->notes_tail++ % TS_NOTES] = notes[i];
 		else
 		{
 			/* no room: have the scheduler come and read */
-			db->reread_from = Min(db->reread_from, note->run_at);
+			db->reread_from = Min(db->reread_from, notes[i].run_at);
 			wake = db->scheduler;
 		}
-		earliest = Min(earliest, note->run_at);
+		earliest = Min(earliest, notes[i].run_at);
 	}
-	if (earliest < db->alarm || mine.reread_from == DT_NOBEGIN)
+	if (earliest < db->alarm || reread_from == DT_NOBEGIN)
 		wake = db->scheduler;
 	SpinLockRelease(&db->mutex);
 
@@ -89,9 +90,37 @@ notes_deliver(TsDatabase *db)
 	shared_want_scheduler(db);
 }
 
+/*
+ * A prepared transaction that had notes was committed: delivers them; NULL if
+ * they are not known.  Nothing here can fail.  (Without room for the database it
+ * has no scheduler that could be told.)
+ */
+void
+notes_tell_prepared(const PreparedHint *prepared)
+{
+	TsDatabase *db = shared_try_reserve_database(MyDatabaseId);
+
+	if (db == NULL)
+		return;
+	if (prepared != NULL)
+		notes_deliver(db, prepared->notes, prepared->n, prepared->reread_from);
+	else
+		notes_deliver(db, NULL, 0, DT_NOBEGIN);
+	shared_release_database(db);
+}
+
 static void
 notes_xact_callback(XactEvent event, void *arg)
 {
+	if (event == XACT_EVENT_PRE_COMMIT && prepared_commits_unnamed())
+	{
+		notes_reread();
+		notes_roles_changed();
+	}
+	if (event == XACT_EVENT_PRE_PREPARE && mine.roles)
+		prepared_mark(PREPARED_ROLES);
+	if (event == XACT_EVENT_PREPARE)
+		mine.roles = false;
 	if (!mine.pending)
 		return;
 
@@ -102,7 +131,7 @@ notes_xact_callback(XactEvent event, void *arg)
 			break;
 
 		case XACT_EVENT_COMMIT:
-			notes_deliver(mine.db);
+			notes_deliver(mine.db, mine.notes, mine.n, mine.reread_from);
 			shared_release_database(mine.db);
 			notes_forget();
 			break;
@@ -114,9 +143,14 @@ notes_xact_callback(XactEvent event, void *arg)
 			break;
 
 		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has scheduled, changed or removed tasks")));
+			/* is there room, as things stand? */
+			shared_release_database(shared_reserve_database(MyDatabaseId));
+			prepared_mark(PREPARED_NOTES);
+			break;
+
+		case XACT_EVENT_PREPARE:
+			prepared_remember(mine.notes, mine.n, mine.reread_from);
+			notes_forget();
 			break;
 
 		default:

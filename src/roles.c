@@ -126,9 +126,6 @@ roles_concerns(const Node *statement)
 			return ((const GrantStmt *) statement)->objtype == OBJECT_DATABASE;
 		case T_AlterOwnerStmt:
 			return ((const AlterOwnerStmt *) statement)->objectType == OBJECT_DATABASE;
-		case T_TransactionStmt:
-			/* of a prepared transaction nothing is known */
-			return ((const TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
 		default:
 			return false;
 	}
@@ -139,7 +136,6 @@ roles_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree
 					  ProcessUtilityContext context, ParamListInfo params,
 					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *qc)
 {
-	/* (a COMMIT ends the transaction in which this must be noted) */
 	if (roles_concerns(pstmt->utilityStmt))
 		notes_roles_changed();
 	if (prev_process_utility)

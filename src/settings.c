@@ -11,7 +11,7 @@
  *
  * A process makes itself known before it connects.  So none that has old
  * settings is missed; one that has just connected with the new ones may be told
- * as well.  COMMIT PREPARED of such a command is not noticed.
+ * as well.  When a prepared transaction with such a command is committed, all are.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -81,11 +81,23 @@ settings_tell_schedulers(const SettingsChange *change)
 	}
 }
 
+/* The settings of everybody may have changed.  Nothing here can fail. */
+void
+settings_tell_all(void)
+{
+	SettingsChange everybody = {InvalidOid, InvalidOid};
+
+	settings_tell_workers(&everybody);
+	settings_tell_schedulers(&everybody);
+}
+
 static void
 settings_xact_callback(XactEvent event, void *arg)
 {
 	ListCell   *lc;
 
+	if (event == XACT_EVENT_PRE_PREPARE && changes != NIL)
+		prepared_mark(PREPARED_SETTINGS);
 	if (event == XACT_EVENT_COMMIT)
 	{
 		foreach(lc, changes)

@@ -82,6 +82,7 @@ shared_startup(void)
 	{
 		memset(ts_shared, 0, shared_size());
 		pg_atomic_init_u32(&ts_shared->role_changes, 0);
+		pg_atomic_init_u32(&ts_shared->unnamed_prepared, 0);
 		ts_shared->lock = &GetNamedLWLockTranche("taskshed")[0].lock;
 		ts_shared->quota_lock = &GetNamedLWLockTranche("taskshed")[1].lock;
 		pg_atomic_init_u32(&ts_shared->quota_counts, 0);
@@ -90,6 +91,7 @@ shared_startup(void)
 			((char *) ts_shared + MAXALIGN(offsetof(TsShared, workers) +
 										   max_worker_processes * sizeof(TsWorker)));
 		SpinLockInit(&ts_shared->mutex);
+		SpinLockInit(&ts_shared->prepared_mutex);
 		for (int i = 0; i < TS_MAX_DATABASES; i++)
 			SpinLockInit(&ts_shared->databases[i].mutex);
 		for (int i = 0; i < ts_shared->nworkers; i++)
@@ -313,6 +315,16 @@ shared_wake_launcher(void)
 	SpinLockRelease(&ts_shared->mutex);
 	if (launcher != NULL)
 		SetLatch(&launcher->procLatch);
+}
+
+/* Has the launcher look into all databases that can be connected to. */
+void
+shared_look_around(void)
+{
+	SpinLockAcquire(&ts_shared->mutex);
+	ts_shared->look_around = true;
+	SpinLockRelease(&ts_shared->mutex);
+	shared_wake_launcher();
 }
 
 void

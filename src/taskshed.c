@@ -223,6 +223,7 @@ _PG_init(void)
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = object_access;
 	shared_init();
+	prepared_init();
 	notes_init();
 	roles_init();
 	quota_init();

@@ -8,13 +8,14 @@
  *
  *		shared.c		shared memory: databases and worker slots
  *		suspects.c		what was running when the server died
+ *		prepared.c		what prepared transactions have to tell at their commit
  *		notes.c			what a transaction scheduled, told at its commit
  *		roles.c			whether tasks of a role may run
  *		shape.c			whether a table is as our script has made it
  *		writer.c		writing rows with all their index entries
  *		store.c			the tables task and alarm, by direct access
- *		quota.c			how many tasks a role may have
  *		replicated.c	our tables when a subscription truncates them
+ *		quota.c			how many tasks a role may have
  *		queue.c			reading alarms in the order they are due
  *		zone.c			local times and instants
  *		recurrence.c	the grid of times of an interval
@@ -58,6 +59,7 @@
 
 #include "datatype/timestamp.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "lib/pairingheap.h"
@@ -118,6 +120,10 @@ extern void ts_require_preload(void);
 
 /* Notes of committed changes that a scheduler has not taken yet. */
 #define TS_NOTES			1024
+
+/* Prepared transactions of which the tasks are known, and how many each may have. */
+#define TS_PREPARED			128
+#define TS_PREPARED_NOTES	8
 
 /* Tasks handed to a worker ahead, and outcomes it has not reported yet. */
 #define TS_HANDED			64
@@ -299,14 +305,27 @@ typedef struct TsQuota
 	int64		added;			/* what has been added to the bound */
 } TsQuota;
 
+/* What a prepared transaction will tell the scheduler of its database. */
+typedef struct PreparedHint
+{
+	char		gid[GIDSIZE];	/* its name; "" in an entry that is not in use */
+	int			n;
+	TsNote		notes[TS_PREPARED_NOTES];
+	TimestampTz reread_from;	/* DT_NOEND if that is all */
+} PreparedHint;
+
 typedef struct TsShared
 {
 	LWLock	   *lock;			/* allocation of databases[] */
 	LWLock	   *quota_lock;		/* protects quotas[] */
 	pg_atomic_uint32 quota_counts;	/* how many entries were made or counted */
 	TsQuota		quotas[TS_QUOTAS];
-	slock_t		mutex;			/* protects launcher and the suspects */
+	slock_t		prepared_mutex; /* protects prepared[] */
+	PreparedHint prepared[TS_PREPARED];
+	pg_atomic_uint32 unnamed_prepared;	/* count of those without a name */
+	slock_t		mutex;			/* protects the next two, and the suspects */
 	PGPROC	   *launcher;
+	bool		look_around;	/* into all databases, as at its start */
 	pg_atomic_uint32 role_changes;	/* commits that may concern roles_check */
 	int			nworkers;		/* worker slots */
 	int			nsuspects;
@@ -326,6 +345,7 @@ extern void shared_release_database(TsDatabase *db);
 extern void shared_free_idle_databases(void);
 extern void shared_want_scheduler(TsDatabase *db);
 extern void shared_wake_launcher(void);
+extern void shared_look_around(void);
 extern void shared_wake_scheduler(TsDatabase *db);
 extern void shared_tell_role_change(void);
 extern TsWorker *shared_ask_worker(Oid database, Oid role, bool is_superuser,
@@ -347,9 +367,32 @@ extern void suspects_forget(int slot, int64 id);
 extern bool suspects_take(Oid database, Suspect *suspect);
 
 /* ------------------------------------------------------------------------
+ * prepared.c
+ */
+
+/* Kinds of what there is to tell. */
+enum
+{
+	PREPARED_NOTES = 1,			/* tasks, to the scheduler */
+	PREPARED_ROLES = 2,			/* roles, to all schedulers */
+	PREPARED_SETTINGS = 4,		/* settings, to all our processes */
+	PREPARED_OPENED = 8,		/* opened databases, to the launcher */
+	PREPARED_LAST = PREPARED_OPENED
+};
+
+extern void prepared_init(void);
+extern void prepared_set_name(const char *gid);
+extern void prepared_mark(int kind);
+extern void prepared_remember(const TsNote *notes, int n, TimestampTz reread_from);
+extern int	prepared_kinds(const char *gid);
+extern bool prepared_take(const char *gid, PreparedHint *taken);
+extern bool prepared_commits_unnamed(void);
+
+/* ------------------------------------------------------------------------
  * notes.c
  */
 extern void notes_init(void);
+extern void notes_tell_prepared(const PreparedHint *prepared);
 extern void notes_add(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
@@ -361,6 +404,7 @@ extern void notes_roles_changed(void);
  */
 extern void settings_init(void);
 extern void settings_note_statement(const Node *statement);
+extern void settings_tell_all(void);
 
 /* ------------------------------------------------------------------------
  * hold.c
@@ -637,16 +681,16 @@ extern const char *home_detail(HomeState state);
 extern void home_check_statement(const Node *statement);
 
 /* ------------------------------------------------------------------------
+ * replicated.c
+ */
+extern void replicated_relation_changed(Oid relid);
+
+/* ------------------------------------------------------------------------
  * quota.c
  */
 extern void quota_init(void);
 extern void quota_note(Oid owner);
 extern void quota_add(Store *store, Oid owner);
-
-/* ------------------------------------------------------------------------
- * replicated.c
- */
-extern void replicated_relation_changed(Oid relid);
 
 /* ------------------------------------------------------------------------
  * queue.c

@@ -12,8 +12,9 @@
  * of them in a fixed order, so it is made to keep that order.
  *
  * Other commands are passed on to whom they concern: those that must have a
- * database alone (hold.c), make one (home.c), change settings (settings.c), or
- * change our tables, of which schedulers keep what they have read.
+ * database alone (hold.c), make one (home.c), change settings (settings.c), change
+ * our tables, of which schedulers keep what they have read, or end a prepared
+ * transaction (prepared.c).
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -95,6 +96,78 @@ utility_alters_table(const Node *statement)
 		get_rel_namespace(relid) == get_namespace_oid("taskshed", true);
 }
 
+static bool
+utility_ends_prepared(const Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+		(((const TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((const TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED);
+}
+
+/* As a ProcessUtility_hook: to the next one, and in the end to the server. */
+static void
+utility_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (prev_process_utility)
+		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
+							 queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params,
+								queryEnv, dest, qc);
+}
+
+/* Tells what a prepared transaction had to tell, which is committed. */
+static void
+utility_tell_prepared(int kinds, const PreparedHint *hint)
+{
+	if (kinds & PREPARED_NOTES)
+		notes_tell_prepared(hint);
+	if (kinds & PREPARED_ROLES)
+		shared_tell_role_change();
+	if (kinds & PREPARED_SETTINGS)
+		settings_tell_all();
+	if (kinds & PREPARED_OPENED)
+		shared_look_around();
+}
+
+/*
+ * COMMIT PREPARED and ROLLBACK PREPARED.  What is to be told is looked up before,
+ * when an error is only an error.  An error of the command itself may come when
+ * the transaction is committed already, so that everything is told then, in vain
+ * perhaps.  Where nothing was found before, the session that prepares it may have
+ * been just about to.
+ */
+static void
+utility_end_prepared(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+					 ProcessUtilityContext context, ParamListInfo params,
+					 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	const TransactionStmt *statement = (const TransactionStmt *) pstmt->utilityStmt;
+	bool		commits = (statement->kind == TRANS_STMT_COMMIT_PREPARED);
+	int			kinds = commits ? prepared_kinds(statement->gid) : 0;
+	PreparedHint hint;
+	bool		found;
+
+	PG_TRY();
+	{
+		utility_pass_on(pstmt, queryString, readOnlyTree, context, params,
+						queryEnv, dest, qc);
+	}
+	PG_CATCH();
+	{
+		utility_tell_prepared(kinds, NULL);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	found = prepared_take(statement->gid, &hint);
+	if (found && commits)
+		kinds |= PREPARED_NOTES;
+	utility_tell_prepared(kinds, found ? &hint : NULL);
+}
+
 /* The roles are looked up first: an event trigger may have other ideas of them. */
 static void
 utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -123,15 +196,20 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		history_lock_for_drop();
 	}
 
+	/* it is prepared when the statement is over */
+	if (IsA(statement, TransactionStmt) &&
+		((const TransactionStmt *) statement)->kind == TRANS_STMT_PREPARE)
+		prepared_set_name(((const TransactionStmt *) statement)->gid);
+
 	home_check_statement(statement);
 	if (ts_shared != NULL)
 		hold_for_statement(statement);
-	if (prev_process_utility)
-		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
+	if (ts_shared != NULL && utility_ends_prepared(statement))
+		utility_end_prepared(pstmt, queryString, readOnlyTree, context, params,
 							 queryEnv, dest, qc);
 	else
-		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params,
-								queryEnv, dest, qc);
+		utility_pass_on(pstmt, queryString, readOnlyTree, context, params,
+						queryEnv, dest, qc);
 
 	if (owned)
 		utility_owned(owners, new_owner);
