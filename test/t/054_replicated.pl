@@ -121,17 +121,21 @@ my $contents = q{
 	SELECT string_agg(r::text, ' ' ORDER BY run_id) FROM taskshed.runs r};
 my $before = $node->safe_psql('subscriber', $contents);
 add('publisher', 'again', q{now() + interval '1 day'});
-$node->safe_psql('publisher', 'TRUNCATE taskshed.task, taskshed.alarm, other');
+$node->safe_psql('publisher',
+	'TRUNCATE taskshed.task, taskshed.alarm, other');
 caught_up(4);
 is($node->safe_psql('subscriber', 'SELECT count(*) FROM other'),
 	'1', 'TRUNCATE is replicated');
 is($node->safe_psql('subscriber', $contents),
 	$before, 'and not that of our tables');
-$node->safe_psql('publisher',
-	'TRUNCATE ' . join ', ', map { "taskshed.$_" } qw(task alarm callback home history),
+$node->safe_psql(
+	'publisher',
+	'TRUNCATE ' . join ', ',
+	map { "taskshed.$_" } qw(task alarm callback home history),
 	map { "run_$_" } 0 .. 7);
 $node->safe_psql('publisher',
-	'BEGIN; TRUNCATE taskshed.task; TRUNCATE taskshed.task; TRUNCATE taskshed.alarm; COMMIT');
+	'BEGIN; TRUNCATE taskshed.task; TRUNCATE taskshed.task; TRUNCATE taskshed.alarm; COMMIT'
+);
 caught_up(5);
 is($node->safe_psql('subscriber', $contents),
 	$before, 'nor that of all of them, nor twice in a transaction');
@@ -143,9 +147,11 @@ is( $node->safe_psql(
 	'3',
 	'the indexes are complete');
 $node->safe_psql('subscriber',
-	q{BEGIN; TRUNCATE taskshed.callback; ROLLBACK; TRUNCATE taskshed.callback});
-is($node->safe_psql('subscriber', 'SELECT count(*) FROM taskshed.callback'),
-	'0', 'by hand they can be truncated');
+	q{BEGIN; TRUNCATE taskshed.callback; ROLLBACK; TRUNCATE taskshed.callback}
+);
+is( $node->safe_psql('subscriber', 'SELECT count(*) FROM taskshed.callback'),
+	'0',
+	'by hand they can be truncated');
 
 # Our own goes on.
 $node->safe_psql('subscriber', q{SELECT taskshed.run_tasks(ARRAY['ours'])});
@@ -159,9 +165,11 @@ is( $node->safe_psql(
 $node->safe_psql('subscriber', 'DROP SUBSCRIPTION everything');
 
 # A subscriber without the extension lacks the tables, and the server says so.
-$node->safe_psql('postgres',  'CREATE DATABASE bare');
-$node->safe_psql('bare',      'CREATE TABLE other (n int PRIMARY KEY); CREATE TABLE ledger (n int)');
-$node->safe_psql('publisher', q{SELECT pg_create_logical_replication_slot('bare', 'pgoutput')});
+$node->safe_psql('postgres', 'CREATE DATABASE bare');
+$node->safe_psql('bare',
+	'CREATE TABLE other (n int PRIMARY KEY); CREATE TABLE ledger (n int)');
+$node->safe_psql('publisher',
+	q{SELECT pg_create_logical_replication_slot('bare', 'pgoutput')});
 my ($rc, $out, $err) = $node->psql(
 	'bare', qq{
 	CREATE SUBSCRIPTION bare CONNECTION '$publisher user=$super' PUBLICATION everything

@@ -56,7 +56,8 @@ sub commit
 {
 	my ($gid, $database) = @_;
 
-	return $node->safe_psql($database || 'postgres', "COMMIT PREPARED '$gid'");
+	return $node->safe_psql($database || 'postgres',
+		"COMMIT PREPARED '$gid'");
 }
 
 # So many tasks with names like that have run by now.
@@ -82,7 +83,7 @@ commit('one');
 await_ran('one', 1);
 prepare('back', add('back'));
 query(q{ROLLBACK PREPARED 'back'});
-prepare('few', join '', map { add("few $_") } 1 .. 8);
+prepare('few',  join '', map { add("few $_") } 1 .. 8);
 prepare('more', join '', map { add("more $_") } 1 .. 9);
 prepare('many', join '', map { add("many $_") } 1 .. 200);
 commit($_) foreach ('few', 'more', 'many');
@@ -101,10 +102,11 @@ commit($long);
 await_ran('long', 1);
 
 # Changed, not added
-query(add('changed', q{run_at => '2100-01-01'})
+query(  add('changed', q{run_at => '2100-01-01'})
 	  . add('removed', q{run_at => '2100-01-01'})
 	  . add('paused',  q{paused => true}));
-prepare('changes',
+prepare(
+	'changes',
 	q{SELECT taskshed.update_execution_time('changed', now()); SELECT taskshed.remove_task('removed');
 	SELECT taskshed.resume_task('paused')});
 commit('changes');
@@ -126,12 +128,16 @@ is(query('SELECT count(*) FROM taskshed.tasks'), '0', 'nothing of the other');
 	'BEGIN;' . add('failed') . q{SELECT 1 / 0; PREPARE TRANSACTION 'failed'});
 query(q{BEGIN; PREPARE TRANSACTION 'failed'});
 commit('failed');
-is(query('SELECT count(*) FROM taskshed.tasks'), '0', 'nor of one that failed');
+is(query('SELECT count(*) FROM taskshed.tasks'),
+	'0', 'nor of one that failed');
 
 # The session that has prepared goes on.
 my $session = session($node);
 is( $session->query(
-		q{BEGIN; } . add('kept') . q{; PREPARE TRANSACTION 'kept'; } . add('own')),
+			q{BEGIN; }
+		  . add('kept')
+		  . q{; PREPARE TRANSACTION 'kept'; }
+		  . add('own')),
 	"kept\nown",
 	'a session prepares, and adds something else');
 await_ran('own', 1);
@@ -169,9 +175,12 @@ sub switches
 }
 query('CREATE TABLE other (n int)');
 my $before = switches();
-$node->safe_psql('postgres', join "\n",
-	map { "BEGIN; INSERT INTO other VALUES ($_); PREPARE TRANSACTION 'other'; COMMIT PREPARED 'other';" }
-	  1 .. 300);
+$node->safe_psql(
+	'postgres',
+	join "\n",
+	map {
+		"BEGIN; INSERT INTO other VALUES ($_); PREPARE TRANSACTION 'other'; COMMIT PREPARED 'other';"
+	} 1 .. 300);
 cmp_ok(switches() - $before, '<', 100, 'those of others wake nobody');
 
 # Roles
@@ -195,7 +204,8 @@ foreach my $i (1, 2)
 # Settings
 foreach my $state ('disabled', 'active')
 {
-	prepare('set', 'ALTER DATABASE postgres SET taskshed.enabled = '
+	prepare('set',
+		'ALTER DATABASE postgres SET taskshed.enabled = '
 		  . ($state eq 'active' ? 'on' : 'off'));
 	commit('set');
 	await_status($node, 'postgres', $state);
@@ -211,9 +221,14 @@ await(
 	$node,
 	q{SELECT scheduler_pid IS NOT NULL FROM taskshed.status WHERE database = 'd'},
 	'a database that was opened has a scheduler');
-prepare('d', q{SELECT taskshed.add_task('pg_sleep', kwargs => '{"seconds": 0}', validate => false)}, 'd');
+prepare(
+	'd',
+	q{SELECT taskshed.add_task('pg_sleep', kwargs => '{"seconds": 0}', validate => false)},
+	'd');
 ($rc, $out, $err) = $node->psql('postgres', 'DROP DATABASE d');
-like($err, qr/1 prepared transaction/,
+like(
+	$err,
+	qr/1 prepared transaction/,
 	'a database with a prepared transaction is not dropped');
 await(
 	$node,
@@ -316,7 +331,7 @@ await_ran('new', 1, $standby);
 $standby->safe_psql('postgres', q{ROLLBACK PREPARED 'undone'});
 $standby->safe_psql('postgres', q{COMMIT PREPARED 'promoted'});
 await_ran('promoted', 1, $standby);
-is( $standby->safe_psql('postgres', 'SELECT count(*) FROM taskshed.tasks'),
+is($standby->safe_psql('postgres', 'SELECT count(*) FROM taskshed.tasks'),
 	'0', 'and nothing is left');
 
 $standby->stop;

@@ -20,7 +20,8 @@ sub query { return $node->safe_psql('postgres', shift) }
 # The SQLSTATE of the first error, or the output
 sub try_query
 {
-	return psql_as($node, $node->safe_psql('postgres', 'SELECT current_user'), shift);
+	return psql_as($node,
+		$node->safe_psql('postgres', 'SELECT current_user'), shift);
 }
 
 sub add
@@ -35,7 +36,8 @@ sub add
 sub ledger
 {
 	return query(
-		q{SELECT coalesce(string_agg(what, ' ' ORDER BY what), '') FROM ledger});
+		q{SELECT coalesce(string_agg(what, ' ' ORDER BY what), '') FROM ledger}
+	);
 }
 
 # All that is due has run.
@@ -50,12 +52,13 @@ sub drained
 
 # Savepoints
 my $later = q{run_at => '2100-01-01'};
-query(add('removed', $later)
+query(  add('removed', $later)
 	  . add('not removed', $later)
 	  . add('moved',       $later)
 	  . add('not moved',   $later)
 	  . add('replaced',    $later));
-query('BEGIN;'
+query(
+		'BEGIN;'
 	  . add('a')
 	  . 'SAVEPOINT s;'
 	  . add('lost')
@@ -86,7 +89,7 @@ is( query(
 
 # Removed and added again, at all levels
 query('TRUNCATE ledger; SELECT taskshed.remove_all_tasks()');
-query(add('x', $later)
+query(  add('x', $later)
 	  . q{BEGIN; SELECT taskshed.remove_task('x'); SAVEPOINT s;}
 	  . add('x')
 	  . q{ROLLBACK TO s;}
@@ -120,8 +123,7 @@ is( query(
 	'of 2000 in subtransactions, half were kept and have run');
 
 # All levels are rolled back but the first
-query(
-	'TRUNCATE ledger; BEGIN;'
+query(  'TRUNCATE ledger; BEGIN;'
 	  . add('first')
 	  . join('', map { "SAVEPOINT s$_;" . add("deep $_") } 1 .. 100)
 	  . 'ROLLBACK TO s1; COMMIT');

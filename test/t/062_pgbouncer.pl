@@ -13,6 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskshedTest;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $version =
   `pgbouncer --version 2>/dev/null` =~ /PgBouncer (\d+)\.(\d+)/
@@ -62,9 +63,8 @@ my $up = 0;
 foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
 	last
-	  if $up =
-	  !system("psql -XAtq -c '' '$conninfo' >$dir/out 2>&1");
-	select undef, undef, undef, 0.1;
+	  if $up = !system("psql -XAtq -c '' '$conninfo' >$dir/out 2>&1");
+	usleep(100_000);
 }
 ok($up, 'pgbouncer is there') or diag(slurp_file("$dir/out") . $log);
 
@@ -127,8 +127,11 @@ like($one->query('SELECT taskshed.remove_task(1 / 0)'),
 like($one->query(add('x')), qr/current transaction is aborted/, 'it is over');
 $one->query('ROLLBACK');
 is($two->result, 'waits', 'the other goes on');
-$one->query('BEGIN;' . add('kept') . ';' . add('later', q{run_at => '2100-01-01'}));
-$two->send(q{SELECT taskshed.pause_tasks(ARRAY['later']), taskshed.resume_tasks(ARRAY['later']), taskshed.remove_tasks(ARRAY['later', 'x'])});
+$one->query(
+	'BEGIN;' . add('kept') . ';' . add('later', q{run_at => '2100-01-01'}));
+$two->send(
+	q{SELECT taskshed.pause_tasks(ARRAY['later']), taskshed.resume_tasks(ARRAY['later']), taskshed.remove_tasks(ARRAY['later', 'x'])}
+);
 $one->query('COMMIT');
 is($two->result, '1|1|1', 'bulk calls see what the other has committed');
 drained();
@@ -149,8 +152,11 @@ like(
 		q{SELECT taskshed.add_task('mine', kwargs => '{"what": "mine"}')}),
 	qr/ERROR: .*does not exist/,
 	'SET LOCAL was for one transaction');
-is($two->query(q{SELECT taskshed.add_task('s.mine', kwargs => '{"what": "mine"}', task_id => 'm')}),
-	'm', 'the other uses it');
+is( $two->query(
+		q{SELECT taskshed.add_task('s.mine', kwargs => '{"what": "mine"}', task_id => 'm')}
+	),
+	'm',
+	'the other uses it');
 drained();
 $one->query(
 	'DROP FUNCTION s.mine; CREATE FUNCTION s.mine(other text) RETURNS void LANGUAGE sql AS $$ SELECT public.note(other) $$'
@@ -181,8 +187,9 @@ sub pgbench
 	query('TRUNCATE ledger');
 	my $rc = IPC::Run::run(
 		[
-			'pgbench', '-n', '-M', $mode, '-c', $clients, '-t',
-			$transactions, '-f', "$dir/script", $conninfo
+			'pgbench', '-n',          '-M', $mode,
+			'-c',      $clients,      '-t', $transactions,
+			'-f',      "$dir/script", $conninfo
 		],
 		'>',
 		\$out,
@@ -195,8 +202,8 @@ sub pgbench
 		'each task has run once');
 	return;
 }
-pgbench('simple',   3, 50);
-pgbench('extended', 3, 50);
+pgbench('simple',   3,                       50);
+pgbench('extended', 3,                       50);
 pgbench('prepared', $version >= 121 ? 3 : 1, 50);
 
 kill 'INT', $bouncer->{KIDS}[0]{PID};

@@ -1,0 +1,181 @@
+
+# The extension is dropped and created again: in one transaction, in a loop, while
+# callbacks run and while one is at its end, by DROP SCHEMA, and with all of it rolled
+# back.  Nothing waits for a callback, deadlocks or crashes, and nothing of before
+# takes a task of after for its own, though the internal keys begin anew.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+
+my $node = taskshed_node('extension');
+$node->safe_psql(
+	'postgres', q{
+	CREATE PROCEDURE proceed(what text, lock integer DEFAULT 1) LANGUAGE plpgsql AS $$
+	BEGIN
+		COMMIT;
+		PERFORM pg_advisory_lock_shared(lock);
+		PERFORM pg_advisory_unlock_shared(lock);
+		PERFORM public.note(what);
+		COMMIT;
+	END $$});
+
+sub query { return $node->safe_psql('postgres', shift) }
+
+sub add
+{
+	my ($task_id, $more, $callback) = @_;
+
+	$callback = 'note' unless defined $callback;
+	return
+	  qq{SELECT taskshed.add_task('public.$callback', kwargs => '{"what": "$task_id"}', task_id => '$task_id'}
+	  . (defined $more ? ", $more" : '') . ');';
+}
+
+sub await_ran
+{
+	my ($what, $n) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		"SELECT count(*) = $n FROM ledger WHERE what = '$what'",
+		"$what has run $n times");
+}
+my $again = 'DROP EXTENSION taskshed; CREATE EXTENSION taskshed;';
+
+# While callbacks run: none is waited for, and what they do in the end is done.
+my $holder = session($node);
+$holder->query('SELECT pg_advisory_lock(1)');
+query(add('function', undef, 'hold') . add('procedure', undef, 'proceed'));
+await_blocked($node, 2);
+query(  "SET statement_timeout = '60s'; BEGIN; $again"
+	  . add('new 1', q{run_at => '2100-01-01'})
+	  . add('new 2', q{run_at => '2100-01-01', every => '1 day'})
+	  . add('new 3', undef)
+	  . 'COMMIT');
+await_ran('new 3', 1);
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_ran('function',  1);
+await_ran('procedure', 1);
+await(
+	$node,
+	q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed worker' AND state = 'active'},
+	'they are over');
+is( query(
+		q{SELECT string_agg(format('%s %s %s', task_id, state, run_count), ', ' ORDER BY task_id) FROM taskshed.tasks}
+	),
+	'new 1 scheduled 0, new 2 scheduled 0',
+	'their ends leave the tasks alone that have their internal keys now');
+
+# At its end, where a run waits for somebody who changes its task
+$holder->query('SELECT pg_advisory_lock(1)');
+query(add('ends', undef, 'hold'));
+await_blocked($node, 1);
+my $changer = session($node);
+$changer->query(q{BEGIN; SELECT taskshed.pause_task('ends')});
+$holder->query('SELECT pg_advisory_unlock(1)');
+await(
+	$node,
+	q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'taskshed worker' AND wait_event_type = 'Lock'},
+	'a run waits at its end');
+my $dropper = session($node);
+$dropper->send("BEGIN; $again COMMIT");
+await(
+	$node,
+	q{SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'},
+	'so does DROP EXTENSION');
+$changer->query('COMMIT');
+is($dropper->result, '', 'dropped and created');
+await_ran('ends', 1);
+is(query('SELECT count(*) FROM taskshed.tasks'), '0', 'no task is there');
+query(add('after'));
+await_ran('after', 1);
+$_->quit foreach ($changer, $dropper, $holder);
+
+# Rolled back: tasks go on.
+query(add('every', q{every => '20 ms'}));
+foreach my $sql (
+	'BEGIN; DROP EXTENSION taskshed; ROLLBACK',
+	"BEGIN; $again " . add('x') . 'ROLLBACK',
+	'BEGIN; SAVEPOINT s; DROP EXTENSION taskshed; ROLLBACK TO s;'
+	. add('kept')
+	. 'COMMIT',
+	"BEGIN; SAVEPOINT s; $again"
+	. add('x')
+	. 'ROLLBACK TO s; SAVEPOINT t; DROP EXTENSION taskshed; RELEASE t; ROLLBACK'
+  )
+{
+	my $n = query(q{SELECT count(*) FROM ledger WHERE what = 'every'});
+
+	query($sql);
+	await(
+		$node,
+		"SELECT count(*) > $n + 3 FROM ledger WHERE what = 'every'",
+		"tasks go on after $sql");
+}
+await_ran('kept', 1);
+await_ran('x',    0);
+
+# In a loop, with workers that are busy
+foreach my $i (1 .. 15)
+{
+	query(
+		qq{SELECT taskshed.add_task('public.note', kwargs => '{"what": "busy"}', every => '1 ms', task_id => 'b' || n) FROM generate_series(1, 5) n;}
+		  . add("loop $i"));
+	await_ran("loop $i", 1);
+	my ($rc, $out, $err) = $node->psql('postgres',
+		$i % 3
+		? "SET statement_timeout = '60s'; BEGIN; $again COMMIT"
+		: "SET statement_timeout = '60s'; $again");
+	is($err, '', "dropped and created, $i");
+}
+query(add('last'));
+await_ran('last', 1);
+
+# DROP SCHEMA
+my ($rc, $out, $err) = $node->psql('postgres', 'DROP SCHEMA taskshed');
+like(
+	$err,
+	qr/extension taskshed depends on schema|cannot drop schema/,
+	'our schema cannot be dropped alone');
+query(add('every', q{every => '5 ms'}));
+query(
+	q{SET client_min_messages = warning; SET statement_timeout = '60s'; DROP SCHEMA taskshed CASCADE}
+);
+is(query(q{SELECT count(*) FROM pg_extension WHERE extname = 'taskshed'}),
+	'0', 'the extension goes with it');
+await(
+	$node,
+	q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type LIKE 'taskshed%'},
+	'all processes leave');
+query('CREATE EXTENSION taskshed; ' . add('new schema'));
+await_ran('new schema', 1);
+query(
+	q{CREATE SCHEMA keep;
+	CREATE TABLE keep.ledger (what text);
+	CREATE FUNCTION keep.note(what text) RETURNS void LANGUAGE sql AS $$ INSERT INTO keep.ledger VALUES (what) $$;
+	SELECT taskshed.add_task('public.note', every => '10 ms', kwargs => '{"what": "x"}', task_id => 'dropped', max_attempts => 1);
+	SELECT taskshed.add_task('keep.note', every => '10 ms', kwargs => '{"what": "x"}', task_id => 'kept');
+	SET client_min_messages = warning;
+	DROP SCHEMA public CASCADE;}
+);
+await(
+	$node,
+	q{SELECT last_sqlstate IN ('42883', '3F000') FROM taskshed.tasks WHERE task_id = 'dropped'},
+	'a callback that was dropped with its schema fails');
+query('TRUNCATE keep.ledger');
+await($node, 'SELECT count(*) > 3 FROM keep.ledger', 'others go on');
+
+$node->stop;
+unlike(
+	slurp_file($node->logfile),
+	qr/deadlock detected|PANIC|could not open relation|cache lookup failed|was terminated by signal/,
+	'nothing in the log that should not be there');
+done_testing();

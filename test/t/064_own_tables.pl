@@ -1,0 +1,200 @@
+
+# What is done to our own tables while tasks run: VACUUM FULL, CLUSTER and REINDEX,
+# CONCURRENTLY too, neither fail nor wait for long, and no task is lost or done
+# twice.  What a superuser writes by hand is heeded as the rows say.  (042_odd_rows
+# has the rows that no function would write.)
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskshedTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = taskshed_node('own_tables');
+
+sub query { return $node->safe_psql('postgres', shift) }
+
+# Tasks flow: ten recurring ones, and one-off ones that two sessions add.
+query(
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "often"}', every => '5 ms', task_id => 'often ' || i) FROM generate_series(1, 10) i}
+);
+my @sessions = map { session($node) } 1 .. 2;
+
+sub flow
+{
+	my ($round) = @_;
+
+	foreach my $i (0 .. $#sessions)
+	{
+		$sessions[$i]->send(
+			qq{DO \$\$
+			BEGIN
+				FOR n IN 1..400 LOOP
+					PERFORM taskshed.add_task('public.note', kwargs => jsonb_build_object('what', format('once $round %s %s', $i, n)), task_id => format('s%s %s', $i, n));
+					COMMIT;
+					PERFORM pg_sleep(0.001);
+				END LOOP;
+			END \$\$}
+		);
+	}
+	return;
+}
+my @statements = (
+	'VACUUM FULL taskshed.task',
+	'VACUUM FULL taskshed.alarm',
+	'VACUUM FULL taskshed.run_0',
+	'VACUUM FULL taskshed.home',
+	'CLUSTER taskshed.task USING task_pkey',
+	'CLUSTER taskshed.alarm USING alarm_task',
+	'REINDEX TABLE taskshed.task',
+	'REINDEX TABLE taskshed.alarm',
+	'REINDEX INDEX taskshed.alarm_queue',
+	'REINDEX TABLE CONCURRENTLY taskshed.task',
+	'REINDEX TABLE CONCURRENTLY taskshed.alarm',
+	'REINDEX INDEX CONCURRENTLY taskshed.alarm_queue',
+	'REINDEX INDEX CONCURRENTLY taskshed.task_key',
+	'REINDEX SCHEMA CONCURRENTLY taskshed',
+	'REINDEX SCHEMA taskshed',
+	'VACUUM (FREEZE, ANALYZE) taskshed.task, taskshed.alarm');
+my ($longest, $slowest) = (0, '');
+foreach my $round (1 .. 3)
+{
+	flow($round);
+	foreach my $statement (@statements)
+	{
+		my $begin = time();
+		my ($rc, $out, $err) = $node->psql('postgres', $statement);
+		my $took = time() - $begin;
+
+		is($err, '', "$statement while tasks run");
+		($longest, $slowest) = ($took, $statement) if $took > $longest;
+	}
+	is($_->result, '', 'a session that schedules has had no error')
+	  foreach @sessions;
+}
+$_->quit foreach @sessions;
+diag(sprintf 'the slowest, psql included: %s, %.0f ms',
+	$slowest, 1000 * $longest);
+cmp_ok($longest, '<', 30, 'none has waited for long');
+await_no_task($node, 's%');
+is( query(
+		q{SELECT count(*), count(DISTINCT what) FROM ledger WHERE what LIKE 'once%'}
+	),
+	'2400|2400',
+	'each task has run once');
+my $often = query(q{SELECT count(*) FROM ledger WHERE what = 'often'});
+await(
+	$node,
+	"SELECT count(*) > $often + 10 FROM ledger WHERE what = 'often'",
+	'the others go on');
+is( query(
+		q{SELECT count(*) FROM taskshed.runs WHERE status NOT IN ('succeeded', 'missed')}
+	),
+	'0',
+	'and no run has failed');
+is(query(q{SELECT count(*) FROM pg_index WHERE NOT indisvalid}),
+	'0', 'all indexes are valid');
+query('SELECT taskshed.remove_all_tasks()');
+
+# None waits for a callback that runs.
+my $holder = session($node);
+$holder->query('SELECT pg_advisory_lock(1)');
+query(q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}')});
+await_blocked($node, 1);
+foreach my $statement (grep { !/CONCURRENTLY/ } @statements)
+{
+	my ($rc, $out, $err) = $node->psql('postgres', $statement);
+	is($err, '', "$statement while a callback runs");
+}
+$holder->query('SELECT pg_advisory_unlock(1)');
+$holder->quit;
+await(
+	$node,
+	q{SELECT count(*) = 1 FROM ledger WHERE what = 'held'},
+	'it ends as if nothing had been');
+
+# By hand
+my $moves = q{FROM taskshed.task t WHERE t.id = a.id AND task_id = };
+query(
+	q{SELECT taskshed.add_task('note', '2100-01-01', jsonb_build_object('what', n), task_id => n)
+	FROM unnest(ARRAY['earlier', 'deleted task', 'deleted alarm', 'paused', 'changed']) n;
+	SELECT taskshed.add_task('note', now() + interval '2 s', jsonb_build_object('what', n), task_id => n)
+	FROM unnest(ARRAY['later', 'deleted', 'on time']) n});
+query("UPDATE taskshed.alarm a SET run_at = now() $moves 'earlier'");
+await(
+	$node,
+	q{SELECT count(*) = 1 FROM ledger WHERE what = 'earlier'},
+	'what was moved to now runs now');
+query("UPDATE taskshed.alarm a SET run_at = '2100-01-01' $moves 'later'");
+query(
+	"UPDATE taskshed.task SET kwargs = '{\"what\": \"changes\"}' WHERE task_id = 'changed'"
+);
+query(
+	"UPDATE taskshed.alarm a SET run_at = now(), paused_at = now() $moves 'paused'"
+);
+query(
+	q{DELETE FROM taskshed.alarm a USING taskshed.task t WHERE t.id = a.id AND task_id IN ('deleted', 'deleted alarm');
+	DELETE FROM taskshed.task WHERE task_id IN ('deleted', 'deleted task');
+	UPDATE taskshed.alarm a SET run_at = now() WHERE NOT EXISTS (SELECT FROM taskshed.task t WHERE t.id = a.id)}
+);
+query("UPDATE taskshed.alarm a SET run_at = now() $moves 'changed'");
+await(
+	$node,
+	q{SELECT count(*) = 2 FROM ledger WHERE what IN ('on time', 'changes')},
+	'what is to run has run');
+is( query(
+		q{SELECT count(*) FROM ledger WHERE what IN ('later', 'paused', 'deleted', 'deleted alarm', 'deleted task', 'changed')}
+	),
+	'0',
+	'and nothing else has');
+query(q{TRUNCATE ledger; TRUNCATE taskshed.task, taskshed.alarm});
+
+# A task inserted by hand, as a copy of another
+query(
+	q{SELECT taskshed.add_task('note', '2100-01-01', '{"what": "copied"}', task_id => 'original');
+	CREATE TABLE t AS SELECT * FROM taskshed.task;
+	CREATE TABLE a AS SELECT * FROM taskshed.alarm;
+	UPDATE t SET id = nextval('taskshed.task_seq'), task_id = 'copy';
+	UPDATE a SET id = (SELECT id FROM t), run_at = now() - interval '1 s';
+	BEGIN;
+	INSERT INTO taskshed.task SELECT * FROM t;
+	INSERT INTO taskshed.alarm SELECT * FROM a;
+	COMMIT}
+);
+await($node, q{SELECT count(*) = 1 FROM ledger WHERE what = 'copied'},
+	'it runs');
+is(query('SELECT string_agg(task_id, $$ $$) FROM taskshed.tasks'),
+	'original', 'and is gone');
+
+# Emptied while tasks wait for their time, and are about to be handed out
+foreach my $tables ('taskshed.task', 'taskshed.alarm',
+	'taskshed.task, taskshed.alarm')
+{
+	query('TRUNCATE ledger');
+	query(
+		q{SELECT taskshed.add_task('note', now() + n * interval '1 ms', '{"what": "emptied"}') FROM generate_series(500, 1500) n}
+	);
+	query("TRUNCATE $tables");
+	query(
+		q{SELECT taskshed.add_task('note', now() + interval '2 s', '{"what": "afterwards"}')}
+	);
+	await(
+		$node,
+		q{SELECT count(*) = 1 FROM ledger WHERE what = 'afterwards'},
+		"new tasks run after TRUNCATE $tables");
+	is(query(q{SELECT count(*) FROM ledger WHERE what = 'emptied'}),
+		'0', 'and those that were there do not');
+	query('TRUNCATE taskshed.task, taskshed.alarm');
+}
+
+$node->stop;
+unlike(
+	slurp_file($node->logfile),
+	qr/deadlock detected|PANIC|could not open relation|cache lookup failed|was terminated by signal/,
+	'nothing in the log that should not be there');
+done_testing();
