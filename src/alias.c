@@ -72,19 +72,23 @@ alias_open(LOCKMODE lockmode)
 {
 	Relation	rel = OidIsValid(alias_relid) ? try_relation_open(alias_relid, lockmode) : NULL;
 
-	/* (opening it may have shown that it has changed) */
-	if (rel == NULL || !OidIsValid(alias_relid))
+	/*
+	 * opening it may have shown that it has changed, or, if that had to wait,
+	 * that it was dropped and created again
+	 */
+	while (rel == NULL || !OidIsValid(alias_relid))
 	{
 		Oid			schema = get_namespace_oid("taskshed", true);
 		Oid			relid = OidIsValid(schema) ? get_relname_relid("callback", schema) : InvalidOid;
 
+		CHECK_FOR_INTERRUPTS();
 		if (rel != NULL)
 			relation_close(rel, lockmode);
-		rel = OidIsValid(relid) ? try_relation_open(relid, lockmode) : NULL;
-		if (rel == NULL)
+		if (!OidIsValid(relid))
 			store_report_absent(ERROR, false);
 		alias_relid = relid;	/* before the look, which may find a change */
-		if (!shape_fits(relid, Natts_callback, callback_columns))
+		rel = try_relation_open(relid, lockmode);
+		if (rel != NULL && !shape_fits(relid, Natts_callback, callback_columns))
 		{
 			alias_relid = InvalidOid;
 			store_report_absent(ERROR, true);

@@ -232,24 +232,31 @@ store_require(bool there)
 /*
  * Opens both tables with a lock of that strength, or returns NULL if they are
  * not there.  The caller is in a transaction with an active snapshot.
+ *
+ * Who had to wait for the lock may find the tables dropped, and others in their
+ * place, if the extension was created again in the same transaction.
  */
 Store *
 store_try_open(LOCKMODE lockmode)
 {
 	Store	   *store;
-	Relation	task;
-	Relation	alarm;
+	Relation	task = NULL;
+	Relation	alarm = NULL;
 
-	if (!store_exists())
-		return NULL;
-	task = try_table_open(oids.task, lockmode);
-	if (task == NULL)
-		return NULL;
-	alarm = try_table_open(oids.alarm, lockmode);
-	if (alarm == NULL)
+	while (alarm == NULL)
 	{
-		table_close(task, lockmode);
-		return NULL;
+		CHECK_FOR_INTERRUPTS();
+		if (!store_exists())
+			return NULL;
+		task = try_table_open(oids.task, lockmode);
+		if (task != NULL)
+			alarm = try_table_open(oids.alarm, lockmode);
+		if (alarm == NULL)
+		{
+			if (task != NULL)
+				table_close(task, lockmode);
+			oids.valid = false;
+		}
 	}
 
 	store = palloc0(sizeof(Store));

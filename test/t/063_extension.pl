@@ -99,6 +99,20 @@ query(add('after'));
 await_ran('after', 1);
 $_->quit foreach ($changer, $dropper, $holder);
 
+# Who waits for it finds the new tables.
+my ($first, $second) = (session($node), session($node));
+$first->query("BEGIN; $again");
+$second->send(add('waited'));
+await(
+	$node,
+	q{SELECT count(*) >= 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE NOT granted AND backend_type = 'client backend'},
+	'add_task waits for DROP EXTENSION');
+$first->query('COMMIT');
+is($second->result, 'waited', 'and finds the new tables');
+await_ran('waited', 1);
+$_->quit foreach ($first, $second);
+
 # Rolled back: tasks go on.
 query(add('every', q{every => '20 ms'}));
 foreach my $sql (
