@@ -47,6 +47,9 @@
 /* One that has failed, or that somebody is changing, is looked at again (us). */
 #define ORPHAN_RECHECK	USECS_PER_SEC
 
+/* What the counter of changes in shared memory was when roles were last looked up. */
+static uint32 changes = 0;
+
 /*
  * Have all roles be looked up again if anything may have changed.  Returns when
  * to do so if it is too early; DT_NOEND otherwise.
@@ -54,7 +57,6 @@
 static TimestampTz
 admission_expire_checks(TimestampTz now)
 {
-	static uint32 changes = 0;
 	static TimestampTz checked_at = 0;
 	static bool allow_superusers = true;
 	uint32		changes_now = pg_atomic_read_u32(&ts_shared->role_changes);
@@ -73,6 +75,13 @@ admission_expire_checks(TimestampTz now)
 	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
 		queue->checked = false;
 	return DT_NOEND;
+}
+
+/* Has nobody told of a change since?  Takes no lock. */
+bool
+admission_is_current(void)
+{
+	return pg_atomic_read_u32(&ts_shared->role_changes) == changes;
 }
 
 static bool

@@ -440,7 +440,7 @@ ts_status(PG_FUNCTION_ARGS)
 			TaskCounts	own;
 
 			held = read_is_held();	/* it may not have looked yet */
-			active = (state == TS_DB_RUNNING && !disabled && !held);
+			active = ((state == TS_DB_RUNNING || state == TS_DB_ASLEEP) && !disabled && !held);
 			waiting = (!sees_all || !active);
 
 			if (read_count_tasks(waiting, &own))
@@ -458,8 +458,9 @@ ts_status(PG_FUNCTION_ARGS)
 		read_count_workers(oid, &workers, &running);
 		memset(nulls, false, sizeof(nulls));
 		values[0] = ObjectIdGetDatum(oid);
-		values[1] = CStringGetTextDatum(state != TS_DB_RUNNING ? "starting" :
-										disabled ? "disabled" : held ? "held" : "active");
+		values[1] = CStringGetTextDatum(state != TS_DB_RUNNING && state != TS_DB_ASLEEP ? "starting" :
+										disabled ? "disabled" : held ? "held" :
+										state == TS_DB_ASLEEP ? "asleep" : "active");
 		values[2] = Int32GetDatum(scheduler_pid);
 		nulls[2] = (scheduler_pid == 0);
 		values[3] = Int32GetDatum(workers);

@@ -101,12 +101,18 @@ hold_xact_callback(XactEvent event, void *arg)
 
 		if (hold->held)
 		{
+			TimestampTz now = GetCurrentTimestamp();
+
 			SpinLockAcquire(&hold->db->mutex);
 			Assert(hold->db->holds > 0);
 			hold->db->holds--;
-			hold->db->start_at = 0;
+			if (hold->db->state == TS_DB_WANTED)
+				hold->db->start_at = now;
 			SpinLockRelease(&hold->db->mutex);
 			shared_wake_launcher();
+			/* one whose scheduler is away may be closed or gone now */
+			if (event != XACT_EVENT_ABORT)
+				shared_end_sleep(hold->db);
 		}
 		if (hold->dropped && event == XACT_EVENT_COMMIT)
 			hold_forget_workers(hold->db->oid);

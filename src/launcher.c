@@ -7,8 +7,9 @@
  * look into each database that can be connected to, a few at a time; one that
  * does not find the extension leaves, and is not started there again until a
  * transaction in that database asks for it.  After that the launcher acts on
- * what it finds in shared memory: databases that want a scheduler, slots for
- * which a worker has been asked.  Whoever writes that there sets its latch.
+ * what it finds in shared memory: databases that want a scheduler, now or at
+ * some time, slots for which a worker has been asked.  Whoever writes that there
+ * sets its latch.
  *
  * All our processes share the server's max_worker_processes with others.  The
  * launcher leaves two of them to others, always, and waits with what it was
@@ -50,12 +51,22 @@
 /* How long (ms) to wait before trying again what there was no room for. */
 #define RETRY_DELAY			1000
 
+/* The longest sleep (ms) while schedulers are away: the clock may be set. */
+#define MAX_SLEEP			60000
+
+/* No scheduler waits longer than this (us) before it is tried to start it again. */
+#define MAX_START_DELAY		(64 * USECS_PER_SEC)
+
 /* Processes that were started, by their entries in shared memory. */
 static BackgroundWorkerHandle **scheduler_handles;
 static BackgroundWorkerHandle **worker_handles;
 
-/* Databases that remain to be looked into. */
+/* Databases that remain to be looked into, and those that are being, by entries. */
 static List *unprobed = NIL;
+static bool *probing;
+
+/* Those that there is no entry for were mentioned in the log. */
+static bool complained = false;
 
 void
 launcher_register(void)
@@ -146,6 +157,7 @@ launcher_start(const char *type, const char *function, Datum arg, uint32 generat
 static void
 launcher_reap(void)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	pid_t		pid;
 
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
@@ -163,7 +175,7 @@ launcher_reap(void)
 		if (db->state == TS_DB_STARTING)
 		{
 			db->state = TS_DB_WANTED;
-			db->start_at = GetCurrentTimestamp() + USECS_PER_SEC;
+			db->start_at = now + USECS_PER_SEC;
 		}
 		SpinLockRelease(&db->mutex);
 	}
@@ -188,6 +200,24 @@ launcher_reap(void)
 }
 
 /*
+ * There is no entry for the databases that remain to be looked into: all are
+ * taken by others that have tasks.  Says so once; they are looked into when
+ * entries become free.
+ */
+static void
+launcher_complain_unprobed(void)
+{
+	if (complained)
+		return;
+	complained = true;
+	ereport(WARNING,
+			(errmsg("taskshed serves at most %d databases of a server", TS_MAX_DATABASES),
+			 errdetail("Tasks in %d other databases, if there are any, do not run; the first of these has the OID %u.",
+					   list_length(unprobed), linitial_oid(unprobed)),
+			 errhint("Drop the extension, or the tasks, in databases that do not need them.")));
+}
+
+/*
  * Has a few more of the databases looked into that were there at start, or when
  * somebody had asked for it last.
  */
@@ -200,6 +230,8 @@ launcher_probe(void)
 	SpinLockAcquire(&ts_shared->mutex);
 	look_around = ts_shared->look_around;
 	ts_shared->look_around = false;
+	if (look_around)
+		ts_shared->probed = false;
 	SpinLockRelease(&ts_shared->mutex);
 	if (look_around)
 	{
@@ -207,22 +239,38 @@ launcher_probe(void)
 		unprobed = launcher_list_databases();
 	}
 
+	if (unprobed == NIL)
+		return;
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
 
 		SpinLockAcquire(&db->mutex);
-		if (db->state == TS_DB_WANTED || db->state == TS_DB_STARTING)
-			starting++;
+		if (db->state != TS_DB_WANTED && db->state != TS_DB_STARTING)
+			probing[i] = false;
 		SpinLockRelease(&db->mutex);
+		if (probing[i])
+			starting++;
 	}
 	while (unprobed != NIL && starting++ < PROBES)
 	{
-		TsDatabase *db = shared_reserve_database(linitial_oid(unprobed));
+		TsDatabase *db = shared_try_reserve_database(linitial_oid(unprobed));
 
+		if (db == NULL)
+		{
+			launcher_complain_unprobed();
+			return;
+		}
 		unprobed = list_delete_first(unprobed);
+		probing[db - ts_shared->databases] = true;
 		shared_want_scheduler(db);
 		shared_release_database(db);
+	}
+	if (unprobed == NIL)
+	{
+		SpinLockAcquire(&ts_shared->mutex);
+		ts_shared->probed = true;
+		SpinLockRelease(&ts_shared->mutex);
 	}
 }
 
@@ -267,49 +315,103 @@ launcher_tell_waiting(List *waiting)
 	}
 }
 
+/* A database whose scheduler is to be started now, and since when it has been. */
+typedef struct Wanted
+{
+	int			i;
+	TimestampTz since;
+} Wanted;
+
+/* qsort: who has waited longest comes first */
+static int
+launcher_cmp_wanted(const void *a, const void *b)
+{
+	TimestampTz x = ((const Wanted *) a)->since;
+	TimestampTz y = ((const Wanted *) b)->since;
+
+	return x == y ? 0 : x < y ? -1 : 1;
+}
+
 /*
- * Starts a scheduler for a database that wants one.  Returns when to try that
- * again, in ms; -1: never.
+ * The databases whose schedulers are to be started now, and when others are,
+ * in ms; -1: none.
  */
-static long
-launcher_start_scheduler(int i, List **waiting)
+static int
+launcher_list_wanted(Wanted *wanted, long *delay)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = 0;
+
+	*delay = -1;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		TimestampTz longest = MAX_SLEEP * INT64CONST(1000);
+		bool		later = false;
+		TimestampTz start_at;
+
+		if (scheduler_handles[i] != NULL)
+			continue;
+		SpinLockAcquire(&db->mutex);
+		start_at = db->start_at;
+		if (db->holds == 0 && (db->state == TS_DB_WANTED || db->state == TS_DB_ASLEEP))
+		{
+			later = (start_at > now);
+			/* the clock may have been set back */
+			if (db->state == TS_DB_WANTED && start_at > now + MAX_START_DELAY)
+				later = false;
+			if (!later)
+			{
+				db->state = TS_DB_WANTED;
+				wanted[n].i = i;
+				wanted[n++].since = start_at;
+			}
+		}
+		SpinLockRelease(&db->mutex);
+		if (later)
+		{
+			long		wait = (long) (Min(start_at - now, longest) / 1000 + 1);
+
+			*delay = *delay < 0 ? wait : Min(*delay, wait);
+		}
+	}
+	qsort(wanted, n, sizeof(Wanted), launcher_cmp_wanted);
+	return n;
+}
+
+/*
+ * Starts a scheduler for a database that wants one.  Returns false if there is
+ * no room.
+ */
+static bool
+launcher_start_scheduler(int i)
 {
 	TsDatabase *db = &ts_shared->databases[i];
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz start_at;
 	bool		wanted;
 
+	if (!launcher_may_serve(db))
+		return true;
+	if (!places_room_for_scheduler())
+		return false;
 	SpinLockAcquire(&db->mutex);
 	wanted = (db->state == TS_DB_WANTED && db->holds == 0);
-	start_at = db->start_at;
+	if (wanted)
+		db->state = TS_DB_STARTING;
 	SpinLockRelease(&db->mutex);
 	if (!wanted)
-		return -1;
-	if (start_at > now)
-		return (long) ((start_at - now) / 1000 + 1);
-	if (!launcher_may_serve(db))
-		return -1;
-
-	if (places_room_for_scheduler())
+		return true;
+	scheduler_handles[i] = launcher_start("taskshed scheduler", "ts_scheduler_main",
+										  ObjectIdGetDatum(db->oid), 0, db->oid);
+	if (scheduler_handles[i] != NULL)
 	{
-		SpinLockAcquire(&db->mutex);
-		db->state = TS_DB_STARTING;
-		SpinLockRelease(&db->mutex);
-		scheduler_handles[i] = launcher_start("taskshed scheduler", "ts_scheduler_main",
-											  ObjectIdGetDatum(db->oid), 0, db->oid);
-		if (scheduler_handles[i] != NULL)
-		{
-			places_count_scheduler();
-			return -1;
-		}
-		SpinLockAcquire(&db->mutex);
-		db->state = TS_DB_WANTED;
-		SpinLockRelease(&db->mutex);
-		places_set_full();
+		places_count_scheduler(db->oid);
+		return true;
 	}
-	places_make_room_for_scheduler(db->oid);
-	*waiting = lappend_oid(*waiting, db->oid);
-	return RETRY_DELAY;
+	SpinLockAcquire(&db->mutex);
+	db->state = TS_DB_WANTED;
+	SpinLockRelease(&db->mutex);
+	places_set_full();
+	return false;
 }
 
 /*
@@ -358,7 +460,11 @@ static long
 launcher_start_asked(void)
 {
 	List	   *waiting = NIL;
-	long		delay = -1;
+	long		delay;
+	TimestampTz now = GetCurrentTimestamp();
+	Wanted	   *wanted = palloc(TS_MAX_DATABASES * sizeof(Wanted));
+	int			nwanted;
+	bool		crowded = false;
 	bool		made_room = false;
 	bool	   *tried = palloc(ts_shared->nworkers * sizeof(bool));
 	int			i;
@@ -366,16 +472,24 @@ launcher_start_asked(void)
 	places_look();
 	for (i = 0; i < ts_shared->nworkers; i++)
 		tried[i] = (worker_handles[i] != NULL);
-	for (i = 0; i < TS_MAX_DATABASES; i++)
+	nwanted = launcher_list_wanted(wanted, &delay);
+	for (i = 0; i < nwanted; i++)
 	{
-		long		wait;
+		Oid			database = ts_shared->databases[wanted[i].i].oid;
 
-		if (scheduler_handles[i] != NULL)
+		if (launcher_start_scheduler(wanted[i].i))
 			continue;
-		wait = launcher_start_scheduler(i, &waiting);
-		if (wait >= 0)
-			delay = delay < 0 ? wait : Min(delay, wait);
+		places_make_room_for_scheduler(database);
+		crowded = true;
+		delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
+		/* (it is no news that one has to wait for another to leave) */
+		if (now - wanted[i].since >= RETRY_DELAY * INT64CONST(1000))
+			waiting = lappend_oid(waiting, database);
 	}
+	pfree(wanted);
+	SpinLockAcquire(&ts_shared->mutex);
+	ts_shared->crowded = crowded;
+	SpinLockRelease(&ts_shared->mutex);
 
 	while ((i = places_choose_asked(tried)) >= 0)
 	{
@@ -418,10 +532,7 @@ launcher_take_over(void)
 
 		SpinLockAcquire(&db->mutex);
 		if (db->state == TS_DB_STARTING)
-		{
 			db->state = TS_DB_WANTED;
-			db->start_at = 0;
-		}
 		SpinLockRelease(&db->mutex);
 	}
 	for (int i = 0; i < ts_shared->nworkers; i++)
@@ -437,10 +548,34 @@ launcher_take_over(void)
 	}
 }
 
+/*
+ * Serves interrupts.  If a reload has changed what matters to schedulers, those
+ * that are away come and look what it means in their databases.
+ */
+static void
+launcher_process_interrupts(void)
+{
+	bool		enabled = ts_enabled;
+	bool		allow_superuser_tasks = ts_allow_superuser_tasks;
+	int			failed_retention = ts_failed_retention;
+	int			history_retention = ts_history_retention;
+	int			history_max_size = ts_history_max_size;
+	int			idle_timeout = ts_scheduler_idle_timeout;
+
+	shared_process_interrupts();
+	if (enabled == ts_enabled && allow_superuser_tasks == ts_allow_superuser_tasks &&
+		failed_retention == ts_failed_retention && history_retention == ts_history_retention &&
+		history_max_size == ts_history_max_size && idle_timeout == ts_scheduler_idle_timeout)
+		return;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+		shared_end_sleep(&ts_shared->databases[i]);
+}
+
 void
 ts_launcher_main(Datum main_arg)
 {
 	uint32		wait_event;
+	bool		probed;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -453,6 +588,7 @@ ts_launcher_main(Datum main_arg)
 											   TS_MAX_DATABASES * sizeof(*scheduler_handles));
 	worker_handles = MemoryContextAllocZero(TopMemoryContext,
 											ts_shared->nworkers * sizeof(*worker_handles));
+	probing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
 	places_init();
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	SpinLockAcquire(&ts_shared->mutex);
@@ -460,7 +596,11 @@ ts_launcher_main(Datum main_arg)
 	SpinLockRelease(&ts_shared->mutex);
 
 	launcher_take_over();
-	shared_look_around();
+	SpinLockAcquire(&ts_shared->mutex);
+	probed = ts_shared->probed;
+	SpinLockRelease(&ts_shared->mutex);
+	if (!probed)
+		shared_look_around();
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	for (;;)
@@ -469,7 +609,7 @@ ts_launcher_main(Datum main_arg)
 
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
-		shared_process_interrupts();
+		launcher_process_interrupts();
 		launcher_reap();
 		shared_free_idle_databases();
 		launcher_probe();

@@ -539,6 +539,40 @@ lookahead_find(int64 id)
 	return hash_search(tasks, &id, HASH_FIND, NULL);
 }
 
+/*
+ * Is nothing going on, and nothing to be read or written?  What is due keeps the
+ * scheduler, unless all tasks wait or those of its role have to.  Says whether
+ * there are any tasks, and any of a role whose tasks have to wait.
+ */
+bool
+lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out)
+{
+	HASH_SEQ_STATUS scan;
+	LookaheadTask *task;
+	bool		calm = true;
+
+	*empty = true;
+	*locked_out = false;
+	if (losses != NIL || lookahead_wants_reading())
+		return false;
+	hash_seq_init(&scan, tasks);
+	while ((task = hash_seq_search(&scan)) != NULL)
+	{
+		RoleState	state = task->queue->state;
+
+		*empty = false;
+		if (task->slot >= 0)
+			calm = false;
+		else if (waits)
+			continue;
+		else if (state != ROLE_OK && state != ROLE_GONE)
+			*locked_out = true;
+		else if (task->run_at <= now)
+			calm = false;
+	}
+	return calm;
+}
+
 /* How many tasks of those that are known are waiting though due. */
 int
 lookahead_count_due(TimestampTz now, TimestampTz *oldest)

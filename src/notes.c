@@ -7,7 +7,8 @@
  * the transaction commits.  At PRE_COMMIT, when an error still is only an
  * error, the database's entry in shared memory is made sure of; at COMMIT,
  * when the rows are visible to all, the notes go into its ring and the
- * scheduler's latch is set, if one of them is earlier than its alarm.
+ * scheduler's latch is set, if one of them is earlier than its alarm.  If the
+ * scheduler is away, the launcher is to start another in time.
  *
  * Notes of a subtransaction that rolled back are delivered too: the scheduler
  * looks the rows up and finds nothing.  A transaction that writes more than a
@@ -27,6 +28,7 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "taskshed.h"
 
@@ -64,7 +66,9 @@ static void
 notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_from)
 {
 	TimestampTz earliest = reread_from;
+	TimestampTz now = GetCurrentTimestamp();
 	PGPROC	   *wake = NULL;
+	bool		come_back = false;
 
 	SpinLockAcquire(&db->mutex);
 	db->noted = true;
@@ -83,17 +87,29 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 	}
 	if (earliest < db->alarm || reread_from == DT_NOBEGIN)
 		wake = db->scheduler;
+	if (db->state == TS_DB_ASLEEP)
+	{
+		TimestampTz start_at = earliest > now + REST_LEAD ? earliest - REST_LEAD : now;
+
+		db->empty = false;
+		db->next_wakeup = Min(db->next_wakeup, Max(earliest, now));
+		come_back = (start_at < db->start_at);
+		if (come_back)
+			db->start_at = start_at;
+	}
 	SpinLockRelease(&db->mutex);
 
 	if (wake != NULL)
 		SetLatch(&wake->procLatch);
 	shared_want_scheduler(db);
+	if (come_back)
+		shared_wake_launcher();
 }
 
 /*
  * A prepared transaction that had notes was committed: delivers them; NULL if
- * they are not known.  Nothing here can fail.  (Without room for the database it
- * has no scheduler that could be told.)
+ * they are not known.  Nothing here can fail.  (Without room for the database it has
+ * no scheduler that could be told.)
  */
 void
 notes_tell_prepared(const PreparedHint *prepared)
@@ -101,7 +117,10 @@ notes_tell_prepared(const PreparedHint *prepared)
 	TsDatabase *db = shared_try_reserve_database(MyDatabaseId);
 
 	if (db == NULL)
+	{
+		shared_look_around();	/* when there is room */
 		return;
+	}
 	if (prepared != NULL)
 		notes_deliver(db, prepared->notes, prepared->n, prepared->reread_from);
 	else

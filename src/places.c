@@ -12,6 +12,12 @@
  * database that has most; where there are more databases than places, they
  * take turns.
  *
+ * A scheduler is of use with a worker, so a database comes in when there is room
+ * for both.  If there is not, a scheduler with nothing to do for some seconds
+ * leaves; or, if all have something to do all the time, the one that has been
+ * there longest, with its workers.  While a database is asleep such room is kept
+ * from becoming that of second workers.
+ *
  * Everything here belongs to the launcher's process and is looked up afresh in
  * shared memory in each of its rounds.
  *
@@ -29,7 +35,7 @@
 
 #include "taskshed.h"
 
-/* A busy worker is asked to leave at most this often (us). */
+/* A busy worker, or scheduler, is asked to leave at most this often (us). */
 #define EVICTION_INTERVAL	USECS_PER_SEC
 
 /* The log says at most this often (us) that there is no room. */
@@ -38,11 +44,20 @@
 /* A worker that has to leave for others stays at least this long (us). */
 #define TURN				USECS_PER_SEC
 
+/* A scheduler waits for its first worker's turn at most this long (us). */
+#define LONG_TURN			(5 * USECS_PER_SEC)
+
+/* A scheduler that has nothing to do for so long (us) leaves for others. */
+#define QUIET				(REST_LEAD + USECS_PER_SEC)
+
 /* What places_look has found. */
 static Place *places;
 static int	nschedulers;
 static int	nworkers;			/* those who are leaving included */
 static List *served = NIL;		/* databases that need at least one worker */
+static List *working = NIL;		/* of these, those that have something to do */
+static int	nleaving;			/* schedulers that are, for others */
+static bool any_away;			/* databases whose schedulers are */
 static bool full;				/* the server has no slot for us any more */
 
 /* Once a launcher. */
@@ -69,24 +84,37 @@ places_look(void)
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	TimestampTz now = GetCurrentTimestamp();
 
-	nschedulers = nworkers = 0;
-	full = false;
+	nschedulers = nworkers = nleaving = 0;
+	full = any_away = false;
 	list_free(served);
-	served = NIL;
+	list_free(working);
+	served = working = NIL;
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
-		bool		there;
+		TsDatabaseState state;
+		bool		away;
 		bool		needs_worker;
+		bool		resting;
+		bool		leaving;
 
 		SpinLockAcquire(&db->mutex);
-		there = (db->state == TS_DB_STARTING || db->state == TS_DB_RUNNING);
-		needs_worker = (db->state == TS_DB_RUNNING && !db->disabled && !db->held);
-		SpinLockRelease(&db->mutex);
-		if (there)
+		state = db->state;
+		/* (a scheduler that is asleep may not have ended yet) */
+		away = (state == TS_DB_WANTED || state == TS_DB_ASLEEP) && db->scheduler == NULL;
+		needs_worker = (state == TS_DB_RUNNING && !db->disabled && !db->held);
+		resting = db->resting;
+		leaving = (db->scheduler != NULL && (db->give_way != TS_STAY || state == TS_DB_ASLEEP));
+		if (db->scheduler != NULL || state == TS_DB_STARTING)
 			nschedulers++;
+		SpinLockRelease(&db->mutex);
+		any_away = any_away || away;
+		if (leaving)
+			nleaving++;
 		if (needs_worker)
 			served = lappend_oid(served, db->oid);
+		if (state == TS_DB_STARTING || (needs_worker && !resting))
+			working = lappend_oid(working, db->oid);
 	}
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
@@ -157,14 +185,14 @@ places_count_leaving(Oid database)
 	return n;
 }
 
-/* How many databases have no worker, not counting the one named. */
+/* How many of these databases have no worker, not counting the one named. */
 static int
-places_count_unserved(Oid but)
+places_count_unserved(const List *databases, Oid but)
 {
 	ListCell   *lc;
 	int			n = 0;
 
-	foreach(lc, served)
+	foreach(lc, databases)
 	{
 		if (lfirst_oid(lc) != but && places_count_workers(lfirst_oid(lc), InvalidOid) == 0)
 			n++;
@@ -173,8 +201,18 @@ places_count_unserved(Oid but)
 }
 
 /*
+ * How many places are kept from a database that has a worker: one for each
+ * that has none, and two if some have no scheduler.
+ */
+static int
+places_kept(Oid database)
+{
+	return places_count_unserved(served, database) + (any_away ? 2 : 0);
+}
+
+/*
  * Is there room for a worker of a database?  Its first can have any place;
- * further ones leave one for each database that has none.
+ * further ones leave those that are kept for others.
  */
 bool
 places_room_for_worker(Oid database)
@@ -182,15 +220,19 @@ places_room_for_worker(Oid database)
 	int			kept = 0;
 
 	if (places_count_workers(database, InvalidOid) > 0)
-		kept = places_count_unserved(database);
+		kept = places_kept(database);
 	return places_room() > kept;
 }
 
-/* Is there room for one scheduler more?  Not in the only place for workers. */
+/*
+ * Is there room for one scheduler more, and for a worker of its database, beside
+ * those that others need?  The only one there is can have the last place.
+ */
 bool
 places_room_for_scheduler(void)
 {
-	return places_room() > (nworkers > 0 || nschedulers == 0 ? 0 : 1);
+	return places_room() >
+		(nschedulers == 0 ? 0 : 1 + places_count_unserved(working, InvalidOid));
 }
 
 /*
@@ -201,7 +243,7 @@ static bool
 places_would_help(const Place *place, Oid database)
 {
 	int			n = places_count_workers(database, InvalidOid);
-	int			kept = places_count_unserved(database);
+	int			kept = places_kept(database);
 
 	if (place->database == database)
 		n--;
@@ -214,7 +256,8 @@ places_would_help(const Place *place, Oid database)
  * The worker whose place a database and role may have, or -1: an idle one; or,
  * if busy ones are asked for, one of the database that has most; or, for those
  * that have none at all, the one that has been there longest, if it has had
- * its turn.  For a scheduler, role is InvalidOid.
+ * its turn.  For a scheduler, role is InvalidOid: it needs two places, and those
+ * of workers that are the only ones of their databases would not help it.
  */
 static int
 places_choose_victim(Oid database, Oid role, bool busy)
@@ -246,7 +289,7 @@ places_choose_victim(Oid database, Oid role, bool busy)
 			most = n;
 			richest = i;
 		}
-		if (none && now - place->since >= TURN && (place->database == database || nown == 0) &&
+		if (none && OidIsValid(role) && now - place->since >= TURN && (place->database == database || nown == 0) &&
 			(oldest < 0 || place->since < places[oldest].since))
 			oldest = i;
 	}
@@ -254,9 +297,80 @@ places_choose_victim(Oid database, Oid role, bool busy)
 }
 
 /*
+ * The scheduler whose place another database may have, or -1: of those that have
+ * nothing to do the one that will have for longest; or, if busy ones are asked
+ * for, the one that has been there longest, if it has had its turn.  That is
+ * counted from when it has had a worker, which may take a while.
+ */
+static int
+places_choose_scheduler(Oid database, bool busy)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			victim = -1;
+	TimestampTz best = busy ? DT_NOEND : DT_NOBEGIN;
+
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		bool		there;
+		bool		resting;
+		Oid			oid;
+		TimestampTz since;
+		TimestampTz next_wakeup;
+		bool		had_turn;
+
+		SpinLockAcquire(&db->mutex);
+		there = (db->state == TS_DB_RUNNING && db->give_way == TS_STAY);
+		resting = db->resting;
+		oid = db->oid;
+		since = db->since;
+		next_wakeup = db->next_wakeup;
+		SpinLockRelease(&db->mutex);
+		if (!there || oid == database)
+			continue;
+		if (!busy && resting && next_wakeup > now + QUIET && next_wakeup > best)
+		{
+			victim = i;
+			best = next_wakeup;
+		}
+		had_turn = (now - since >= LONG_TURN || now < since);
+		for (int j = 0; busy && !had_turn && j < ts_shared->nworkers; j++)
+		{
+			had_turn = (places[j].state == TS_WORKER_READY && places[j].database == oid &&
+						now - Max(places[j].since, since) >= TURN);
+		}
+		if (busy && had_turn && since < best)
+		{
+			victim = i;
+			best = since;
+		}
+	}
+	return victim;
+}
+
+/* Has a scheduler leave for one of another database.  Returns whether there is one. */
+static bool
+places_dismiss_scheduler(Oid database, bool busy)
+{
+	int			i = places_choose_scheduler(database, busy);
+	TsDatabase *db;
+
+	if (i < 0)
+		return false;
+	db = &ts_shared->databases[i];
+	SpinLockAcquire(&db->mutex);
+	if (db->state == TS_DB_RUNNING)
+		db->give_way = busy ? TS_GIVE_WAY : TS_GIVE_WAY_IDLE;
+	SpinLockRelease(&db->mutex);
+	shared_wake_scheduler(db);
+	return true;
+}
+
+/*
  * Has a worker leave whose place another database or role can make use of.
- * Busy ones are asked one at a time, since their runs may take long.  Returns
- * whether a place will be free at once.
+ * Busy ones are asked one at a time, since their runs may take long.  For the
+ * first worker of a database, a scheduler that is not needed can leave as well.
+ * Returns whether a place will be free at once.
  */
 bool
 places_make_room(Oid database, Oid role)
@@ -273,6 +387,9 @@ places_make_room(Oid database, Oid role)
 			return true;
 	}
 	victim = places_choose_victim(database, role, false);
+	if (victim < 0 && OidIsValid(role) && places_count_workers(database, InvalidOid) == 0 &&
+		(nleaving > 0 || places_dismiss_scheduler(database, false)))
+		return true;
 	if (victim < 0 && now - evicted_at >= EVICTION_INTERVAL)
 	{
 		victim = places_choose_victim(database, role, true);
@@ -298,12 +415,26 @@ places_make_room(Oid database, Oid role)
 	return places[victim].idle;
 }
 
-/* Has a worker leave for a scheduler, unless it is the only one there is. */
+/* Has somebody leave for a scheduler of a database. */
 void
 places_make_room_for_scheduler(Oid database)
 {
-	if (nworkers > 1)
-		(void) places_make_room(database, InvalidOid);
+	static TimestampTz dismissed_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (nleaving > 0)
+	{
+		nleaving--;				/* it has its place, if nobody else needs it */
+		return;
+	}
+	if (places_dismiss_scheduler(database, false) ||
+		(nworkers > 1 && places_make_room(database, InvalidOid)))
+		return;
+	/* if a worker that is busy could leave it is asked to, in this second or the next */
+	if (nworkers > 1 && places_choose_victim(database, InvalidOid, true) >= 0)
+		return;
+	if (now - dismissed_at >= EVICTION_INTERVAL && places_dismiss_scheduler(database, true))
+		dismissed_at = now;
 }
 
 /* Says in the log that something waits for room, if that was not just said. */
@@ -363,9 +494,13 @@ places_choose_asked(const bool *skip)
 
 /* A scheduler has been started. */
 void
-places_count_scheduler(void)
+places_count_scheduler(Oid database)
 {
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
 	nschedulers++;
+	working = lappend_oid(working, database);
+	MemoryContextSwitchTo(old);
 }
 
 /* The worker of that slot has been started. */

@@ -314,15 +314,61 @@ pool_take_stuck(int64 *id, int *pid)
 	return false;
 }
 
-/* Has all workers leave. */
+/* Takes back the wish for a worker that has not been started. */
+static void
+pool_withdraw(int slot)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	PoolWorker *mine = &pool[slot];
+	bool		done;
+
+	SpinLockAcquire(&worker->mutex);
+	done = (worker->generation == mine->generation && worker->state == TS_WORKER_ASKED);
+	if (done)
+		worker->state = TS_WORKER_FREE;
+	SpinLockRelease(&worker->mutex);
+	if (!done)
+		return;
+	mine->known = false;
+	mine->queue->nthere--;
+	mine->queue->nstarting--;
+	if (mine->retire)
+		nretiring--;
+	else
+		mine->queue->nworkers--;
+	nworkers--;
+}
+
+/* Has all workers leave, and none come. */
 void
 pool_dismiss(void)
 {
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
+		if (pool[i].known && pool[i].state == TS_WORKER_ASKED)
+			pool_withdraw(i);
 		if (pool[i].known && !pool[i].retire)
 			pool_retire(i);
 	}
+}
+
+/* Have the workers nothing to do, and is none on its way? */
+bool
+pool_is_calm(void)
+{
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		if (pool[i].known && (pool[i].state != TS_WORKER_READY || pool[i].outstanding > 0))
+			return false;
+	}
+	return true;
+}
+
+/* Are there none? */
+bool
+pool_is_empty(void)
+{
+	return nworkers == 0;
 }
 
 /* The worker of a role that a task is best handed to, or -1. */
@@ -507,31 +553,6 @@ static bool
 pool_is_at_limit(const RoleQueue *queue)
 {
 	return ts_max_workers_per_role > 0 && queue->nthere >= ts_max_workers_per_role;
-}
-
-/* Takes back the wish for a worker that has not been started. */
-static void
-pool_withdraw(int slot)
-{
-	TsWorker   *worker = &ts_shared->workers[slot];
-	PoolWorker *mine = &pool[slot];
-	bool		done;
-
-	SpinLockAcquire(&worker->mutex);
-	done = (worker->generation == mine->generation && worker->state == TS_WORKER_ASKED);
-	if (done)
-		worker->state = TS_WORKER_FREE;
-	SpinLockRelease(&worker->mutex);
-	if (!done)
-		return;
-	mine->known = false;
-	mine->queue->nthere--;
-	mine->queue->nstarting--;
-	if (mine->retire)
-		nretiring--;
-	else
-		mine->queue->nworkers--;
-	nworkers--;
 }
 
 /* Says in the view status which role's tasks wait for a worker in vain. */

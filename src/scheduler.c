@@ -18,6 +18,9 @@
  *		come in meanwhile, in one step with looking for them
  *		sleep
  *
+ * Instead of sleeping for long it leaves, and has the launcher start another in
+ * time; rest.c says when.
+ *
  * A commit leaves its notes after its rows have become visible, so whoever
  * has taken a note finds the row; and a commit that finds the alarm at
  * DT_NOBEGIN, where it is while the scheduler is awake, leaves its notes to
@@ -80,6 +83,8 @@ static TsDatabase *my_db = NULL;
 static TimestampTz started_at;
 static bool well_started = false;	/* has been through one round */
 static bool not_wanted = false; /* no extension, or no database to be in */
+static bool asleep = false;		/* leaves what it is to come back for */
+static bool failed_uncounted = true;	/* their number may have changed */
 static HomeState home = HOME_EMPTY;
 static TimeoutId alarm_timeout;
 
@@ -90,13 +95,25 @@ scheduler_exit(int code, Datum arg)
 	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&my_db->mutex);
+	if (my_db->scheduler != MyProc)
+	{
+		/* the next one, of a new launcher, has not waited for our end */
+		SpinLockRelease(&my_db->mutex);
+		return;
+	}
 	my_db->scheduler = NULL;
 	my_db->scheduler_pid = 0;
 	my_db->alarm = DT_NOBEGIN;
-	my_db->due = 0;
-	my_db->oldest_due = DT_NOEND;
-	my_db->next_wakeup = DT_NOEND;
-	if (not_wanted && !my_db->noted)
+	my_db->resting = false;
+	if (!asleep)
+	{
+		my_db->due = 0;
+		my_db->oldest_due = DT_NOEND;
+		my_db->next_wakeup = DT_NOEND;
+	}
+	if (asleep)
+		;						/* it is known when the next one is wanted */
+	else if (not_wanted && !my_db->noted)
 		my_db->state = TS_DB_IDLE;
 	else if (not_wanted)
 	{
@@ -127,6 +144,7 @@ scheduler_attach(Oid database)
 {
 	bool		mine = false;
 
+	started_at = GetCurrentTimestamp();
 	my_db = shared_find_database(database);
 	if (my_db == NULL)
 		proc_exit(0);
@@ -135,7 +153,6 @@ scheduler_attach(Oid database)
 	{
 		/* the launcher tries again when nobody holds it any more */
 		my_db->state = TS_DB_WANTED;
-		my_db->start_at = 0;
 	}
 	else if (my_db->oid == database && my_db->state == TS_DB_STARTING)
 	{
@@ -143,13 +160,17 @@ scheduler_attach(Oid database)
 		my_db->state = TS_DB_RUNNING;
 		my_db->scheduler = MyProc;
 		my_db->scheduler_pid = MyProcPid;
+		my_db->since = started_at;
 		my_db->outdated = false;
+		my_db->give_way = TS_STAY;
+		my_db->unheard = false;
+		my_db->resting = false;
+		my_db->locked_out = false;
 		my_db->alarm = DT_NOBEGIN;
 	}
 	SpinLockRelease(&my_db->mutex);
 	if (!mine)
 		proc_exit(0);
-	started_at = GetCurrentTimestamp();
 	before_shmem_exit(scheduler_exit, (Datum) 0);
 }
 
@@ -407,7 +428,6 @@ scheduler_mention_failed(int64 failed)
 static bool
 scheduler_must_count_failed(bool changed)
 {
-	static bool uncounted = true;
 	static TimestampTz counted_at = 0;
 	static int64 runs_failed = 0;
 	TimestampTz now = GetCurrentTimestamp();
@@ -416,10 +436,9 @@ scheduler_must_count_failed(bool changed)
 	SpinLockAcquire(&my_db->mutex);
 	runs_failed_now = my_db->counts.runs_failed;
 	SpinLockRelease(&my_db->mutex);
-	uncounted = uncounted || changed || runs_failed_now != runs_failed;
-	if (!uncounted || now - counted_at < COUNT_INTERVAL)
+	failed_uncounted = failed_uncounted || changed || runs_failed_now != runs_failed;
+	if (!failed_uncounted || now - counted_at < COUNT_INTERVAL)
 		return false;
-	uncounted = false;
 	counted_at = now;
 	runs_failed = runs_failed_now;
 	return true;
@@ -456,6 +475,7 @@ scheduler_look_home(Store *store)
 static TimestampTz
 scheduler_take_notes(TsNote *notes, int *n)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz reread_from;
 	bool		outdated;
 
@@ -463,6 +483,9 @@ scheduler_take_notes(TsNote *notes, int *n)
 	SpinLockAcquire(&my_db->mutex);
 	outdated = my_db->outdated;
 	my_db->alarm = DT_NOBEGIN;
+	my_db->resting = false;
+	if (my_db->noted)
+		my_db->worked_at = now;
 	my_db->noted = false;
 	while (my_db->notes_head != my_db->notes_tail)
 		notes[(*n)++] = my_db->notes[my_db->notes_head++ % TS_NOTES];
@@ -518,6 +541,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 		SpinLockAcquire(&my_db->mutex);
 		my_db->failed = failed;
 		SpinLockRelease(&my_db->mutex);
+		failed_uncounted = false;
 		scheduler_mention_failed(failed);
 	}
 }
@@ -557,6 +581,38 @@ scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
 		my_db->alarm = wake;
 	SpinLockRelease(&my_db->mutex);
 	return sleep;
+}
+
+/*
+ * Leaves if the launcher has asked it to, or if it has had nothing to do for
+ * long enough; else returns.
+ */
+static void
+scheduler_leave(TimestampTz now, const Rest *rest)
+{
+	bool		give_way;
+
+	SpinLockAcquire(&my_db->mutex);
+	give_way = (my_db->give_way == TS_GIVE_WAY);
+	SpinLockRelease(&my_db->mutex);
+
+	if (rest->leave_at <= now)
+	{
+		if (failed_uncounted)
+			scheduler_read(NULL, 0, DT_NOEND, true);
+		if (rest_begin(my_db, rest))
+		{
+			asleep = true;
+			pool_dismiss();
+			proc_exit(0);
+		}
+	}
+	else if (give_way && !rest->possible)
+	{
+		/* its workers end their runs, and the next one learns from their slots */
+		pool_dismiss();
+		proc_exit(0);
+	}
 }
 
 static void
@@ -655,6 +711,7 @@ ts_scheduler_main(Datum main_arg)
 		bool		count_failed;
 		bool		more_failed;
 		bool		held;
+		Rest		rest;
 
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
@@ -677,7 +734,12 @@ ts_scheduler_main(Datum main_arg)
 		wake = ts_enabled && !held ? pool_dispatch(database, now, &backlog) : DT_NOEND;
 		wake = Min(wake, Min(losses_again, admit_again));
 		well_started = true;
-		if (!more_failed && !lookahead_wants_reading() && scheduler_publish(now, backlog, wake))
-			scheduler_sleep(wake);
+		if (more_failed || lookahead_wants_reading())
+			continue;
+		rest_look(my_db, now, wake, held, &rest);
+		if (!scheduler_publish(now, backlog, wake))
+			continue;
+		scheduler_leave(now, &rest);
+		scheduler_sleep(Min(wake, rest.leave_at));
 	}
 }

@@ -7,7 +7,8 @@
  * Ours stay connected for long, so ALTER DATABASE ... SET and ALTER ROLE ... SET
  * would have no effect for as long.  When such a command commits, the workers
  * that it concerns are told to leave after their run, and a scheduler to leave
- * now; those who come in their place have the new settings.
+ * now; those who come in their place have the new settings.  A scheduler that is
+ * away comes and looks what they mean.
  *
  * A process makes itself known before it connects.  So none that has old
  * settings is missed; one that has just connected with the new ones may be told
@@ -71,12 +72,15 @@ settings_tell_schedulers(const SettingsChange *change)
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
+		bool		concerned;
 
 		SpinLockAcquire(&db->mutex);
-		if (db->scheduler != NULL &&
-			(!OidIsValid(change->database) || db->oid == change->database))
+		concerned = (!OidIsValid(change->database) || db->oid == change->database);
+		if (concerned && db->scheduler != NULL)
 			db->outdated = true;
 		SpinLockRelease(&db->mutex);
+		if (concerned)
+			shared_end_sleep(db);
 		shared_wake_scheduler(db);
 	}
 }

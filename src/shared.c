@@ -7,8 +7,20 @@
  * A TsDatabase is where the sessions of a database and its scheduler meet:
  * sessions leave notes of what they committed and wake the scheduler, which
  * leaves its figures for the view status.  Entries are allocated under
- * ts_shared->lock and never freed while the server runs, unless the launcher
- * finds that the database has no use for one.
+ * ts_shared->lock and freed when the launcher finds that the database has no
+ * use for one.  Its states:
+ *
+ *		IDLE -> WANTED		somebody has asked for a scheduler
+ *		WANTED -> STARTING	the launcher has registered the process
+ *		STARTING -> RUNNING	it has attached
+ *		RUNNING -> ASLEEP	it leaves since there is nothing to do until
+ *							start_at, which a commit may bring forward
+ *		ASLEEP -> WANTED	that time has come
+ *		RUNNING -> WANTED	it has ended for any other reason
+ *		any -> IDLE			there is no extension, or no database
+ *
+ * If there are no more entries, a database that is asleep and has no tasks loses
+ * its own.
  *
  * A TsWorker is where a scheduler and one of its workers meet: the scheduler
  * hands tasks out, the worker reports what became of them.  A slot is used
@@ -146,16 +158,21 @@ shared_find_database(Oid database)
 	return NULL;
 }
 
-/* A free entry made a database's, or NULL.  ts_shared->lock is held exclusively. */
+/*
+ * A free entry made a database's, or one that could be spared, or NULL.
+ * ts_shared->lock is held exclusively.
+ */
 static TsDatabase *
 shared_allocate_database(Oid database)
 {
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	for (int i = 0; i < 2 * TS_MAX_DATABASES; i++)
 	{
-		TsDatabase *db = &ts_shared->databases[i];
+		TsDatabase *db = &ts_shared->databases[i % TS_MAX_DATABASES];
 
 		SpinLockAcquire(&db->mutex);
-		if (db->state == TS_DB_FREE)
+		if (db->state == TS_DB_FREE ||
+			(i >= TS_MAX_DATABASES && db->state == TS_DB_ASLEEP && db->empty &&
+			 db->scheduler == NULL && db->reservations == 0))
 		{
 			db->state = TS_DB_IDLE;
 			db->oid = database;
@@ -165,7 +182,13 @@ shared_allocate_database(Oid database)
 			db->bad_starts = 0;
 			db->scheduler = NULL;
 			db->scheduler_pid = 0;
+			db->since = 0;
 			db->outdated = false;
+			db->give_way = TS_STAY;
+			db->resting = false;
+			db->worked_at = 0;
+			db->empty = false;
+			db->locked_out = false;
 			db->noted = false;
 			db->alarm = DT_NOBEGIN;
 			db->notes_head = db->notes_tail = 0;
@@ -272,13 +295,32 @@ shared_free_idle_databases(void)
 void
 shared_want_scheduler(TsDatabase *db)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	bool		wake = false;
 
 	SpinLockAcquire(&db->mutex);
 	if (db->state == TS_DB_IDLE)
 	{
 		db->state = TS_DB_WANTED;
-		db->start_at = 0;
+		db->start_at = now;
+		wake = true;
+	}
+	SpinLockRelease(&db->mutex);
+	if (wake)
+		shared_wake_launcher();
+}
+
+/* If the scheduler of a database is away, it is to come back now. */
+void
+shared_end_sleep(TsDatabase *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		wake = false;
+
+	SpinLockAcquire(&db->mutex);
+	if (db->state == TS_DB_ASLEEP && now < db->start_at)
+	{
+		db->start_at = now;
 		wake = true;
 	}
 	SpinLockRelease(&db->mutex);
@@ -339,13 +381,27 @@ shared_wake_scheduler(TsDatabase *db)
 		SetLatch(&scheduler->procLatch);
 }
 
-/* Has all schedulers look up what they know of roles. */
+/*
+ * Has all schedulers look up what they know of roles.  Of those that are away,
+ * which do so when they come, only those are called that have tasks waiting for
+ * that: anybody can change roles all the time.
+ */
 void
 shared_tell_role_change(void)
 {
 	pg_atomic_fetch_add_u32(&ts_shared->role_changes, 1);
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
-		shared_wake_scheduler(&ts_shared->databases[i]);
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		bool		locked_out;
+
+		SpinLockAcquire(&db->mutex);
+		locked_out = db->locked_out;
+		SpinLockRelease(&db->mutex);
+		if (locked_out)
+			shared_end_sleep(db);
+		shared_wake_scheduler(db);
+	}
 }
 
 /*

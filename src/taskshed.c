@@ -44,6 +44,7 @@ extern PGDLLEXPORT void _PG_init(void);
 bool		ts_enabled = true;
 int			ts_max_workers = 4;
 int			ts_worker_idle_timeout = 30000;
+int			ts_scheduler_idle_timeout = 300000;
 int			ts_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 int			ts_log_failures = WARNING;
 int			ts_history = 'a';
@@ -112,6 +113,11 @@ define_settings(void)
 							"Sets how long a worker waits for its next task before it exits.",
 							NULL,
 							&ts_worker_idle_timeout, 30000, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.scheduler_idle_timeout",
+							"Sets how long the scheduler of a database without anything to do stays before it exits.",
+							"It is started again before the next task is due, and when one is scheduled that is due before.",
+							&ts_scheduler_idle_timeout, 300000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomEnumVariable("taskshed.synchronous_commit",
 							 "Sets synchronous_commit for the commit that ends a run.",

@@ -42,6 +42,7 @@
  *		lookahead.c		the scheduler's memory of what is due next
  *		admission.c		keeping roles out whose tasks must not run
  *		pool.c			the scheduler's workers
+ *		rest.c			when a scheduler leaves that has nothing to do
  *		scheduler.c		the process that hands due tasks out
  *		places.c		which database gets what room there is for processes
  *		launcher.c		the process that starts the others
@@ -83,6 +84,7 @@
 extern bool ts_enabled;
 extern int	ts_max_workers;
 extern int	ts_worker_idle_timeout; /* ms */
+extern int	ts_scheduler_idle_timeout;	/* ms */
 extern int	ts_synchronous_commit;	/* a SYNCHRONOUS_COMMIT_... */
 extern int	ts_log_failures;	/* an elevel, or 0 for off */
 extern int	ts_history;			/* 'a'll, 'e'rrors or 'n'one */
@@ -109,7 +111,7 @@ extern void ts_require_preload(void);
  */
 #define TS_SLOTS_LEFT_FREE	2
 
-/* Databases that can have a scheduler at the same time. */
+/* Databases that have a scheduler, or tasks for which one will be started. */
 #define TS_MAX_DATABASES	256
 
 /* Roles whose tasks are counted at the same time, in all databases. */
@@ -164,10 +166,20 @@ typedef enum TsDatabaseState
 {
 	TS_DB_FREE = 0,				/* the entry is not in use */
 	TS_DB_IDLE,					/* has no scheduler, wants none */
-	TS_DB_WANTED,				/* is to get a scheduler at start_at */
+	TS_DB_ASLEEP,				/* has none, and is to have one at start_at */
+	TS_DB_WANTED,				/* waits for one, not to be started before
+								 * start_at */
 	TS_DB_STARTING,				/* the launcher has asked for one */
 	TS_DB_RUNNING				/* has one */
 } TsDatabaseState;
+
+/* Has a scheduler been asked to leave for that of another database? */
+typedef enum TsGiveWay
+{
+	TS_STAY = 0,
+	TS_GIVE_WAY_IDLE,			/* if it has nothing to do */
+	TS_GIVE_WAY					/* it has had its turn */
+} TsGiveWay;
 
 /* A database that has, had or is to get a scheduler. */
 typedef struct TsDatabase
@@ -177,11 +189,20 @@ typedef struct TsDatabase
 	Oid			oid;
 	int			reservations;	/* transactions about to leave notes */
 	int			holds;			/* no process of ours may be there if > 0 */
-	TimestampTz start_at;		/* not before this, with TS_DB_WANTED */
+	TimestampTz start_at;		/* of the next scheduler, if it has none */
 	int			bad_starts;		/* starts in a row that soon ended */
 	PGPROC	   *scheduler;		/* NULL without one */
 	int			scheduler_pid;
+	TimestampTz since;			/* when it came */
 	bool		outdated;		/* it has old settings, and is to leave */
+	TsGiveWay	give_way;
+	bool		resting;		/* nothing is going on, nor due in a moment */
+	TimestampTz worked_at;		/* when there last was, or a commit told of
+								 * something */
+
+	/* what a scheduler has left behind that is away, with TS_DB_ASLEEP */
+	bool		empty;			/* no task at all that could become due */
+	bool		locked_out;		/* tasks wait for a change of roles */
 
 	/* set by commits that leave something, cleared when that is taken */
 	bool		noted;
@@ -323,9 +344,11 @@ typedef struct TsShared
 	slock_t		prepared_mutex; /* protects prepared[] */
 	PreparedHint prepared[TS_PREPARED];
 	pg_atomic_uint32 unnamed_prepared;	/* count of those without a name */
-	slock_t		mutex;			/* protects the next two, and the suspects */
+	slock_t		mutex;			/* protects the next four, and the suspects */
 	PGPROC	   *launcher;
 	bool		look_around;	/* into all databases, as at its start */
+	bool		probed;			/* that was done */
+	bool		crowded;		/* a database waits for others to rest */
 	pg_atomic_uint32 role_changes;	/* commits that may concern roles_check */
 	int			nworkers;		/* worker slots */
 	int			nsuspects;
@@ -344,6 +367,7 @@ extern bool shared_is_on_hold(TsDatabase *db);
 extern void shared_release_database(TsDatabase *db);
 extern void shared_free_idle_databases(void);
 extern void shared_want_scheduler(TsDatabase *db);
+extern void shared_end_sleep(TsDatabase *db);
 extern void shared_wake_launcher(void);
 extern void shared_look_around(void);
 extern void shared_wake_scheduler(TsDatabase *db);
@@ -1227,6 +1251,7 @@ extern bool lookahead_wants_reading(void);
 extern void lookahead_read(Store *store, Snapshot snapshot);
 extern LookaheadTask *lookahead_first(RoleQueue *queue);
 extern LookaheadTask *lookahead_find(int64 id);
+extern bool lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out);
 extern int	lookahead_count_due(TimestampTz now, TimestampTz *oldest);
 extern void lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now);
 extern void lookahead_take_back(LookaheadTask *task);
@@ -1242,14 +1267,38 @@ extern void lookahead_lost_worker(int slot, int64 running_id, const LostRun *los
  */
 extern bool admission_is_needed(TimestampTz *again);
 extern bool admission_check(Oid database);
+extern bool admission_is_current(void);
 
 /* ------------------------------------------------------------------------
  * pool.c
  */
 extern void pool_collect(Oid database);
 extern void pool_dismiss(void);
+extern bool pool_is_calm(void);
+extern bool pool_is_empty(void);
 extern bool pool_take_stuck(int64 *id, int *pid);
 extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
+
+/* ------------------------------------------------------------------------
+ * rest.c
+ */
+
+/* A scheduler is back this long (us) before it has something to do. */
+#define REST_LEAD	(2 * USECS_PER_SEC)
+
+/* Whether a scheduler can leave, as found in a round. */
+typedef struct Rest
+{
+	bool		possible;		/* nothing is going on, nor due in a moment */
+	bool		held;			/* all tasks are */
+	bool		empty;			/* see TsDatabase */
+	bool		locked_out;
+	TimestampTz wake;			/* when there is something to do; or DT_NOEND */
+	TimestampTz leave_at;		/* if nothing happens before; or DT_NOEND */
+} Rest;
+
+extern void rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Rest *rest);
+extern bool rest_begin(TsDatabase *db, const Rest *rest);
 
 /* ------------------------------------------------------------------------
  * scheduler.c
@@ -1282,7 +1331,7 @@ extern bool places_make_room(Oid database, Oid role);
 extern void places_make_room_for_scheduler(Oid database);
 extern void places_complain(void);
 extern int	places_choose_asked(const bool *skip);
-extern void places_count_scheduler(void);
+extern void places_count_scheduler(Oid database);
 extern void places_count_worker(int i);
 extern void places_drop(int i);
 extern void places_set_full(void);

@@ -191,15 +191,17 @@ sub await_state
 		"task $task_id is $state");
 }
 
-# Waits until the view status says that of a database.
+# Waits until the view status says that of a database.  One that is active may
+# also be asleep, when it has nothing to do.
 sub await_status
 {
 	my ($node, $database, $state) = @_;
+	my $states = $state eq 'active' ? "'active', 'asleep'" : "'$state'";
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return await(
 		$node,
-		"SELECT state = '$state' FROM taskshed.status WHERE database = '$database'",
+		"SELECT state IN ($states) FROM taskshed.status WHERE database = '$database'",
 		"database $database is $state");
 }
 

@@ -1,0 +1,131 @@
+/*-------------------------------------------------------------------------
+ *
+ * rest.c
+ *		When a scheduler leaves that has nothing to do.
+ *
+ * A hundred databases are not to cost a hundred processes that sleep.  So a
+ * scheduler leaves when it has had nothing to do for
+ * taskshed.scheduler_idle_timeout and nothing is due soon.  The database is
+ * asleep then: its entry in shared memory says when the launcher is to start a
+ * scheduler there, some time before the next task is due, and whoever commits
+ * an earlier one brings that forward.  The decision is taken under the entry's
+ * lock together with a last look for notes, so no commit is missed by both.
+ *
+ * What was done before counts, not what a scheduler itself has done.  One that
+ * was sent only to look, after the server's start or for the housekeeping,
+ * leaves at once, and one that comes in the place of another stays as long as
+ * that would have.
+ *
+ * Where processes are scarce the launcher asks schedulers to leave for those of
+ * other databases: at once those that have nothing to do for some seconds.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "postmaster/interrupt.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/*
+ * Nobody leaves for less than this (us), or than the idle timeout: that would be
+ * to start and end all the time.  If asked, for a second at least.
+ */
+#define MIN_ABSENCE			(10 * USECS_PER_SEC)
+#define MIN_ABSENCE_ASKED	(REST_LEAD + USECS_PER_SEC)
+
+/* Nor for longer than this, whatever there is to do, nor for less because of housekeeping. */
+#define MAX_ABSENCE			USECS_PER_DAY
+#define MIN_HOUSEKEEPING	USECS_PER_MINUTE
+
+/*
+ * When the history and the tasks that have failed are to be looked after again,
+ * if they have their bounds.
+ */
+static TimestampTz
+rest_housekeeping(int64 failed, TimestampTz now)
+{
+	int64		absence = (int64) ts_history_retention * USECS_PER_MINUTE / TS_HISTORY_PARTS;
+
+	if (ts_failed_retention >= 0 && failed > 0)
+		absence = Min(absence, (int64) ts_failed_retention * USECS_PER_MINUTE);
+	return now + Min(Max(absence, MIN_HOUSEKEEPING), MAX_ABSENCE);
+}
+
+/*
+ * Once in each round of the scheduler, after workers' reports and notes: can it
+ * leave, and when?  wake is when it has something to do, as far as it knows.
+ */
+void
+rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Rest *rest)
+{
+	int64		timeout = (int64) ts_scheduler_idle_timeout * 1000;
+	TimestampTz worked_at;
+	TsGiveWay	give_way;
+
+	rest->held = held;
+	rest->wake = wake;
+	rest->leave_at = DT_NOEND;
+	rest->possible = wake > now + MIN_ABSENCE_ASKED && pool_is_calm() &&
+		lookahead_is_calm(held || !ts_enabled, now, &rest->empty, &rest->locked_out);
+
+	SpinLockAcquire(&db->mutex);
+	if (!rest->possible || !pool_is_empty() || db->worked_at > now)
+		db->worked_at = now;
+	db->resting = rest->possible;
+	worked_at = db->worked_at;
+	give_way = db->give_way;
+	if (!rest->possible && give_way == TS_GIVE_WAY_IDLE)
+		db->give_way = TS_STAY;
+	SpinLockRelease(&db->mutex);
+	if (rest->possible && give_way == TS_STAY)
+	{
+		bool		crowded;
+
+		SpinLockAcquire(&ts_shared->mutex);
+		crowded = ts_shared->crowded;
+		SpinLockRelease(&ts_shared->mutex);
+		if (crowded)
+			shared_wake_launcher();
+	}
+
+	if (rest->possible && give_way != TS_STAY)
+		rest->leave_at = now;
+	else if (rest->possible && pool_is_empty())
+	{
+		TimestampTz leave_at = Max(now, worked_at + timeout);
+
+		if (wake > leave_at + Max(timeout, MIN_ABSENCE))
+			rest->leave_at = leave_at;
+	}
+}
+
+/*
+ * Has the database sleep, unless something has come up since the last look:
+ * returns false then.  Else the process must end, and do nothing more.
+ */
+bool
+rest_begin(TsDatabase *db, const Rest *rest)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		may;
+
+	Assert(rest->possible);
+	SpinLockAcquire(&db->mutex);
+	may = (!db->noted && db->notes_head == db->notes_tail && db->reread_from == DT_NOEND &&
+		   !db->outdated && !ConfigReloadPending && (rest->held || admission_is_current()));
+	if (may)
+	{
+		db->state = TS_DB_ASLEEP;
+		db->start_at = Min(rest->wake - REST_LEAD, rest_housekeeping(db->failed, now));
+		db->next_wakeup = rest->wake;
+		db->bad_starts = 0;
+		db->empty = rest->empty;
+		db->locked_out = rest->locked_out;
+	}
+	SpinLockRelease(&db->mutex);
+	return may;
+}
