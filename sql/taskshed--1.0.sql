@@ -947,7 +947,7 @@ SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.
 FROM taskshed._status() s JOIN pg_catalog.pg_database d ON d.oid = s.database;
 COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. To others it shows whether tasks run, and counts of the tasks that they may see. Counts start again when the server does.';
 COMMENT ON COLUMN taskshed.status.database IS 'The database.';
-COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; asleep: there is nothing to do and the scheduler is away until just before next_wakeup; starting: the scheduler is about to; disabled: taskshed.enabled is off; held: tasks came with a copy of a database and wait for activate().';
+COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; asleep: there is nothing to do and the scheduler is away until just before next_wakeup; starting: the scheduler is about to; disabled: taskshed.enabled is off; held: tasks came with a copy of a database and wait for activate(); stopped: the extension or its tables do not fit the library.';
 COMMENT ON COLUMN taskshed.status.scheduler_pid IS 'Process of the scheduler; NULL when it is away.';
 COMMENT ON COLUMN taskshed.status.workers IS 'Worker processes of the roles whose tasks the reader may see.';
 COMMENT ON COLUMN taskshed.status.running IS 'Runs in progress of the tasks that the reader may see.';

@@ -85,13 +85,13 @@ alias_open(LOCKMODE lockmode)
 		if (rel != NULL)
 			relation_close(rel, lockmode);
 		if (!OidIsValid(relid))
-			store_report_absent(ERROR, false);
+			store_report(ERROR, STORE_ABSENT);
 		alias_relid = relid;	/* before the look, which may find a change */
 		rel = try_relation_open(relid, lockmode);
 		if (rel != NULL && !shape_fits(relid, Natts_callback, callback_columns))
 		{
 			alias_relid = InvalidOid;
-			store_report_absent(ERROR, true);
+			store_report(ERROR, STORE_ALTERED);
 		}
 	}
 	return rel;

@@ -91,6 +91,7 @@ ts_fetch_tasks(PG_FUNCTION_ARGS)
 	Oid			owner;
 
 	ts_require_preload();
+	store_require_version();
 	if (!PG_ARGISNULL(0) || !PG_ARGISNULL(1))
 		spec_check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
 	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
@@ -120,6 +121,7 @@ ts_fetch_task(PG_FUNCTION_ARGS)
 	bool		found;
 
 	ts_require_preload();
+	store_require_version();
 	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -405,6 +407,7 @@ ts_status(PG_FUNCTION_ARGS)
 		int			scheduler_pid;
 		bool		disabled;
 		bool		held;
+		bool		stopped;
 		TimestampTz next_wakeup;
 		TaskCounts	tasks;
 		bool		has_tasks = true;
@@ -421,6 +424,7 @@ ts_status(PG_FUNCTION_ARGS)
 		scheduler_pid = db->scheduler_pid;
 		disabled = db->disabled;
 		held = db->held;
+		stopped = db->stopped;
 		tasks.due = db->due;
 		tasks.oldest_due = db->oldest_due;
 		next_wakeup = db->next_wakeup;
@@ -429,7 +433,7 @@ ts_status(PG_FUNCTION_ARGS)
 		memcpy(message, db->message, sizeof(message));
 		SpinLockRelease(&db->mutex);
 
-		if (state == TS_DB_FREE || state == TS_DB_IDLE || (oid != MyDatabaseId && !sees_all))
+		if (state == TS_DB_FREE || (state == TS_DB_IDLE && !stopped) || (oid != MyDatabaseId && !sees_all))
 			continue;
 
 		/* a scheduler that does not work knows nothing of what is due */
@@ -458,7 +462,8 @@ ts_status(PG_FUNCTION_ARGS)
 		read_count_workers(oid, &workers, &running);
 		memset(nulls, false, sizeof(nulls));
 		values[0] = ObjectIdGetDatum(oid);
-		values[1] = CStringGetTextDatum(state != TS_DB_RUNNING && state != TS_DB_ASLEEP ? "starting" :
+		values[1] = CStringGetTextDatum(state == TS_DB_IDLE ? "stopped" :
+										state != TS_DB_RUNNING && state != TS_DB_ASLEEP ? "starting" :
 										disabled ? "disabled" : held ? "held" :
 										state == TS_DB_ASLEEP ? "asleep" : "active");
 		values[2] = Int32GetDatum(scheduler_pid);

@@ -64,10 +64,15 @@ typedef struct Hold
 
 static List *holds = NIL;		/* in TopMemoryContext */
 
-/* A database is gone: nobody will ask what its workers were at. */
+/* A database is gone: nobody will ask what its workers were at, or why it has none. */
 static void
-hold_forget_workers(Oid database)
+hold_forget(TsDatabase *db)
 {
+	Oid			database = db->oid;
+
+	SpinLockAcquire(&db->mutex);
+	db->stopped = false;
+	SpinLockRelease(&db->mutex);
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
@@ -115,7 +120,7 @@ hold_xact_callback(XactEvent event, void *arg)
 				shared_end_sleep(hold->db);
 		}
 		if (hold->dropped && event == XACT_EVENT_COMMIT)
-			hold_forget_workers(hold->db->oid);
+			hold_forget(hold->db);
 		if (hold->opened && event == XACT_EVENT_COMMIT)
 			shared_want_scheduler(hold->db);
 		shared_release_database(hold->db);

@@ -38,6 +38,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -299,7 +300,8 @@ ts_guard(PG_FUNCTION_ARGS)
 				 errmsg("function taskshed._guard() must be called by its trigger")));
 	if (IsLogicalWorker())
 		return PointerGetDatum(NULL);	/* skips the row */
-	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) &&
+	/* (a script that updates the extension knows what it does) */
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) && !creating_extension &&
 		(!TransactionIdIsValid(noticed_in) || noticed_in != GetCurrentTransactionIdIfAny()))
 	{
 		Store	   *store = store_open(AccessShareLock);

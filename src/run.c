@@ -267,7 +267,8 @@ run_read(Run *run)
 
 /*
  * Opens the tables for the outcome.  The extension may have been dropped while
- * the callback was running, and the task with it: NULL.
+ * the callback was running, and the task with it: NULL.  Where there still is a
+ * task, but no way to write down its outcome, there must be none: 55000.
  */
 static Store *
 run_open_store(Run *run)
@@ -275,7 +276,11 @@ run_open_store(Run *run)
 	Store	   *store = store_try_open(RowExclusiveLock);
 
 	if (store == NULL)
+	{
 		run->report->fate = TS_FATE_LOOK;
+		if (store_state() != STORE_ABSENT)
+			store_report(ERROR, store_state());
+	}
 	return store;
 }
 
@@ -573,8 +578,8 @@ run_pause(long ms)
 }
 
 /*
- * Records a failure.  If there is no space for that, the task stays as it was
- * and will be run again.  Not at once: there is nothing that would slow it
+ * Records a failure.  If there is no space for that, or the tables have become
+ * those of another version, the task stays as it was and will be run again.  Not at once: there is nothing that would slow it
  * down, or the tasks behind it.
  */
 static void
@@ -594,7 +599,8 @@ run_try_record_failure(Run *run, const ErrorData *error)
 	PG_END_TRY();
 	if (second == NULL)
 		return;
-	if (!shared_is_shortage(second))
+	if (!shared_is_shortage(second) &&
+		second->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 		ReThrowError(second);
 
 	ereport(LOG,

@@ -166,6 +166,7 @@ scheduler_attach(Oid database)
 		my_db->unheard = false;
 		my_db->resting = false;
 		my_db->locked_out = false;
+		my_db->stopped = false;
 		my_db->alarm = DT_NOBEGIN;
 	}
 	SpinLockRelease(&my_db->mutex);
@@ -498,6 +499,31 @@ scheduler_take_notes(TsNote *notes, int *n)
 }
 
 /*
+ * Leaves the process, since the extension is gone, or cannot be worked with.
+ * That is said once, in the log and in the view status; a change of the
+ * extension or of its tables has another scheduler look.
+ */
+static void
+scheduler_give_up(void)
+{
+	StoreState	state = store_state();
+	const char *message = state != STORE_OTHER_VERSION ?
+		"tables of extension taskshed are not as it has made them" : store_version_mismatch();
+
+	if (state != STORE_ABSENT)
+	{
+		if (strcmp(my_db->message, message) != 0)
+			store_report(LOG, state);
+		shared_set_message(my_db, message);
+		SpinLockAcquire(&my_db->mutex);
+		my_db->stopped = true;
+		SpinLockRelease(&my_db->mutex);
+	}
+	pool_dismiss();
+	proc_exit(0);
+}
+
+/*
  * Reads from the tables what notes and reports ask for.  Leaves the process
  * if the extension is gone.
  */
@@ -530,12 +556,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
 	if (not_wanted)
-	{
-		if (store_is_altered())
-			store_report_absent(LOG, true);
-		pool_dismiss();
-		proc_exit(0);
-	}
+		scheduler_give_up();
 	if (failed >= 0)
 	{
 		SpinLockAcquire(&my_db->mutex);

@@ -194,6 +194,7 @@ shared_allocate_database(Oid database)
 			db->notes_head = db->notes_tail = 0;
 			db->reread_from = DT_NOEND;
 			db->unheard = false;
+			db->stopped = false;
 			db->disabled = false;
 			db->held = false;
 			db->due = 0;
@@ -284,7 +285,7 @@ shared_free_idle_databases(void)
 		TsDatabase *db = &ts_shared->databases[i];
 
 		SpinLockAcquire(&db->mutex);
-		if (db->state == TS_DB_IDLE && db->reservations == 0)
+		if (db->state == TS_DB_IDLE && db->reservations == 0 && !db->stopped)
 			db->state = TS_DB_FREE;
 		SpinLockRelease(&db->mutex);
 	}

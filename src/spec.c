@@ -87,7 +87,7 @@ spec_require_usage(void)
  * Starts any call that changes tasks: refuses where a change cannot be or
  * must not be, and makes what this statement has written so far changeable.
  *
- * Errors: 55000 not preloaded; 25006 in a read-only transaction, or on a
+ * Errors: 55000 not preloaded, or another version; 25006 in a read-only transaction, or on a
  * standby; 42501 without USAGE on our schema, and in a security-restricted
  * operation, where code of another user than the one who asked for it runs.
  */
@@ -108,6 +108,7 @@ spec_require_writable(const char *function)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot execute %s within security-restricted operation", function)));
 	CommandCounterIncrement();
+	store_require_version();
 }
 
 /*

@@ -45,6 +45,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation_d.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_type_d.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
@@ -121,8 +122,8 @@ static const ColumnShape home_columns[Natts_home] = {
 static struct
 {
 	bool		valid;
-	bool		altered;		/* not valid, since they are not as we made
-								 * them */
+	StoreState	state;			/* as last found, if not valid */
+	char		version[64];	/* of the extension, as last found */
 	Oid			task;
 	Oid			alarm;
 	Oid			sequence;
@@ -146,17 +147,61 @@ store_relation_changed(Oid relid)
 }
 
 /*
- * Are our tables there, and as they were made?  Their names are not enough:
- * where the extension is not installed, anybody who may create a schema could
- * make tables of these names, and have what is in them run as whatever role
- * they say.  A member of the extension is what CREATE EXTENSION has made, and
- * only superusers can run that.
+ * A command may have made the extension another version.  pg_extension has no
+ * cache, so nothing would tell other sessions that what they have found out is
+ * out of date when this commits.
+ */
+void
+store_extension_changed(void)
+{
+	Oid			schema = get_namespace_oid("taskshed", true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid("task", schema) : InvalidOid;
+
+	if (OidIsValid(relid))
+		CacheInvalidateRelcacheByRelid(relid);
+}
+
+/* The version of the extension in this database, NULL if it is not there. */
+static char *
+store_extension_version(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *version = NULL;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("taskshed"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
+										 RelationGetDescr(rel), &isnull);
+
+		version = isnull ? pstrdup("") : TextDatumGetCString(value);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return version;
+}
+
+/*
+ * Are our tables there, of our version and as they were made?  Their names are
+ * not enough: where the extension is not installed, anybody who may create a
+ * schema could make tables of these names, and have what is in them run as
+ * whatever role they say.  A member of the extension is what CREATE EXTENSION
+ * has made, and only superusers can run that.
  */
 bool
 store_exists(void)
 {
 	Oid			schema;
 	Oid			extension;
+	char	   *version;
+	bool		altered;
 
 	if (oids.valid)
 		return true;
@@ -164,7 +209,7 @@ store_exists(void)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		oids.altered = false;
+		oids.state = STORE_ABSENT;
 		extension = get_extension_oid("taskshed", true);
 		if (!OidIsValid(extension))
 			return false;
@@ -176,7 +221,19 @@ store_exists(void)
 		oids.alarm = get_relname_relid("alarm", schema);
 		oids.sequence = get_relname_relid("task_seq", schema);
 		oids.home = get_relname_relid("home", schema);
-		oids.altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
+		version = store_extension_version();
+		if (version == NULL || strcmp(version, TASKSHED_VERSION) != 0)
+		{
+			oids.valid = false;
+			if (version == NULL)
+				return false;
+			strlcpy(oids.version, version, sizeof(oids.version));
+			pfree(version);
+			oids.state = STORE_OTHER_VERSION;
+			return false;
+		}
+		pfree(version);
+		altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
 						getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
 						getExtensionOfObject(RelationRelationId, oids.home) != extension ||
 						!shape_fits(oids.task, Natts_task, task_columns) ||
@@ -186,47 +243,101 @@ store_exists(void)
 		for (int i = 0; i < STORE_NINDEXES; i++)
 		{
 			oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
-			oids.altered = oids.altered ||
+			altered = altered ||
 				!shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
 								  &store_index_shapes[i]);
 		}
 	} while (!oids.valid);		/* look once more, then */
 
-	oids.valid = !oids.altered;
+	oids.state = altered ? STORE_ALTERED : STORE_FINE;
+	oids.valid = !altered;
 	return oids.valid;
 }
 
-/*
- * Says why there are no tables to work with: the extension is not there, or
- * somebody has altered them.
- */
-void
-store_report_absent(int elevel, bool altered)
+/* What the last look has found. */
+StoreState
+store_state(void)
 {
-	if (altered)
-		ereport(elevel,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tables of extension \"taskshed\" are not as it has made them"),
-				 errhint("Undo what was changed in schema taskshed, or drop the extension and create it again.")));
-	else
-		ereport(elevel,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"taskshed\" is not installed in this database"),
-				 errhint("CREATE EXTENSION taskshed installs it.")));
+	return oids.valid ? STORE_FINE : oids.state;
 }
 
-/* Did the last look find our tables, but not as they were made? */
-bool
-store_is_altered(void)
+/* Is the library's version an earlier one than the extension's, as last found? */
+static bool
+store_library_is_older(void)
 {
-	return oids.altered;
+	const char *ours = TASKSHED_VERSION;
+	const char *theirs = oids.version;
+
+	for (;;)
+	{
+		char	   *end;
+		long		a = strtol(ours, &end, 10);
+		long		b;
+
+		ours = end;
+		b = strtol(theirs, &end, 10);
+		theirs = end;
+		if (a != b)
+			return a < b;
+		if (*ours != '.' || *theirs != '.')
+			return *ours == '\0' && *theirs != '\0';
+		ours++;
+		theirs++;
+	}
+}
+
+/* Which versions the library and the extension were found to be. */
+char *
+store_version_mismatch(void)
+{
+	return psprintf("taskshed library is version %s but extension is version %s in this database",
+					TASKSHED_VERSION, oids.version);
+}
+
+/* Says why there are no tables to work with. */
+void
+store_report(int elevel, StoreState state)
+{
+	switch (state)
+	{
+		case STORE_ALTERED:
+			ereport(elevel,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("tables of extension \"taskshed\" are not as it has made them"),
+					 errhint("Undo what was changed in schema taskshed, or drop the extension and create it again.")));
+			break;
+		case STORE_OTHER_VERSION:
+			ereport(elevel,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg_internal("%s", store_version_mismatch()),
+					 store_library_is_older() ?
+					 errhint("Restart the server, so that it loads the library that was installed with the new version.") :
+					 errhint("ALTER EXTENSION taskshed UPDATE brings the extension up to date.")));
+			break;
+		default:
+			ereport(elevel,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("extension \"taskshed\" is not installed in this database"),
+					 errhint("CREATE EXTENSION taskshed installs it.")));
+	}
 }
 
 static void
 store_require(bool there)
 {
 	if (!there)
-		store_report_absent(ERROR, oids.altered);
+		store_report(ERROR, store_state());
+}
+
+/*
+ * For functions that do more than open the tables: refuses to work for another
+ * version of the extension.  55000.
+ */
+void
+store_require_version(void)
+{
+	if (!store_exists() && store_state() == STORE_OTHER_VERSION)
+		store_report(ERROR, STORE_OTHER_VERSION);
 }
 
 /*
@@ -240,23 +351,25 @@ Store *
 store_try_open(LOCKMODE lockmode)
 {
 	Store	   *store;
-	Relation	task = NULL;
-	Relation	alarm = NULL;
+	Relation	task;
+	Relation	alarm;
 
-	while (alarm == NULL)
+	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!store_exists())
 			return NULL;
 		task = try_table_open(oids.task, lockmode);
+		alarm = task != NULL ? try_table_open(oids.alarm, lockmode) : NULL;
+		if (alarm != NULL && oids.valid)
+			break;
+
+		/* what was waited for was a change: look at what there is now */
+		if (alarm != NULL)
+			table_close(alarm, lockmode);
 		if (task != NULL)
-			alarm = try_table_open(oids.alarm, lockmode);
-		if (alarm == NULL)
-		{
-			if (task != NULL)
-				table_close(task, lockmode);
-			oids.valid = false;
-		}
+			table_close(task, lockmode);
+		oids.valid = false;
 	}
 
 	store = palloc0(sizeof(Store));
@@ -268,7 +381,7 @@ store_try_open(LOCKMODE lockmode)
 }
 
 /*
- * Locks the tables as DROP EXTENSION will, in the order in which our processes
+ * Locks the tables as DROP EXTENSION will, and an update may, in the order in which our processes
  * open them: the first is the one whose lock they have or wait for whenever
  * they have any other, but for the history's.
  */

@@ -99,6 +99,12 @@ extern int	ts_max_workers_per_role;	/* 0: no limit */
 extern bool ts_allow_superuser_tasks;
 extern int	ts_max_tasks_per_role;	/* 0: no limit */
 
+/*
+ * The version of the extension's SQL that this library is for, the same as in
+ * taskshed.control; store.c compares it with that of the database.
+ */
+#define TASKSHED_VERSION	"1.0"
+
 extern void ts_require_preload(void);
 
 /* ------------------------------------------------------------------------
@@ -221,6 +227,8 @@ typedef struct TsDatabase
 	int			history_part;	/* where workers record runs */
 
 	bool		unheard;		/* wants a worker, and all slots are in use */
+	bool		stopped;		/* no scheduler is of use, as message says; with
+								 * TS_DB_IDLE */
 
 	/* what the view status shows */
 	bool		disabled;
@@ -624,10 +632,22 @@ typedef struct RowPlaces
 	Oid			alarm_file;
 } RowPlaces;
 
+/* Can the tables be worked with? */
+typedef enum StoreState
+{
+	STORE_FINE,
+	STORE_ABSENT,				/* the extension is not there */
+	STORE_ALTERED,				/* they are not as it has made them */
+	STORE_OTHER_VERSION			/* it is not the one of this library */
+} StoreState;
+
 extern void store_relation_changed(Oid relid);
+extern void store_extension_changed(void);
 extern bool store_exists(void);
-extern void store_report_absent(int elevel, bool altered);
-extern bool store_is_altered(void);
+extern StoreState store_state(void);
+extern char *store_version_mismatch(void);
+extern void store_report(int elevel, StoreState state);
+extern void store_require_version(void);
 extern Store *store_try_open(LOCKMODE lockmode);
 extern void store_lock_for_drop(void);
 extern Store *store_open(LOCKMODE lockmode);

@@ -2,14 +2,16 @@
  *
  * utility.c
  *		What the server's commands mean for tasks: DROP OWNED and REASSIGN OWNED
- *		take them along, DROP EXTENSION waits for our processes, and others.
+ *		take them along, DROP EXTENSION waits for our processes, ALTER EXTENSION
+ *		has them look again, and others.
  *
  * To the server a task is a row like others, owned by nobody.  To those who
  * clear up after a role it is one of the role's belongings, so the two
  * commands that deal with these in one database deal with tasks too.
  *
- * DROP EXTENSION locks tables as it comes to them.  Our processes lock several
- * of them in a fixed order, so it is made to keep that order.
+ * DROP EXTENSION locks tables as it comes to them, and so do the scripts that
+ * update the extension.  Our processes lock several of them in a fixed order, so
+ * these are made to keep that order.
  *
  * Other commands are passed on to whom they concern: those that must have a
  * database alone (hold.c), make one (home.c), change settings (settings.c), change
@@ -48,7 +50,12 @@ utility_owned(List *owners, Oid new_owner)
 	CommandCounterIncrement();
 	store = store_try_open(RowExclusiveLock);
 	if (store == NULL)
+	{
+		/* they are left with their tasks, which is better said */
+		if (store_state() != STORE_ABSENT)
+			store_report(WARNING, store_state());
 		return;
+	}
 	foreach(lc, owners)
 	{
 		if (OidIsValid(new_owner))
@@ -77,6 +84,19 @@ utility_drops_extension(const Node *statement)
 			return true;
 	}
 	return false;
+}
+
+/* Is it an ALTER EXTENSION of ours, an UPDATE or a change of what belongs to it? */
+static bool
+utility_alters_extension(const Node *statement)
+{
+	const char *name = NULL;
+
+	if (IsA(statement, AlterExtensionStmt))
+		name = ((const AlterExtensionStmt *) statement)->extname;
+	else if (IsA(statement, AlterExtensionContentsStmt))
+		name = ((const AlterExtensionContentsStmt *) statement)->extname;
+	return name != NULL && strcmp(name, "taskshed") == 0;
 }
 
 /*
@@ -190,7 +210,8 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		owners = roleSpecsToIds(((ReassignOwnedStmt *) statement)->roles);
 		new_owner = get_rolespec_oid(((ReassignOwnedStmt *) statement)->newrole, false);
 	}
-	else if (utility_drops_extension(statement))
+	else if (utility_drops_extension(statement) ||
+			 (utility_alters_extension(statement) && superuser()))
 	{
 		store_lock_for_drop();
 		history_lock_for_drop();
@@ -213,10 +234,12 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	if (owned)
 		utility_owned(owners, new_owner);
+	if (utility_alters_extension(statement))
+		store_extension_changed();
 	if (ts_shared != NULL)
 	{
 		settings_note_statement(statement);
-		if (utility_alters_table(statement))
+		if (utility_alters_table(statement) || utility_alters_extension(statement))
 			notes_reread();
 	}
 }

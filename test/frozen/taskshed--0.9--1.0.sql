@@ -1,0 +1,118 @@
+/* taskshed 0.9 to 1.0 */
+
+\echo Use "ALTER EXTENSION taskshed UPDATE TO '1.0'" to load this file. \quit
+
+-- What depends on the columns of the view tasks is made anew.
+DROP FUNCTION taskshed.fetch_task(text, name);
+DROP FUNCTION taskshed.fetch_tasks(text[], text, name);
+DROP VIEW taskshed.tasks;
+DROP VIEW taskshed.task_details;
+
+ALTER TABLE taskshed.alarm ADD COLUMN last_error text;
+CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
+
+CREATE TABLE taskshed.home (
+	database oid NOT NULL,
+	restored boolean NOT NULL
+) USING heap;
+
+-- The tasks that there are belong here.
+INSERT INTO taskshed.home
+SELECT oid, false FROM pg_catalog.pg_database
+WHERE datname = pg_catalog.current_database()
+	AND (EXISTS (SELECT FROM taskshed.task) OR EXISTS (SELECT FROM taskshed.callback));
+ALTER TABLE taskshed.home REPLICA IDENTITY FULL;
+CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON taskshed.home
+FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only();
+ALTER TABLE taskshed.home ENABLE ALWAYS TRIGGER superusers_only;
+
+CREATE FUNCTION taskshed._guard() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard';
+REVOKE ALL ON FUNCTION taskshed._guard() FROM PUBLIC;
+
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOR name IN SELECT relname FROM pg_catalog.pg_class
+		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'r'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE
+			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._guard()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
+	END LOOP;
+END $$;
+
+CREATE FUNCTION taskshed.set_owner(new_owner name, task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_set_owner';
+
+CREATE FUNCTION taskshed.activate()
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_activate';
+
+CREATE FUNCTION taskshed._held() RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_held';
+
+CREATE VIEW taskshed.task_details WITH (security_barrier) AS
+SELECT t.id,
+	t.owner AS owner_oid,
+	coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner::text::name) AS owner,
+	t.task_id,
+	t.group_id,
+	t.callback,
+	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.kwargs END AS kwargs,
+	t.run_type,
+	coalesce(a.resume_at, a.run_at) AS run_at,
+	t.every,
+	t.schedule,
+	t.timezone,
+	t.until,
+	t.max_runs,
+	t.catch_up,
+	t.start_within,
+	t.timeout,
+	t.max_attempts,
+	t.retry_delay,
+	t.retry_backoff,
+	t.retry_max_delay,
+	t.history,
+	CASE WHEN x.id IS NOT NULL THEN 'running'
+		WHEN a.failed_at IS NOT NULL THEN 'failed'
+		WHEN a.paused_at IS NOT NULL THEN 'paused'
+		WHEN taskshed._held() THEN 'held'
+		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
+		ELSE 'scheduled' END AS state,
+	a.paused_at,
+	a.attempt,
+	x.running_since,
+	x.worker_pid,
+	a.last_run_at,
+	a.last_status,
+	a.last_sqlstate,
+	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN a.last_error END AS last_error,
+	a.run_count,
+	a.failures_in_row,
+	t.created_at
+FROM taskshed.task t
+	JOIN taskshed.alarm a ON a.id = t.id
+	LEFT JOIN taskshed._running() x ON x.id = t.id
+WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
+	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
+
+CREATE VIEW taskshed.tasks AS
+SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
+	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
+	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
+	last_sqlstate, last_error, run_count, failures_in_row, created_at
+FROM taskshed.task_details;
+
+CREATE FUNCTION taskshed.fetch_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS SETOF taskshed.tasks
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_tasks';
+
+CREATE FUNCTION taskshed.fetch_task(task_id text, owner name DEFAULT NULL)
+RETURNS taskshed.tasks
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
+
+GRANT SELECT ON taskshed.task_details, taskshed.tasks TO PUBLIC;
