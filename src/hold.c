@@ -234,7 +234,7 @@ static Hold *
 hold_take(Oid database)
 {
 	Hold	   *hold = hold_enter(database);
-	TimestampTz deadline = GetCurrentTimestamp() + PATIENCE;
+	int64		deadline = shared_ticks() + PATIENCE;
 	List	   *pids = NIL;
 	long		delay = 1;
 
@@ -250,7 +250,7 @@ hold_take(Oid database)
 		bool		found;
 
 		pids = hold_end_processes(hold->db, pids, &found);
-		if ((!found && !hold_any_there(pids, database)) || GetCurrentTimestamp() >= deadline)
+		if ((!found && !hold_any_there(pids, database)) || shared_ticks() >= deadline)
 			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 delay, compat_wait_event("TaskshedHoldDatabase"));

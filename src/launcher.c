@@ -571,6 +571,36 @@ launcher_process_interrupts(void)
 		shared_end_sleep(&ts_shared->databases[i]);
 }
 
+/*
+ * The clock was set back: what was to be done at a time of day that is far off
+ * now is done at once, and nobody is younger than he was.
+ */
+static void
+launcher_mend_times(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state == TS_DB_WANTED)
+			db->start_at = Min(db->start_at, now);
+		db->since = Min(db->since, now);
+		SpinLockRelease(&db->mutex);
+	}
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		worker->since = Min(worker->since, now);
+		SpinLockRelease(&worker->mutex);
+	}
+	places_start_anew();
+}
+
 void
 ts_launcher_main(Datum main_arg)
 {
@@ -610,6 +640,8 @@ ts_launcher_main(Datum main_arg)
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
 		launcher_process_interrupts();
+		if (shared_clock_was_set_back())
+			launcher_mend_times();
 		launcher_reap();
 		shared_free_idle_databases();
 		launcher_probe();

@@ -85,7 +85,9 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 		}
 		earliest = Min(earliest, notes[i].run_at);
 	}
-	if (earliest < db->alarm || reread_from == DT_NOBEGIN)
+	/* (one whose time is over sleeps only because the clock was set forward) */
+	if (earliest < db->alarm || reread_from == DT_NOBEGIN ||
+		(db->alarm != DT_NOBEGIN && db->alarm <= now))
 		wake = db->scheduler;
 	if (db->state == TS_DB_ASLEEP)
 	{

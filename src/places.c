@@ -60,6 +60,10 @@ static int	nleaving;			/* schedulers that are, for others */
 static bool any_away;			/* databases whose schedulers are */
 static bool full;				/* the server has no slot for us any more */
 
+/* When a busy worker was asked to leave, and when the log has said so. */
+static TimestampTz evicted_at = 0;
+static TimestampTz complained_at = 0;
+
 /* Once a launcher. */
 void
 places_init(void)
@@ -375,7 +379,6 @@ places_dismiss_scheduler(Oid database, bool busy)
 bool
 places_make_room(Oid database, Oid role)
 {
-	static TimestampTz evicted_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
 	TsWorker   *worker;
 	PGPROC	   *proc = NULL;
@@ -441,7 +444,6 @@ places_make_room_for_scheduler(Oid database)
 void
 places_complain(void)
 {
-	static TimestampTz complained_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (now - complained_at < COMPLAINT_INTERVAL)
@@ -523,4 +525,11 @@ void
 places_set_full(void)
 {
 	full = true;
+}
+
+/* The clock was set back: nothing is too recent. */
+void
+places_start_anew(void)
+{
+	evicted_at = complained_at = 0;
 }

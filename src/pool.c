@@ -234,11 +234,12 @@ pool_collect(Oid database)
 	}
 }
 
-/* Has a worker been at its run for long? */
+/* Has a worker been at its run for long?  The clock may have been set back since it began. */
 static bool
 pool_is_slow(const PoolWorker *mine, TimestampTz now)
 {
-	return mine->running_id != 0 && now - mine->running_since > LONG_RUN;
+	return mine->running_id != 0 &&
+		(now - mine->running_since > LONG_RUN || mine->running_since - now > USECS_PER_SEC);
 }
 
 /* Is a worker there to take tasks, and to stay? */

@@ -128,7 +128,7 @@ scheduler_exit(int code, Datum arg)
 		{
 			/* whatever ended it, the next is likely to do better */
 			my_db->bad_starts = 0;
-			my_db->start_at = Max(now, started_at + USECS_PER_SEC);
+			my_db->start_at = started_at > now ? now : Max(now, started_at + USECS_PER_SEC);
 		}
 		else
 			my_db->start_at = now +
@@ -636,6 +636,19 @@ scheduler_leave(TimestampTz now, const Rest *rest)
 	}
 }
 
+/*
+ * Leaves to another scheduler what this one has put off until times of a clock
+ * that was set back since: it reads everything afresh.
+ */
+static void
+scheduler_start_anew(void)
+{
+	ereport(LOG,
+			(errmsg("the clock was set back"),
+			 errdetail("Tasks wait until it has come to their times.")));
+	proc_exit(0);
+}
+
 static void
 scheduler_sleep(TimestampTz wake)
 {
@@ -737,6 +750,8 @@ ts_scheduler_main(Datum main_arg)
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
 		shared_process_interrupts();
+		if (shared_clock_was_set_back())
+			scheduler_start_anew();
 
 		reread_from = scheduler_take_notes(notes, &nnotes);
 		pool_collect(database);

@@ -48,6 +48,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker_internals.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -562,4 +563,35 @@ bool
 shared_is_shortage(const ErrorData *error)
 {
 	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES;
+}
+
+/* Microseconds that pass whatever is done to the clock. */
+int64
+shared_ticks(void)
+{
+	instr_time	ticks;
+
+	INSTR_TIME_SET_CURRENT(ticks);
+	return (int64) INSTR_TIME_GET_MICROSEC(ticks);
+}
+
+/*
+ * Was the clock set back, by more than a second, since this process last
+ * asked?  Then no time of day that was reckoned from the present, to wait for it
+ * or to compare with it, is of use any more.
+ */
+bool
+shared_clock_was_set_back(void)
+{
+	static bool known = false;
+	static int64 offset;
+	int64		ticks = shared_ticks();
+	int64		offset_now = GetCurrentTimestamp() - ticks;
+	bool		set_back = known && offset_now < offset - USECS_PER_SEC;
+
+	/* (what delays us in between makes it look later, not earlier) */
+	if (!known || set_back || offset_now > offset)
+		offset = offset_now;
+	known = true;
+	return set_back;
 }

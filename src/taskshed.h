@@ -388,6 +388,8 @@ extern void shared_free_worker(TsWorker *worker);
 extern void shared_override_setting(const char *name, const char *value);
 extern void shared_process_interrupts(void);
 extern bool shared_is_shortage(const ErrorData *error);
+extern int64 shared_ticks(void);
+extern bool shared_clock_was_set_back(void);
 
 /* ------------------------------------------------------------------------
  * suspects.c
@@ -1355,6 +1357,7 @@ extern void places_count_scheduler(Oid database);
 extern void places_count_worker(int i);
 extern void places_drop(int i);
 extern void places_set_full(void);
+extern void places_start_anew(void);
 
 /* ------------------------------------------------------------------------
  * launcher.c

@@ -242,6 +242,9 @@ worker_is_worn(void)
 		memory = MemoryContextMemAllocated(TopMemoryContext, true);
 		return false;
 	}
+	/* (the clock may have been set back) */
+	first_at = Min(first_at, now);
+	looked_at = Min(looked_at, now);
 	if (runs >= WORN_RUNS || now - first_at >= WORN_AGE)
 		return true;
 	if (runs % LOOK_RUNS != 0 && now - looked_at < LOOK_INTERVAL)
