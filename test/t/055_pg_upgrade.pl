@@ -1,6 +1,10 @@
 
 # pg_upgrade: tasks come along with all that they are, and go on in the new
 # server; what has run before does not run again.
+#
+# The servers are of one version, for which pg_upgrade does the same, unless
+# TASKSHED_OLD_PATH says where an older one is installed that has taskshed too:
+# what has bin/ below it.
 
 use strict;
 use warnings;
@@ -12,8 +16,9 @@ use PostgreSQL::Test::Utils;
 use TaskshedTest;
 use Test::More;
 
-# The servers are of one version here, for which pg_upgrade does the same.
-my $old = taskshed_node('old');
+my $path = $ENV{TASKSHED_OLD_PATH};
+my $old  = taskshed_node('old', install_path => $path);
+note 'from ' . $old->safe_psql('postgres', 'SELECT version()');
 $old->safe_psql(
 	'postgres', q{
 	CREATE ROLE app LOGIN;
@@ -21,7 +26,8 @@ $old->safe_psql(
 	SELECT taskshed.add_task('note', kwargs => '{"what": "once"}', task_id => 'once');
 	SELECT taskshed.add_task('note', kwargs => '{"what": "daily"}', every => '1 day', group_id => 'g', task_id => 'daily');
 	SELECT taskshed.add_task('note', now() + interval '1 day', kwargs => '{"what": "ahead"}', task_id => 'ahead');
-	SELECT taskshed.add_task('note', now() + interval '1 day', kwargs => '{"what": "paused"}', task_id => 'paused', paused => true)}
+	SELECT taskshed.add_callback('say', 'public.note');
+	SELECT taskshed.add_task('say', now() + interval '1 day', kwargs => '{"what": "paused"}', task_id => 'paused', paused => true)}
 );
 await($old,
 	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'daily'},
@@ -48,16 +54,23 @@ shared_preload_libraries = 'taskshed'
 max_worker_processes = 20
 taskshed.enabled = off
 });
-my $bindir = $new->config_data('--bindir');
+my $bindir     = $new->config_data('--bindir');
+my $old_bindir = $old->config_data('--bindir');
 chdir $new->basedir or die;
 command_ok(
 	[
-		'pg_upgrade',    '--no-sync',    '--old-datadir', $old->data_dir,
-		'--new-datadir', $new->data_dir, '--old-bindir',  $bindir,
-		'--new-bindir',  $bindir,        '--socketdir',   $new->host,
-		'--old-port',    $old->port,     '--new-port',    $new->port
+		'pg_upgrade',   '--no-sync',     '--retain',     '--old-datadir',
+		$old->data_dir, '--new-datadir', $new->data_dir, '--old-bindir',
+		$old_bindir,    '--new-bindir',  $bindir,        '--socketdir',
+		$new->host,     '--old-port',    $old->port,     '--new-port',
+		$new->port
 	],
 	'pg_upgrade');
+unlike(
+	slurp_file($_),
+	qr/taskshed (?:launcher|scheduler|worker)/,
+	"nothing was started: $_"
+) foreach glob $new->data_dir . '/pg_upgrade_output.d/*/log/*.log';
 $new->start;
 await_status($new, 'postgres', 'disabled');
 is($new->safe_psql('postgres', $all_tasks),
@@ -73,15 +86,21 @@ $new->safe_psql(
 	SELECT taskshed.add_task('note', kwargs => '{"what": "new"}', task_id => 'new')}
 );
 await_no_task($new, 'new');
+$new->safe_psql('postgres',
+	q{SELECT taskshed.run_tasks(array['paused'], owner => 'app')});
+await(
+	$new,
+	q{SELECT EXISTS (SELECT FROM ledger WHERE what = 'paused')},
+	'the alias has come along');
 is( $new->safe_psql(
 		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}
 	),
-	'ahead daily new once',
+	'ahead daily new once paused',
 	'in the new server tasks run, and none a second time');
 is( $new->safe_psql(
 		'postgres',
 		'SELECT count(*), count(DISTINCT run_id) FROM taskshed.runs'),
-	'4|4',
+	'5|5',
 	'run_ids go on');
 
 $new->stop;

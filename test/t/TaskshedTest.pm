@@ -63,11 +63,13 @@ GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
 
 # Starts a server with taskshed.  Parameters: conf => lines for
 # postgresql.conf, data => an empty folder for its data if these are not to be
-# in the usual place, initdb => further options of initdb.
+# in the usual place, initdb => further options of initdb,
+# install_path => where another PostgreSQL is.
 sub taskshed_node
 {
 	my ($name, %params) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name,
+		install_path => $params{install_path});
 
 	symlink $params{data}, $node->data_dir if defined $params{data};
 	$node->init(defined $params{initdb} ? (extra => $params{initdb}) : ());
