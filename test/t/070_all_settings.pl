@@ -15,22 +15,23 @@ use Test::More;
 # Name => another value than the default, and the test that shows what it does;
 # "here": this one.
 my %settings = (
-	'allow_superuser_tasks' => [ 'off',   'here' ],
-	'enabled'               => [ 'off',   'here' ],
-	'failed_retention'      => [ '7min',  'here' ],
-	'history'               => [ 'none',  'here' ],
-	'history_max_size'      => [ '77MB',  '034_history.pl' ],
-	'history_max_text'      => [ '7B',    'here' ],
-	'history_retention'     => [ '7min',  '034_history.pl' ],
-	'log_failures'          => [ 'log',   '010_settings.pl' ],
-	'max_interruptions'     => [ '7',     '040_interrupted.pl' ],
-	'max_tasks_per_role'    => [ '7',     'here' ],
-	'max_workers'           => [ '7',     'here' ],
-	'max_workers_per_role'  => [ '7',     '044_roles.pl' ],
-	'pause_after_failures'  => [ '1',     'here' ],
-	'synchronous_commit'    => [ 'local', '010_settings.pl' ],
-	'timeout'               => [ '7s',    'here' ],
-	'worker_idle_timeout'   => [ '7s',    '010_settings.pl' ],);
+	'allow_superuser_tasks'  => [ 'off',   'here' ],
+	'enabled'                => [ 'off',   'here' ],
+	'failed_retention'       => [ '7min',  'here' ],
+	'history'                => [ 'none',  'here' ],
+	'history_max_size'       => [ '77MB',  '034_history.pl' ],
+	'history_max_text'       => [ '7B',    'here' ],
+	'history_retention'      => [ '7min',  '034_history.pl' ],
+	'log_failures'           => [ 'log',   '010_settings.pl' ],
+	'max_interruptions'      => [ '7',     '040_interrupted.pl' ],
+	'max_tasks_per_role'     => [ '7',     'here' ],
+	'max_workers'            => [ '7',     'here' ],
+	'max_workers_per_role'   => [ '7',     '044_roles.pl' ],
+	'pause_after_failures'   => [ '1',     'here' ],
+	'scheduler_idle_timeout' => [ '7s',    '058_asleep.pl' ],
+	'synchronous_commit'     => [ 'local', '010_settings.pl' ],
+	'timeout'                => [ '7s',    'here' ],
+	'worker_idle_timeout'    => [ '7s',    '010_settings.pl' ],);
 
 my $node = taskshed_node('all_settings');
 
