@@ -271,17 +271,20 @@ SET LOCAL ROLE regress_alice;
 SELECT taskshed.try_task('nightly');
 COMMIT;
 
--- What a prepared transaction has scheduled is there when it is committed.
+-- A transaction that has scheduled can be prepared, and so can one that has looked.
 BEGIN;
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'prepared');
 PREPARE TRANSACTION 'regress_taskshed';
 SELECT count(*) FROM taskshed.tasks WHERE task_id = 'prepared';
 ROLLBACK PREPARED 'regress_taskshed';
-SELECT count(*) FROM taskshed.tasks WHERE task_id = 'prepared';
 BEGIN;
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'prepared');
 PREPARE TRANSACTION 'regress_taskshed';
 COMMIT PREPARED 'regress_taskshed';
+BEGIN;
+SELECT count(*) FROM taskshed.tasks WHERE task_id = 'prepared';
+PREPARE TRANSACTION 'regress_taskshed';
+ROLLBACK PREPARED 'regress_taskshed';
 SELECT taskshed.remove_task('prepared');
 
 -- A role that is renamed keeps its tasks; one that is dropped leaves them to nobody, its successor of the same

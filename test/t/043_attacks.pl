@@ -427,10 +427,13 @@ is( $node->safe_psql(
 as('mallory',
 	q{SELECT taskshed.remove_task('execute'), taskshed.remove_callback('x')});
 is( as( 'mallory',
-		q{BEGIN; SELECT taskshed.add_task('mallory.climb', kwargs => '{"command": ""}'); PREPARE TRANSACTION 'x'}
+		q{BEGIN; SELECT taskshed.add_task('mallory.climb', kwargs => '{"command": ""}'); PREPARE TRANSACTION 'x'; COMMIT PREPARED 'y'}
 	),
-	'0A000',
+	'42704',
 	'a prepared transaction that holds tasks');
+is(as('victim', q{COMMIT PREPARED 'x'}),
+	'42501', 'is committed by nobody else');
+as('mallory', q{ROLLBACK PREPARED 'x'});
 
 # Nobody can find an alias whose change is in the way of another role's.  (With
 # one hash for both, some of so many names would meet.)
