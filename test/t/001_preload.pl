@@ -122,8 +122,15 @@ await(
 	q{SELECT count(*) = 1 FROM ledger WHERE what = 'later'},
 	"$_ has gone on after a restart", $_) foreach (@databases);
 await(
-	$node,
-	q{SELECT count(*) = 4 FROM pg_stat_activity WHERE backend_type = 'taskshed scheduler'},
+	$node, q{
+	SELECT string_agg(database, ' ' ORDER BY database) = 'one postgres th"ree two' AND bool_and(state IN ('active', 'asleep'))
+	FROM taskshed.status},
+	'databases without the extension are not served');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'taskshed scheduler' AND datname = 'without'}
+	),
+	'0',
 	'there is no scheduler where there is no extension');
 
 # DROP EXTENSION ends it, with all that is scheduled and while it works.

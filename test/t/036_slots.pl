@@ -33,13 +33,13 @@ foreach (qw(one two))
 	taskshed_database($node, $_);
 }
 
-# Waits until all databases have schedulers and none is waiting for a slot.
+# Waits until no database is waiting for a scheduler or a slot.
 sub await_calm
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return await(
 		$node, q{
-		SELECT count(*) = 3 AND bool_and(state = 'active' AND message IS NULL AND due = 0)
+		SELECT count(*) = 3 AND bool_and(state IN ('active', 'asleep') AND message IS NULL AND due = 0)
 		FROM taskshed.status}, 'all databases are served');
 }
 
@@ -201,36 +201,39 @@ await(
 $node->safe_psql('postgres', q{SELECT taskshed.remove_all_tasks('role_3')});
 await_calm();
 
-# There is no place for workers if each database has its scheduler: one has to
-# wait for that, which can be seen there.
+# There is no place for a worker if each database has its scheduler: these make
+# room for each other, even if a callback does not end.
 restart_with(6);
-await(
-	$node, qq{
-	SELECT count(*) FILTER (WHERE state = 'active') = 2 AND
-		count(*) FILTER (WHERE state = 'starting' AND $message) = 1 FROM taskshed.status},
-	'one database has to wait for its scheduler');
-my ($left_out) = split /\n/,
-  $node->safe_psql('postgres',
-	q{SELECT database FROM taskshed.status WHERE state = 'starting'});
-add_notes($_, 'crowded', 'role_1') foreach @databases;
-foreach (grep { $_ ne $left_out } @databases)
-{
-	await_notes($_, 'crowded', 1);
-}
+await_calm();
+$holder = session($node);
+$holder->query('SELECT pg_advisory_lock(1)');
+$node->safe_psql('postgres',
+	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "crowd"}')});
+await_blocked($node, 1);
+add_notes($_, 'crowded', 'role_1') foreach qw(one two);
+await_notes($_, 'crowded', 1)      foreach qw(one two);
 is( $node->safe_psql(
-		$left_out,
-		"SELECT due, oldest_due IS NOT NULL, $message FROM taskshed.status WHERE database = current_database()"
-	),
-	'1|t|t',
-	'its task is seen to wait');
-my ($other) = grep { $_ ne $left_out && $_ ne 'postgres' } @databases;
-$node->safe_psql($other, 'DROP EXTENSION taskshed');
-await_notes($left_out, 'crowded', 1);
+		'postgres', q{SELECT count(*) FROM ledger WHERE what = 'crowd'}),
+	0,
+	'a callback goes on while its scheduler is away');
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_notes('postgres', 'crowd', 1);
+await(
+	$node,
+	'SELECT NOT EXISTS (SELECT FROM taskshed.tasks)',
+	'and its end is noticed');
+$holder->quit;
 
 # Slots are taken by others.
 restart_with(9);
-$node->safe_psql($other, 'CREATE EXTENSION taskshed');
 await_calm();
+# (This has them look.)
+$node->safe_psql($_, 'ALTER TABLE taskshed.task ENABLE ALWAYS TRIGGER guard')
+  foreach @databases;
+await(
+	$node,
+	'SELECT count(scheduler_pid) = 3 FROM taskshed.status',
+	'all databases have schedulers');
 $log = -s $node->logfile;
 my $session = session($node);
 $session->query(
@@ -283,8 +286,8 @@ foreach (@complaints)
 {
 	$launchers{$1} = 1 if /\[(\d+)\]/;
 }
-is(scalar(keys %launchers), 4,
-	'and one for each time that slots were scarce');
+cmp_ok(scalar(keys %launchers),
+	'>=', 3, 'and one for each time that slots were scarce');
 
 foreach my $database (@databases)
 {
