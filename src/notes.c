@@ -93,6 +93,9 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 	{
 		TimestampTz start_at = earliest > now + REST_LEAD ? earliest - REST_LEAD : now;
 
+		/* whether the first ones came with a copy is to be seen at once */
+		if (db->empty)
+			start_at = now;
 		db->empty = false;
 		db->next_wakeup = Min(db->next_wakeup, Max(earliest, now));
 		come_back = (start_at < db->start_at);
