@@ -130,6 +130,29 @@ make_root() {
 		mv "$root.new" "$root"
 }
 
+# PostgreSQL 15 with taskshed beside a later version, for pg_upgrade to start from: what it needs of
+# its own release can be installed beside what is there.
+# shellcheck disable=SC2016
+add_old='
+	set -e
+	old=/usr/lib/postgresql/15
+	if [ ! -x "$old/bin/postgres" ]; then
+		sed "s/ $1 / bookworm /" /etc/apt/sources.list >/etc/apt/sources.list.d/bookworm.list
+		apt-get update -o Acquire::Retries=3 -o Acquire::Check-Valid-Until=false
+		apt-get install -y --no-install-recommends -o Acquire::Retries=3 postgresql-15
+	fi
+	rm -rf /tmp/old
+	mkdir /tmp/old
+	cd /tmp/old
+	if [ ! -d /usr/include/postgresql/15/server ]; then
+		apt-get download -o APT::Sandbox::User=root \
+			"postgresql-server-dev-15=$(dpkg-query -W -f "\${Version}" postgresql-15)"
+		dpkg -x postgresql-server-dev-15*.deb /
+	fi
+	cp -a /build/taskshed .
+	make -s -C taskshed PG_CONFIG="$old/bin/pg_config" with_llvm=no clean all install
+	rm -rf /tmp/old'
+
 # A fresh copy of this repository in a root; what an earlier run left behind goes.
 copy_to_root() {
 	local root=$1

@@ -508,7 +508,7 @@ scheduler_give_up(void)
 {
 	StoreState	state = store_state();
 	const char *message = state != STORE_OTHER_VERSION ?
-		"tables of extension taskshed are not as it has made them" : store_version_mismatch();
+	"tables of extension taskshed are not as it has made them" : store_version_mismatch();
 
 	if (state != STORE_ABSENT)
 	{

@@ -234,12 +234,12 @@ store_exists(void)
 		}
 		pfree(version);
 		altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
-						getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
-						getExtensionOfObject(RelationRelationId, oids.home) != extension ||
-						!shape_fits(oids.task, Natts_task, task_columns) ||
-						!shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
-						!shape_fits(oids.home, Natts_home, home_columns) ||
-						get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
+				   getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
+				   getExtensionOfObject(RelationRelationId, oids.home) != extension ||
+				   !shape_fits(oids.task, Natts_task, task_columns) ||
+				   !shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
+				   !shape_fits(oids.home, Natts_home, home_columns) ||
+				   get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
 		for (int i = 0; i < STORE_NINDEXES; i++)
 		{
 			oids.indexes[i] = get_relname_relid(store_index_names[i], schema);

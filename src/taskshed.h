@@ -227,8 +227,8 @@ typedef struct TsDatabase
 	int			history_part;	/* where workers record runs */
 
 	bool		unheard;		/* wants a worker, and all slots are in use */
-	bool		stopped;		/* no scheduler is of use, as message says; with
-								 * TS_DB_IDLE */
+	bool		stopped;		/* no scheduler is of use, as message says;
+								 * with TS_DB_IDLE */
 
 	/* what the view status shows */
 	bool		disabled;

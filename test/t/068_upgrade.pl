@@ -123,6 +123,22 @@ is( $node->safe_psql(
 	"due|due\nevery|due\npaused|paused",
 	'the views work');
 
+# A dump of it is restored as what is installed.
+my $old_dump = $node->basedir . '/old_dump';
+$node->command_ok([ 'pg_dump', '-Fc', '--file', $old_dump, 'old' ],
+	'an old one is dumped');
+$node->safe_psql('postgres', 'CREATE DATABASE newer');
+$node->command_ok(
+	[ 'pg_restore', '--exit-on-error', '--dbname', 'newer', $old_dump ],
+	'and restored');
+is( $node->safe_psql(
+		'newer',
+		q{SELECT (SELECT extversion FROM pg_extension WHERE extname = 'taskshed'),
+		string_agg(task_id || ' ' || state, ', ' ORDER BY task_id) FROM taskshed.tasks}
+	),
+	"$default|due held, every held, paused paused",
+	'as the version that is installed');
+
 # What is rolled back was not.
 my $session = session($node, 'old');
 like($session->query('SELECT taskshed.next_wakeup()'), $other, 'a session');
