@@ -259,11 +259,15 @@ sub maintain
 {
 	my $pid = query('SELECT scheduler_pid FROM taskshed.status');
 
-	query("SELECT pg_terminate_backend($pid)");
-	await(
-		$node,
-		"SELECT scheduler_pid <> $pid AND state = 'active' FROM taskshed.status",
-		'another scheduler is there');
+	# (without one, the next task brings one)
+	if ($pid ne '')
+	{
+		query("SELECT pg_terminate_backend($pid)");
+		await(
+			$node,
+			"SELECT scheduler_pid <> $pid AND state = 'active' FROM taskshed.status",
+			'another scheduler is there');
+	}
 	make_runs('after', 1, 1);
 	return;
 }
