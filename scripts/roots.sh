@@ -131,7 +131,7 @@ make_root() {
 }
 
 # PostgreSQL 15 with taskshed beside a later version, for pg_upgrade to start from: what it needs of
-# its own release can be installed beside what is there.
+# its own release can be installed beside what is there.  Its headers are older than C23.
 # shellcheck disable=SC2016
 add_old='
 	set -e
@@ -150,7 +150,7 @@ add_old='
 		dpkg -x postgresql-server-dev-15*.deb /
 	fi
 	cp -a /build/taskshed .
-	make -s -C taskshed PG_CONFIG="$old/bin/pg_config" with_llvm=no clean all install
+	make -s -C taskshed PG_CONFIG="$old/bin/pg_config" CC="gcc -std=gnu17" with_llvm=no clean all install
 	rm -rf /tmp/old'
 
 # A fresh copy of this repository in a root; what an earlier run left behind goes.

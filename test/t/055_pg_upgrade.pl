@@ -17,7 +17,10 @@ use TaskshedTest;
 use Test::More;
 
 my $path = $ENV{TASKSHED_OLD_PATH};
-my $old  = taskshed_node('old', install_path => $path);
+my $old  = taskshed_node(
+	'old',
+	install_path => $path,
+	initdb       => ['--data-checksums']);
 note 'from ' . $old->safe_psql('postgres', 'SELECT version()');
 $old->safe_psql(
 	'postgres', q{
@@ -47,7 +50,7 @@ my $runs_before  = $old->safe_psql('postgres', $all_runs);
 $old->stop;
 
 my $new = PostgreSQL::Test::Cluster->new('new');
-$new->init;
+$new->init(extra => ['--data-checksums']);    # (the default of 18)
 $new->append_conf(
 	'postgresql.conf', q{
 shared_preload_libraries = 'taskshed'
