@@ -433,7 +433,7 @@ places_make_room_for_scheduler(Oid database)
 	if (places_dismiss_scheduler(database, false) ||
 		(nworkers > 1 && places_make_room(database, InvalidOid)))
 		return;
-	/* if a worker that is busy could leave it is asked to, in this second or the next */
+	/* a busy worker that could leave is asked to, once a second */
 	if (nworkers > 1 && places_choose_victim(database, InvalidOid, true) >= 0)
 		return;
 	if (now - dismissed_at >= EVICTION_INTERVAL && places_dismiss_scheduler(database, true))

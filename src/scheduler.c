@@ -630,7 +630,7 @@ scheduler_leave(TimestampTz now, const Rest *rest)
 	}
 	else if (give_way && !rest->possible)
 	{
-		/* its workers end their runs, and the next one learns from their slots */
+		/* its workers end their runs; the next one finds their slots */
 		pool_dismiss();
 		proc_exit(0);
 	}
