@@ -116,10 +116,16 @@ sub inside
 		as_app(
 			qq{SELECT taskshed.add_task('inside', kwargs => jsonb_build_object('what', '$id', 'commands', \$\$$do\$\$),
 			task_id => '$id', every => $interval)});
+		await_calm();
+		if ($type eq 'once')
+		{
+			is(task($id), $once, "a one-off that does $name");
+		}
+		else
+		{
+			is(task($id), $every, "a recurring one that does $name");
+		}
 	}
-	await_calm();
-	is(task("once $name"),  $once,  "a one-off that does $name");
-	is(task("every $name"), $every, "a recurring one that does $name");
 	is(ledger("once $name%") . ledger("every $name%"), '22', 'each ran once');
 	return;
 }
