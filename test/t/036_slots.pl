@@ -230,13 +230,6 @@ $holder->quit;
 # Slots are taken by others.
 restart_with(9);
 await_calm();
-# (This has them look.)
-$node->safe_psql($_, 'ALTER TABLE taskshed.task ENABLE ALWAYS TRIGGER guard')
-  foreach @databases;
-await(
-	$node,
-	'SELECT count(scheduler_pid) = 3 FROM taskshed.status',
-	'all databases have schedulers');
 $log = -s $node->logfile;
 my $session = session($node);
 $session->query(
