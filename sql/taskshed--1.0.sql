@@ -740,20 +740,19 @@ DECLARE
 	owner record;
 	current text;
 	connection text;
-	prologue CONSTANT text := concat_ws(E'\n', '\encoding ' || pg_client_encoding(), 'SET search_path = pg_catalog;',
-		'\set has_taskshed false',
+	settings CONSTANT text := concat_ws(E'\n', '\encoding ' || pg_client_encoding(), 'SET search_path = pg_catalog;');
+	prologue CONSTANT text := concat_ws(E'\n', settings, '\set has_taskshed false',
 		'SELECT count(*) > 0 AS has_taskshed FROM pg_extension WHERE extname = ''taskshed'' \gset',
 		'\if :has_taskshed');
 	epilogue CONSTANT text := concat_ws(E'\n', '\else',
-		'\warn :DBNAME: no extension taskshed here, so nothing was scheduled', '\endif');
+		'\warn :DBNAME: no extension taskshed here, so nothing was scheduled', '\endif',
+		'\else', '\warn :database: no such database to connect to, so nothing was scheduled', '\endif');
 BEGIN
 	RETURN NEXT '-- Schedules the jobs of pg_cron as tasks of taskshed, all of them paused: a script for psql -f.';
 	RETURN NEXT '-- What cannot be scheduled is reported, and the rest goes on. Tasks that are there stay as they are.';
 	FOR job IN SELECT * FROM taskshed._pg_cron_jobs() LOOP
 		IF job.database IS DISTINCT FROM current THEN
-			IF current IS NOT NULL THEN
-				RETURN NEXT epilogue;
-			END IF;
+			RETURN NEXT CASE WHEN current IS NULL THEN settings ELSE epilogue END;
 			current := job.database;
 
 			-- The name is quoted for a connection string, that as an identifier, and that for psql's commands.
@@ -762,6 +761,12 @@ BEGIN
 			connection := regexp_replace(connection, E'[\\\\'']', E'\\\\\\&', 'g');
 			connection := replace(replace(connection, E'\n', '\n'), E'\r', '\r');
 			RETURN NEXT '';
+
+			-- (psql ends a script where it cannot connect.)
+			RETURN NEXT '\set can_connect false';
+			RETURN NEXT format('SELECT %1$L AS database, EXISTS (SELECT FROM pg_database WHERE datname = %1$L AND '
+				'datallowconn AND has_database_privilege(oid, ''CONNECT'')) AS can_connect \gset', job.database);
+			RETURN NEXT '\if :can_connect';
 			RETURN NEXT E'\\connect -reuse-previous=on \'' || connection || '''';
 			RETURN NEXT prologue;
 			FOR owner IN SELECT DISTINCT j.owner AS name FROM taskshed._pg_cron_jobs() j

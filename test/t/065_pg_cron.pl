@@ -573,6 +573,9 @@ foreach my $database (@databases, 'bare')
 }
 job('remote', nodename => "node\n1", database => 'other');
 job('bad',    database => 'other',   schedule => 'x');
+job('lost',   database => "long 'gone\\");
+job('closed', database => 'closed');
+value('CREATE DATABASE closed ALLOW_CONNECTIONS false');
 
 # Who could put functions in front of others in a database does not get at the script's rights.
 value_in(
@@ -603,12 +606,19 @@ foreach my $run (1, 2)
 	IPC::Run::run([ @psql, '-q', '-d', 'postgres', '-f', $script ],
 		'>', \$out, '2>', \$err);
 	my @lines = grep { !/^(DETAIL|HINT):/ } split /\n/, $err;
-	is(scalar(@lines), 2, 'two things cannot be done') or diag($err);
+	is(scalar(@lines), 4, 'four things cannot be done') or diag($err);
 	like($err, qr/ERROR:  schedule "x" must have/, 'a bad schedule is one');
 	like(
 		$err,
 		qr/^bare: no extension taskshed here/m,
-		'a database without taskshed the other');
+		'a database without taskshed another');
+	foreach my $database ("long 'gone\\", 'closed')
+	{
+		like(
+			$err,
+			qr/^\Q$database\E: no such database to connect to/m,
+			"$database does not end the script");
+	}
 	foreach my $database (@databases)
 	{
 		is( value_in($database, $made),
