@@ -489,3 +489,18 @@ ts_status(PG_FUNCTION_ARGS)
 	}
 	return (Datum) 0;
 }
+
+/*
+ * Scripts of earlier versions have functions that were not there yet.  They can
+ * be installed only if the library has what they name.
+ */
+PG_FUNCTION_INFO_V1(ts_not_supported);
+Datum
+ts_not_supported(PG_FUNCTION_ARGS)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("taskshed.%s() is not supported by this version of the extension",
+					get_func_name(fcinfo->flinfo->fn_oid)),
+			 errhint("ALTER EXTENSION taskshed UPDATE installs the version of the library.")));
+}

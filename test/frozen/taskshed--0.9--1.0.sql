@@ -16,6 +16,8 @@ CREATE TABLE taskshed.home (
 	restored boolean NOT NULL
 ) USING heap;
 
+ALTER TABLE taskshed.task ADD CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL);
+
 -- The tasks that there are belong here.
 INSERT INTO taskshed.home
 SELECT oid, false FROM pg_catalog.pg_database
@@ -30,6 +32,10 @@ CREATE FUNCTION taskshed._guard() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard';
 REVOKE ALL ON FUNCTION taskshed._guard() FROM PUBLIC;
 
+CREATE FUNCTION taskshed._guard_truncate() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard_truncate';
+REVOKE ALL ON FUNCTION taskshed._guard_truncate() FROM PUBLIC;
+
 DO $$
 DECLARE
 	name text;
@@ -40,6 +46,12 @@ BEGIN
 		EXECUTE pg_catalog.format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE
 			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._guard()', name);
 		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
+		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE
+			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncate', name);
+		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncated AFTER TRUNCATE
+			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncated', name);
 	END LOOP;
 END $$;
 
@@ -53,6 +65,17 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_activate';
 
 CREATE FUNCTION taskshed._held() RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_held';
+
+-- What was not there yet.  (The test puts the functions here that the script of 1.0 has.)
+DROP FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text);
+DROP FUNCTION taskshed.describe(text, text);
+DROP FUNCTION taskshed.import_pg_cron(boolean);
+DROP FUNCTION taskshed.export_pg_cron();
+-- as in 1.0: next_runs
+-- as in 1.0: describe
+-- as in 1.0: _pg_cron_jobs
+-- as in 1.0: import_pg_cron
+-- as in 1.0: export_pg_cron
 
 CREATE VIEW taskshed.task_details WITH (security_barrier) AS
 SELECT t.id,

@@ -27,9 +27,15 @@ plan skip_all => "$folder cannot be written to" if !-w $folder;
 my @installed = map { "$folder/$_" } 'taskshed--0.9.sql',
   'taskshed--0.9--1.0.sql', 'taskshed--1.0--99.0.sql',
   'taskshed--99.0--1.0.sql';
-copy("$frozen/taskshed--0.9.sql",      $installed[0]) or die $!;
-copy("$frozen/taskshed--0.9--1.0.sql", $installed[1]) or die $!;
-append_to_file($_, "SELECT 1;\n") foreach @installed[ 2, 3 ];
+copy("$frozen/taskshed--0.9.sql", $installed[0]) or die $!;
+
+# Functions are written once, in the script of the version that they are of.
+my $script = slurp_file("$FindBin::RealBin/../../sql/taskshed--1.0.sql");
+my $to_10  = slurp_file("$frozen/taskshed--0.9--1.0.sql");
+$to_10 =~ s{^-- as in 1\.0: (\w+)$}{
+	$script =~ /^(CREATE FUNCTION taskshed\.$1\(.*?^(?:LANGUAGE c [^;]*|END \$\$);)/ms ? $1 : die "no $1"}gme;
+append_to_file($installed[1], $to_10);
+append_to_file($_,            "SELECT 1;\n") foreach @installed[ 2, 3 ];
 END { unlink @installed }
 
 my $node = taskshed_node('upgrade');
