@@ -99,6 +99,7 @@ places_look(void)
 		TsDatabaseState state;
 		bool		away;
 		bool		needs_worker;
+		bool		between;
 		bool		resting;
 		bool		leaving;
 
@@ -107,6 +108,8 @@ places_look(void)
 		/* (a scheduler that is asleep may not have ended yet) */
 		away = (state == TS_DB_WANTED || state == TS_DB_ASLEEP) && db->scheduler == NULL;
 		needs_worker = (state == TS_DB_RUNNING && !db->disabled && !db->held);
+		/* its scheduler has a place, but is not there yet, or about to leave */
+		between = (state == TS_DB_STARTING || (state == TS_DB_ASLEEP && db->scheduler != NULL));
 		resting = db->resting;
 		leaving = (db->scheduler != NULL && (db->give_way != TS_STAY || state == TS_DB_ASLEEP));
 		if (db->scheduler != NULL || state == TS_DB_STARTING)
@@ -115,7 +118,7 @@ places_look(void)
 		any_away = any_away || away;
 		if (leaving)
 			nleaving++;
-		if (needs_worker)
+		if (needs_worker || between)
 			served = lappend_oid(served, db->oid);
 		if (state == TS_DB_STARTING || (needs_worker && !resting))
 			working = lappend_oid(working, db->oid);
