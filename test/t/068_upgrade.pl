@@ -121,6 +121,10 @@ foreach my $call (@calls)
 		qr/ERROR:  55000: $other 0\.9 in .*$update/s, $call);
 }
 like(
+	error_of('old', q{SELECT taskshed.describe('* * * * *')}),
+	qr/ERROR:  0A000: taskshed\.describe\(\) is not supported by this version of the extension.*$update/s,
+	'what an earlier version lacked says so');
+like(
 	error_of('old', 'BEGIN; DROP OWNED BY app; ROLLBACK'),
 	qr/WARNING:  55000: $other 0\.9/,
 	'DROP OWNED cannot reach tasks');
