@@ -110,14 +110,14 @@ preview_task(Preview *preview, text *task_id, TimestampTz now)
 	if (!ROW_ISNULL(&alarm, alarm_failed_at))
 		return;
 
-	outcome_start(&start, &task, &alarm, now);
+	run_start_read(&start, &task, &alarm, now);
 	next = ROW_GET(TimestampTz, &alarm, alarm_run_at);
 	start.started_at = Max(now, next);
 	runs = ROW_GET(Int64, &alarm, alarm_run_count);
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		missed = outcome_is_missed(&start);
+		missed = run_start_is_missed(&start);
 		if (!missed)
 		{
 			again = preview_add(preview, next);
@@ -125,7 +125,7 @@ preview_task(Preview *preview, text *task_id, TimestampTz now)
 				return;
 		}
 		if (!again || !start.recurring || start.no_grid != NULL ||
-			!outcome_next(&start, missed, &next) || next > start.until)
+			!run_start_next(&start, missed, &next) || next > start.until)
 			return;
 
 		/* unless they are counted, times that are not wanted are skipped */

@@ -32,20 +32,6 @@
 
 #include "taskshed.h"
 
-/* A task with catch_up skip starts this late at most, in microseconds. */
-#define SKIP_START_WITHIN	USECS_PER_SEC
-
-/* What tasks have that were not given other delays, in microseconds. */
-#define RETRY_DELAY			(10 * USECS_PER_SEC)
-#define RETRY_BACKOFF		2.0
-#define RETRY_MAX_DELAY		USECS_PER_HOUR
-
-/*
- * No delay or limit counts for more than this, in microseconds: 100,000 years,
- * which can be added to the time of day.
- */
-#define MAX_DURATION		(INT64CONST(36525000) * USECS_PER_DAY)
-
 /* The part of a delay by which it may be shorter. */
 #define RETRY_JITTER		0.1
 
@@ -63,125 +49,6 @@
 static TimeoutId deadlock_check;
 
 /*
- * A task's interval in microseconds, or what is to be taken if it has none, or
- * one that is negative.
- */
-static int64
-outcome_usecs(const TaskRow *task, int attnum, int64 otherwise)
-{
-	const Interval *interval;
-	double		usecs;
-
-	if (task->nulls[attnum - 1])
-		return otherwise;
-	interval = DatumGetIntervalP(task->values[attnum - 1]);
-	usecs = ((double) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
-		(double) interval->time;
-	if (usecs < 0)
-		return otherwise;
-	return (int64) Min(usecs, (double) MAX_DURATION);
-}
-
-/* The first letter of one of our words, by which they are told apart. */
-static char
-outcome_letter(Datum word)
-{
-	text	   *letters = DatumGetTextPP(word);
-
-	return VARSIZE_ANY_EXHDR(letters) > 0 ? *VARDATA_ANY(letters) : '\0';
-}
-
-/*
- * Finds out when a task recurs.  Returns NULL, or why that cannot be told.
- */
-static const char *
-outcome_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
-{
-	Calendar   *calendar = &start->calendar;
-	bool		has_every = !ROW_ISNULL(task, task_every);
-
-	memset(calendar, 0, sizeof(Calendar));
-	calendar->has_schedule = !ROW_ISNULL(task, task_schedule);
-	calendar->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
-	calendar->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
-	start->recurring = has_every || calendar->has_schedule;
-
-	if (calendar->zone == NULL)
-		return "the task's time zone is not known to this server";
-	if (has_every && calendar->has_schedule)
-		return "the task has both an interval and a schedule";
-	if (calendar->has_schedule)
-	{
-		CronProblem problem;
-
-		if (!cron_parse(TextDatumGetCString(ROW_DATUM(task, task_schedule)),
-						&calendar->schedule, &problem))
-			return problem.message;
-	}
-	if (has_every)
-	{
-		calendar->every = *ROW_GET(IntervalP, task, task_every);
-		if (!recurrence_moves_forward(&calendar->every))
-			return "the task's interval does not move time forward";
-	}
-	return NULL;
-}
-
-/*
- * Takes from a task's rows what a run needs to know of them at its end, into
- * the current memory context.
- *
- * The rows may have been written by hand, past all checks.  A value that makes
- * no sense counts as not given, and nothing here raises an error: the scheduler
- * comes this way too, for runs that have lost their workers.
- */
-void
-outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm, TimestampTz now)
-{
-	start->id = ROW_GET(Int64, alarm, alarm_id);
-	start->revision = ROW_GET(Int64, alarm, alarm_revision);
-	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
-	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
-	start->interruptions = ROW_GET(Int32, alarm, alarm_interruptions);
-	start->previous_run_at = ROW_ISNULL(alarm, alarm_previous_run_at) ? DT_NOBEGIN :
-		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
-	start->started_at = now;
-	start->worker_pid = MyProcPid;
-	start->places.known = false;
-
-	/* the alarm's: its task may have been given away before it was read */
-	start->owner = ROW_GET(ObjectId, alarm, alarm_owner);
-	start->task_id = TextDatumGetCString(ROW_DATUM(task, task_task_id));
-	start->group_id = ROW_ISNULL(task, task_group_id) ? NULL :
-		TextDatumGetCString(ROW_DATUM(task, task_group_id));
-	start->callback = TextDatumGetCString(ROW_DATUM(task, task_callback));
-	start->no_grid = outcome_calendar(start, task, alarm);
-	start->catch_up = outcome_letter(ROW_DATUM(task, task_catch_up));
-	start->start_within = outcome_usecs(task, Anum_task_start_within,
-										start->catch_up == 's' ? SKIP_START_WITHIN : -1);
-	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
-		ROW_GET(TimestampTz, task, task_until);
-	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
-	start->max_attempts = ROW_ISNULL(task, task_max_attempts) ? 1 :
-		ROW_GET(Int32, task, task_max_attempts);
-	if (start->max_attempts < 0)
-		start->max_attempts = 1;
-	start->retry_delay = outcome_usecs(task, Anum_task_retry_delay, RETRY_DELAY);
-	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? RETRY_BACKOFF :
-		ROW_GET(Float8, task, task_retry_backoff);
-	if (!(start->retry_backoff >= 1))	/* NaN neither */
-		start->retry_backoff = RETRY_BACKOFF;
-	start->retry_max_delay = outcome_usecs(task, Anum_task_retry_max_delay,
-										   Max(RETRY_MAX_DELAY, start->retry_delay));
-	start->timeout = outcome_usecs(task, Anum_task_timeout, (int64) ts_timeout * 1000);
-	start->extra = !ROW_ISNULL(alarm, alarm_resume_at);
-	if (start->extra)
-		start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
-	start->history = ROW_ISNULL(task, task_history) ? (char) ts_history :
-		outcome_letter(ROW_DATUM(task, task_history));
-}
-
-/*
  * Is a task waiting to run?  Also one that is paused or failed may have been
  * asked for a run beside its schedule.  The queue's index has this condition.
  */
@@ -190,39 +57,6 @@ outcome_is_queued(const AlarmRow *alarm)
 {
 	return !ROW_ISNULL(alarm, alarm_resume_at) ||
 		(ROW_ISNULL(alarm, alarm_paused_at) && ROW_ISNULL(alarm, alarm_failed_at));
-}
-
-/* Is it too late for this run?  A further attempt starts late by its nature. */
-bool
-outcome_is_missed(const RunStart *start)
-{
-	if (start->extra)
-		return false;
-	return start->started_at > start->until ||
-		(start->attempt == 1 && start->start_within >= 0 &&
-		 start->started_at - start->scheduled_at > start->start_within);
-}
-
-/*
- * The last time that a run, or a missed time, stands for.  With catch_up all
- * that is its own only; otherwise all times up to its start.  Of times that
- * were missed, those that may still start are left to come.
- */
-static TimestampTz
-outcome_covered(const RunStart *start, bool missed)
-{
-	TimestampTz until = start->scheduled_at;
-
-	if (start->catch_up != 'a')
-		until = Max(until, start->started_at - (missed ? Max(start->start_within, 0) : 0));
-	return until;
-}
-
-/* The next time of a recurring task; false if there is none. */
-bool
-outcome_next(const RunStart *start, bool missed, TimestampTz *next)
-{
-	return calendar_next(&start->calendar, outcome_covered(start, missed), next);
 }
 
 /*
@@ -438,7 +272,7 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 		outcome_fail(store, alarm, report);
 	}
 	else if ((start->max_runs > 0 && ROW_GET(Int64, alarm, alarm_run_count) >= start->max_runs) ||
-			 !outcome_next(start, missed, &next) || next > start->until)
+			 !run_start_next(start, missed, &next) || next > start->until)
 	{
 		if (ok)
 			outcome_remove(store, start, alarm, report);
@@ -543,7 +377,7 @@ static void
 outcome_record_missed(const RunStart *start)
 {
 	RunStart	each = *start;
-	TimestampTz last = Min(outcome_covered(start, true), start->until);
+	TimestampTz last = Min(run_start_covered(start, true), start->until);
 	int			n = 0;
 
 	do
@@ -709,7 +543,7 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 		ROW_GET(TimestampTz, &alarm, alarm_last_run_at) == lost->started_at)
 		return true;
 
-	outcome_start(&start, &task, &alarm, lost->started_at);
+	run_start_read(&start, &task, &alarm, lost->started_at);
 	start.worker_pid = lost->worker_pid;
 	start.owner = lost->owner;
 	if (start.revision == lost->revision)
@@ -776,7 +610,7 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 		ROW_GET(TimestampTz, &alarm, alarm_run_at) > GetCurrentTimestamp())
 		return true;
 
-	outcome_start(&start, &task, &alarm, GetCurrentTimestamp());
+	run_start_read(&start, &task, &alarm, GetCurrentTimestamp());
 	start.worker_pid = 0;
 	error.sqlerrcode = ERRCODE_UNDEFINED_OBJECT;
 	error.message = psprintf("%s any more; it was called \"%s\"", reason,

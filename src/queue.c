@@ -62,7 +62,7 @@ queue_read(Store *store, Snapshot snapshot, Oid owner,
 	scankeys[1].sk_strategy = BTGreaterStrategyNumber;
 	scankeys[1].sk_argument = PointerGetDatum(row);
 
-	scan = compat_index_beginscan(store->alarm, store_queue_index(store),
+	scan = compat_index_beginscan(store->alarm, store_index(store, ALARM_QUEUE),
 								  snapshot, 2);
 	index_rescan(scan, scankeys, 2, NULL, 0);
 	while (n < max &&
@@ -93,7 +93,7 @@ queue_next_owner(Store *store, Snapshot snapshot, Oid after)
 
 	ScanKeyInit(&key, QUEUE_OWNER, BTGreaterStrategyNumber, F_OIDGT,
 				ObjectIdGetDatum(after));
-	scan = compat_index_beginscan(store->alarm, store_queue_index(store),
+	scan = compat_index_beginscan(store->alarm, store_index(store, ALARM_QUEUE),
 								  snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	if (index_getnext_slot(scan, ForwardScanDirection, store->alarm_slot))
@@ -118,7 +118,7 @@ queue_count_failed(Store *store, Snapshot snapshot, bool (*counts) (Oid owner))
 	IndexScanDesc scan;
 	int64		n = 0;
 
-	scan = compat_index_beginscan(store->alarm, store_failed_index(store),
+	scan = compat_index_beginscan(store->alarm, store_index(store, ALARM_FAILED),
 								  snapshot, 0);
 	index_rescan(scan, NULL, 0, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, store->alarm_slot))
@@ -147,7 +147,7 @@ queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *id
 	int			n = 0;
 
 	ScanKeyInit(&key, 1, BTLessStrategyNumber, F_TIMESTAMPTZ_LT, TimestampTzGetDatum(before));
-	scan = compat_index_beginscan(store->alarm, store_failed_index(store), snapshot, 1);
+	scan = compat_index_beginscan(store->alarm, store_index(store, ALARM_FAILED), snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (n < max && index_getnext_slot(scan, ForwardScanDirection, store->alarm_slot))
 	{

@@ -248,7 +248,7 @@ run_read(Run *run)
 	}
 
 	old = MemoryContextSwitchTo(run->context);
-	outcome_start(&run->start, &task, &alarm, now);
+	run_start_read(&run->start, &task, &alarm, now);
 	run->start.places = places;
 	run->started = true;
 	run->callback = run->start.callback;
@@ -428,7 +428,7 @@ run_attempt(Run *run)
 		run_begin();
 	}
 
-	if (outcome_is_missed(&run->start))
+	if (run_start_is_missed(&run->start))
 	{
 		run->start.places.known = false;
 		PopActiveSnapshot();
@@ -448,7 +448,7 @@ run_attempt(Run *run)
 	store = run_open_store(run);
 	if (store != NULL)
 	{
-		if (outcome_is_missed(&run->start))
+		if (run_start_is_missed(&run->start))
 			outcome_missed(store, &run->start, run->report);
 		else
 			outcome_succeeded(store, &run->start, run->result, run->report);
@@ -686,7 +686,7 @@ run_task(const TsHanded *task, TsReport *report)
 	callback_prune();
 	if (error != NULL)
 		return RUN_FAILED;
-	return run.started && !outcome_is_missed(&run.start) ? RUN_SUCCEEDED : RUN_NONE;
+	return run.started && !run_start_is_missed(&run.start) ? RUN_SUCCEEDED : RUN_NONE;
 }
 
 /*

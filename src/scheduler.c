@@ -61,18 +61,6 @@
 /* The failed tasks are counted at most this often (us). */
 #define COUNT_INTERVAL		(30 * USECS_PER_SEC)
 
-/* Tasks that have failed long ago are removed so many at a time. */
-#define EXPIRE_BATCH		1000
-
-/* From this many failed tasks on, the log mentions them, once a day. */
-#define MANY_FAILED			10000
-
-/* Interrupted runs that could not be recorded are tried again after this (us). */
-#define LOSSES_INTERVAL		USECS_PER_SEC
-
-/* The history is looked after at most this often (us). */
-#define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
-
 /* The tasks that are due and waiting are counted at most this often (us). */
 #define DUE_INTERVAL		(100 * INT64CONST(1000))
 
@@ -201,225 +189,6 @@ static void
 scheduler_alarm_handler(void)
 {
 	SetLatch(MyLatch);
-}
-
-/*
- * After an error in a transaction without which the scheduler can go on: rolls
- * back, and says so in the log.  That is meant for a full disk and the like;
- * any other error ends the process.
- */
-static void
-scheduler_do_without(MemoryContext context, const char *what)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	if (!shared_is_shortage(error))
-		PG_RE_THROW();
-	HOLD_INTERRUPTS();
-	FlushErrorState();
-	AbortCurrentTransaction();
-	MemoryContextSwitchTo(context);
-	RESUME_INTERRUPTS();
-	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("%s: %s", what, error->message),
-			 errdetail("This will be tried again.")));
-	FreeErrorData(error);
-}
-
-/*
- * Writes down runs that have lost their workers.  Returns when to try again;
- * DT_NOEND if that is not needed.
- */
-static TimestampTz
-scheduler_write_losses(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool again = false;
-
-	if (!lookahead_has_losses())
-		return DT_NOEND;
-	PG_TRY();
-	{
-		Store	   *store;
-
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetLatestSnapshot());
-		store = store_try_open(RowExclusiveLock);
-		if (store != NULL)
-		{
-			again = lookahead_write_losses(store);
-			store_close(store, NoLock);
-		}
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		if (store != NULL)
-			lookahead_losses_written();
-	}
-	PG_CATCH();
-	{
-		scheduler_do_without(context, "could not record interrupted runs");
-		again = true;
-	}
-	PG_END_TRY();
-	return again ? GetCurrentTimestamp() + LOSSES_INTERVAL : DT_NOEND;
-}
-
-/* Keeps roles out whose tasks must not run.  Returns when to look again. */
-static TimestampTz
-scheduler_admit(Oid database)
-{
-	MemoryContext context = CurrentMemoryContext;
-	TimestampTz look_again;
-	volatile TimestampTz again;
-
-	if (!admission_is_needed(&look_again))
-		return look_again;
-	again = look_again;
-	PG_TRY();
-	{
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetLatestSnapshot());
-		if (admission_check(database))
-			again = DT_NOBEGIN;
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-	}
-	PG_CATCH();
-	{
-		scheduler_do_without(context, "could not record failed tasks");
-		again = GetCurrentTimestamp() + LOSSES_INTERVAL;
-	}
-	PG_END_TRY();
-	return again;
-}
-
-/*
- * Reports a run that has ignored the end of its time, a cancel and a
- * termination, once.  It is left alone: ending it by force would restart the
- * server.
- */
-static void
-scheduler_report_stuck(int64 id, int pid)
-{
-	Store	   *store;
-	TaskRow		task;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetLatestSnapshot());
-	store = store_try_open(AccessShareLock);
-	if (store != NULL && store_get_task(store, id, &task))
-		ereport(WARNING,
-				(errmsg("task \"%s\" has used up its time and does not react to being stopped",
-						TextDatumGetCString(ROW_DATUM(&task, task_task_id))),
-				 errdetail("Worker process %d calls %s.", pid,
-						   TextDatumGetCString(ROW_DATUM(&task, task_callback))),
-				 errhint("It is left alone. Ending it with SIGKILL would restart the server.")));
-	if (store != NULL)
-		store_close(store, AccessShareLock);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
-/*
- * Keeps the history in bounds: at the start, which tells the workers where to
- * record runs, and then as long as there are any.
- */
-static void
-scheduler_maintain_history(void)
-{
-	static TimestampTz maintained_at = 0;
-	static int64 runs = -1;
-	MemoryContext context = CurrentMemoryContext;
-	TimestampTz now = GetCurrentTimestamp();
-	int64		runs_now;
-
-	SpinLockAcquire(&my_db->mutex);
-	runs_now = my_db->counts.runs_ok + my_db->counts.runs_failed;
-	SpinLockRelease(&my_db->mutex);
-	if (maintained_at != 0 &&
-		now - maintained_at < (runs_now == runs ? Min(USECS_PER_HOUR, ts_history_retention * USECS_PER_MINUTE / TS_HISTORY_PARTS) :
-							   HISTORY_INTERVAL))
-		return;
-	maintained_at = now;
-	runs = runs_now;
-
-	PG_TRY();
-	{
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetLatestSnapshot());
-		if (store_exists())
-			history_maintain(my_db);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-	}
-	PG_CATCH();
-	{
-		scheduler_do_without(context, "could not keep the history in bounds");
-	}
-	PG_END_TRY();
-}
-
-/*
- * Removes tasks that have failed longer ago than they are to be kept, if it is
- * time to look for them.  Returns whether there may be more.
- */
-static bool
-scheduler_expire_failed(void)
-{
-	static TimestampTz looked_at = 0;
-	static int	retention = -1;
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz before = now - (int64) ts_failed_retention * USECS_PER_MINUTE;
-	int64		ids[EXPIRE_BATCH];
-	int			n = 0;
-	int			removed = 0;
-	Store	   *store;
-
-	if (ts_failed_retention != retention)
-		looked_at = 0;
-	retention = ts_failed_retention;
-	if (retention < 0 || now - looked_at < COUNT_INTERVAL)
-		return false;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetLatestSnapshot());
-	store = store_try_open(RowExclusiveLock);
-	if (store != NULL)
-	{
-		n = queue_read_failed(store, GetActiveSnapshot(), before, ids, EXPIRE_BATCH);
-		for (int i = 0; i < n; i++)
-			removed += outcome_expire(store, ids[i], before);
-		store_close(store, NoLock);
-	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	if (n == EXPIRE_BATCH && removed > 0)
-		return true;
-	looked_at = now;
-	return false;
-}
-
-/* Mentions in the log, once a day, that many tasks have failed. */
-static void
-scheduler_mention_failed(int64 failed)
-{
-	static TimestampTz mentioned_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (failed <= MANY_FAILED || (mentioned_at != 0 && now - mentioned_at < USECS_PER_DAY))
-		return;
-	mentioned_at = now;
-	ereport(LOG,
-			(errmsg("database has " INT64_FORMAT " failed tasks", failed),
-			 errhint("Retry or remove them, or set taskshed.failed_retention.")));
 }
 
 /*
@@ -563,7 +332,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 		my_db->failed = failed;
 		SpinLockRelease(&my_db->mutex);
 		failed_uncounted = false;
-		scheduler_mention_failed(failed);
+		chores_mention_failed(failed);
 	}
 }
 
@@ -755,17 +524,17 @@ ts_scheduler_main(Datum main_arg)
 
 		reread_from = scheduler_take_notes(notes, &nnotes);
 		pool_collect(database);
-		losses_again = scheduler_write_losses();
+		losses_again = chores_write_losses();
 		while (pool_take_stuck(&stuck_id, &stuck_pid))
-			scheduler_report_stuck(stuck_id, stuck_pid);
+			chores_report_stuck(stuck_id, stuck_pid);
 		count_failed = scheduler_must_count_failed(nnotes > 0 || reread_from != DT_NOEND);
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
 		held = home_is_held(home);
-		admit_again = held ? DT_NOEND : scheduler_admit(database);
-		more_failed = !held && scheduler_expire_failed();
-		scheduler_maintain_history();
+		admit_again = held ? DT_NOEND : chores_admit(database);
+		more_failed = !held && chores_expire_failed();
+		chores_maintain_history(my_db);
 		now = GetCurrentTimestamp();
 		wake = ts_enabled && !held ? pool_dispatch(database, now, &backlog) : DT_NOEND;
 		wake = Min(wake, Min(losses_again, admit_again));

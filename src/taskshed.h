@@ -10,10 +10,15 @@
  *		suspects.c		what was running when the server died
  *		prepared.c		what prepared transactions have to tell at their commit
  *		notes.c			what a transaction scheduled, told at its commit
+ *		settings.c		noticing that settings have changed
+ *		hold.c			keeping our processes out of a database
  *		roles.c			whether tasks of a role may run
  *		shape.c			whether a table is as our script has made it
  *		writer.c		writing rows with all their index entries
  *		store.c			the tables task and alarm, by direct access
+ *		store_find.c	reading their rows
+ *		store_write.c	locking and writing them
+ *		home.c			whether the tasks of a database may run in it
  *		replicated.c	our tables when a subscription truncates them
  *		quota.c			how many tasks a role may have
  *		queue.c			reading alarms in the order they are due
@@ -24,25 +29,31 @@
  *		describe.c		saying in English what they mean
  *		calendar.c		the times of a recurring task
  *		resolve.c		which function a callback's name means
- *		callback.c		from a function and kwargs to a call
+ *		callback_plan.c	from a function and keys to a prepared call
+ *		callback.c		callbacks that are ready to be called
+ *		callback_bind.c	from values to parameters of the call
  *		call.c			making the call
  *		alias.c			names that stand for callbacks
  *		spec.c			the parameters of add_task, checked
  *		api_add.c		add_task, add_tasks
  *		api_change.c	pause, resume, remove, re-time
  *		api_owner.c		giving tasks to other roles
+ *		api_activate.c	activate
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
+ *		run_start.c		what is known of a task when its run begins
  *		history.c		the record of runs
  *		outcome.c		what a run's end writes into the task's row
  *		api_preview.c	next_runs, describe
  *		stop.c			stopping a run
  *		session.c		a worker's session, as new after each run
+ *		rehearsal.c		a new worker's look ahead at its first run
  *		run.c			one run of a task, in a transaction
  *		worker.c		the process that runs the tasks of a role
  *		lookahead.c		the scheduler's memory of what is due next
  *		admission.c		keeping roles out whose tasks must not run
  *		pool.c			the scheduler's workers
  *		rest.c			when a scheduler leaves that has nothing to do
+ *		chores.c		what a scheduler does beside handing out tasks
  *		scheduler.c		the process that hands due tasks out
  *		places.c		which database gets what room there is for processes
  *		launcher.c		the process that starts the others
@@ -612,6 +623,18 @@ alarm_count_anew(AlarmRow *alarm)
 	ROW_SET_NULL(alarm, alarm_begun_at);
 }
 
+/* Their indexes. */
+typedef enum StoreIndex
+{
+	TASK_PKEY,
+	TASK_KEY,
+	TASK_GROUP,
+	ALARM_QUEUE,
+	ALARM_TASK,
+	ALARM_FAILED,
+	STORE_NINDEXES
+} StoreIndex;
+
 /* The tables, open; indexes and what writing needs are opened on demand. */
 typedef struct Store
 {
@@ -619,20 +642,10 @@ typedef struct Store
 	Relation	alarm;
 	TupleTableSlot *task_slot;
 	TupleTableSlot *alarm_slot;
-	Relation	indexes[6];
+	Relation	indexes[STORE_NINDEXES];
 	Writer	   *task_writer;	/* NULL before the first write */
 	Writer	   *alarm_writer;
 } Store;
-
-/* Where the rows of a task were seen, and in which files. */
-typedef struct RowPlaces
-{
-	bool		known;
-	ItemPointerData task;
-	Oid			task_file;
-	ItemPointerData alarm;
-	Oid			alarm_file;
-} RowPlaces;
 
 /* Can the tables be worked with? */
 typedef enum StoreState
@@ -654,18 +667,40 @@ extern Store *store_try_open(LOCKMODE lockmode);
 extern void store_lock_for_drop(void);
 extern Store *store_open(LOCKMODE lockmode);
 extern void store_close(Store *store, LOCKMODE lockmode);
-extern Relation store_queue_index(Store *store);
-extern Relation store_failed_index(Store *store);
+extern Relation store_index(Store *store, StoreIndex which);
+extern Oid	store_index_relid(StoreIndex which);
+extern Writer *store_task_writer(Store *store);
+extern Writer *store_alarm_writer(Store *store);
 extern Oid	store_home_relid(void);
 extern int64 store_new_id(void);
+
+/* ------------------------------------------------------------------------
+ * store_find.c
+ */
 extern bool store_sees(Snapshot snapshot, TupleTableSlot *slot);
 extern bool store_find_task(Store *store, Oid owner, Datum task_id, TaskRow *row);
 extern bool store_get_task(Store *store, int64 id, TaskRow *row);
+extern void store_copy_alarm(Store *store, AlarmRow *row);
+extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
+extern bool store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRow *row);
 extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
 extern int64 *store_find_owned(Store *store, Oid owner, int *n);
 extern int	store_count_owned(Store *store, Oid owner, int limit, int *removed);
-extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
-extern bool store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRow *row);
+
+/* ------------------------------------------------------------------------
+ * store_write.c
+ */
+
+/* Where the rows of a task were seen, and in which files. */
+typedef struct RowPlaces
+{
+	bool		known;
+	ItemPointerData task;
+	Oid			task_file;
+	ItemPointerData alarm;
+	Oid			alarm_file;
+} RowPlaces;
+
 extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
 								  LockWaitPolicy wait_policy);
 extern void store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm,
@@ -677,11 +712,11 @@ extern void store_insert_task(Store *store, TaskRow *row);
 extern bool store_try_insert_task(Store *store, TaskRow *row);
 extern void store_update_task(Store *store, TaskRow *row);
 extern void store_delete_task(Store *store, TaskRow *row);
-extern bool store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places);
-extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places);
 extern void store_insert_alarm(Store *store, AlarmRow *row);
 extern void store_update_alarm(Store *store, AlarmRow *row);
 extern void store_delete_alarm(Store *store, AlarmRow *row);
+extern bool store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places);
+extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places);
 
 /* ------------------------------------------------------------------------
  * home.c
@@ -890,7 +925,7 @@ extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 extern char *resolve_target(const char *name);
 
 /* ------------------------------------------------------------------------
- * callback.c
+ * callback_plan.c
  */
 
 typedef enum CallbackKind
@@ -940,6 +975,13 @@ typedef struct Callback
 	CachedPlanSource *plan;		/* of the call */
 } Callback;
 
+extern void callback_write_call(Callback *callback);
+extern bool callback_plan(Callback *callback);
+extern void callback_position_context(void *arg);
+
+/* ------------------------------------------------------------------------
+ * callback.c
+ */
 extern void callback_init(void);
 extern void callback_relation_changed(Oid relid);
 extern Callback *callback_prepare(const char *name, Jsonb *kwargs);
@@ -947,8 +989,11 @@ extern uint64 callback_generation(void);
 extern void callback_prune(void);
 extern void callback_hold(Callback *callback);
 extern void callback_release(Callback *callback);
-extern void callback_position_context(void *arg);
 extern void callback_check_privilege(const Callback *callback, Oid role);
+
+/* ------------------------------------------------------------------------
+ * callback_bind.c
+ */
 extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking);
 extern const char *callback_unbound(const Callback *callback);
 
@@ -1076,7 +1121,7 @@ extern void owner_drop_owned(Store *store, Oid owner);
 extern bool read_is_running(int64 id);
 
 /* ------------------------------------------------------------------------
- * history.c
+ * run_start.c
  */
 
 /*
@@ -1115,6 +1160,16 @@ typedef struct RunStart
 	bool		extra;			/* beside the schedule: run_tasks */
 } RunStart;
 
+extern void run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
+						   TimestampTz now);
+extern bool run_start_is_missed(const RunStart *start);
+extern TimestampTz run_start_covered(const RunStart *start, bool missed);
+extern bool run_start_next(const RunStart *start, bool missed, TimestampTz *next);
+
+/* ------------------------------------------------------------------------
+ * history.c
+ */
+
 extern void history_relation_changed(Oid relid);
 extern void history_record(const RunStart *start, const char *status, const char *result,
 						   const ErrorData *error);
@@ -1142,14 +1197,10 @@ typedef struct LostRun
 } LostRun;
 
 extern void outcome_init(void);
-extern void outcome_start(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
-						  TimestampTz now);
 extern char *outcome_one_line(const char *text);
 extern void outcome_log_failure(const RunStart *start, const char *callback, int sqlstate,
 								const char *message);
 extern bool outcome_is_queued(const AlarmRow *alarm);
-extern bool outcome_is_missed(const RunStart *start);
-extern bool outcome_next(const RunStart *start, bool missed, TimestampTz *next);
 extern bool outcome_begin(Store *store, RunStart *start, TsReport *report);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
 extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,
@@ -1321,6 +1372,16 @@ typedef struct Rest
 
 extern void rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Rest *rest);
 extern bool rest_begin(TsDatabase *db, const Rest *rest);
+
+/* ------------------------------------------------------------------------
+ * chores.c
+ */
+extern TimestampTz chores_write_losses(void);
+extern TimestampTz chores_admit(Oid database);
+extern void chores_report_stuck(int64 id, int pid);
+extern void chores_maintain_history(TsDatabase *db);
+extern bool chores_expire_failed(void);
+extern void chores_mention_failed(int64 failed);
 
 /* ------------------------------------------------------------------------
  * scheduler.c

@@ -1,0 +1,278 @@
+/*-------------------------------------------------------------------------
+ *
+ * chores.c
+ *		What a scheduler does beside handing out tasks.
+ *
+ * Each is a transaction of its own, and short: tasks wait meanwhile.  The
+ * scheduler calls them all in each round, and they know whether it is time.
+ * A full disk and the like does not end the process; what could not be written
+ * is tried again.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/* Tasks that have failed long ago are looked for at most this often (us). */
+#define EXPIRE_INTERVAL		(30 * USECS_PER_SEC)
+
+/* Tasks that have failed long ago are removed so many at a time. */
+#define EXPIRE_BATCH		1000
+
+/* From this many failed tasks on, the log mentions them, once a day. */
+#define MANY_FAILED			10000
+
+/* Interrupted runs that could not be recorded are tried again after this (us). */
+#define LOSSES_INTERVAL		USECS_PER_SEC
+
+/* The history is looked after at most this often (us). */
+#define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
+
+/*
+ * After an error in a transaction without which the scheduler can go on: rolls
+ * back, and says so in the log.  That is meant for a full disk and the like;
+ * any other error ends the process.
+ */
+static void
+chores_do_without(MemoryContext context, const char *what)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (!shared_is_shortage(error))
+		PG_RE_THROW();
+	HOLD_INTERRUPTS();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("%s: %s", what, error->message),
+			 errdetail("This will be tried again.")));
+	FreeErrorData(error);
+}
+
+/*
+ * Writes down runs that have lost their workers.  Returns when to try again;
+ * DT_NOEND if that is not needed.
+ */
+TimestampTz
+chores_write_losses(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool again = false;
+
+	if (!lookahead_has_losses())
+		return DT_NOEND;
+	PG_TRY();
+	{
+		Store	   *store;
+
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetLatestSnapshot());
+		store = store_try_open(RowExclusiveLock);
+		if (store != NULL)
+		{
+			again = lookahead_write_losses(store);
+			store_close(store, NoLock);
+		}
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		if (store != NULL)
+			lookahead_losses_written();
+	}
+	PG_CATCH();
+	{
+		chores_do_without(context, "could not record interrupted runs");
+		again = true;
+	}
+	PG_END_TRY();
+	return again ? GetCurrentTimestamp() + LOSSES_INTERVAL : DT_NOEND;
+}
+
+/* Keeps roles out whose tasks must not run.  Returns when to look again. */
+TimestampTz
+chores_admit(Oid database)
+{
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz look_again;
+	volatile TimestampTz again;
+
+	if (!admission_is_needed(&look_again))
+		return look_again;
+	again = look_again;
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetLatestSnapshot());
+		if (admission_check(database))
+			again = DT_NOBEGIN;
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		chores_do_without(context, "could not record failed tasks");
+		again = GetCurrentTimestamp() + LOSSES_INTERVAL;
+	}
+	PG_END_TRY();
+	return again;
+}
+
+/*
+ * Reports a run that has ignored the end of its time, a cancel and a
+ * termination, once.  It is left alone: ending it by force would restart the
+ * server.
+ */
+void
+chores_report_stuck(int64 id, int pid)
+{
+	Store	   *store;
+	TaskRow		task;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+	store = store_try_open(AccessShareLock);
+	if (store != NULL && store_get_task(store, id, &task))
+		ereport(WARNING,
+				(errmsg("task \"%s\" has used up its time and does not react to being stopped",
+						TextDatumGetCString(ROW_DATUM(&task, task_task_id))),
+				 errdetail("Worker process %d calls %s.", pid,
+						   TextDatumGetCString(ROW_DATUM(&task, task_callback))),
+				 errhint("It is left alone. Ending it with SIGKILL would restart the server.")));
+	if (store != NULL)
+		store_close(store, AccessShareLock);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Keeps the history in bounds: at the start, which tells the workers where to
+ * record runs, and then as long as there are any.
+ */
+void
+chores_maintain_history(TsDatabase *db)
+{
+	static TimestampTz maintained_at = 0;
+	static int64 runs = -1;
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		runs_now;
+
+	SpinLockAcquire(&db->mutex);
+	runs_now = db->counts.runs_ok + db->counts.runs_failed;
+	SpinLockRelease(&db->mutex);
+	if (maintained_at != 0 &&
+		now - maintained_at < (runs_now != runs ? HISTORY_INTERVAL :
+							   Min(USECS_PER_HOUR, ts_history_retention * USECS_PER_MINUTE / TS_HISTORY_PARTS)))
+		return;
+	maintained_at = now;
+	runs = runs_now;
+
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetLatestSnapshot());
+		if (store_exists())
+			history_maintain(db);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		chores_do_without(context, "could not keep the history in bounds");
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Removes tasks that have failed before that time, as many as are read at once.
+ * Returns whether there may be more.
+ */
+static bool
+chores_expire_batch(TimestampTz before)
+{
+	int64		ids[EXPIRE_BATCH];
+	int			n = 0;
+	int			removed = 0;
+	Store	   *store;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+	store = store_try_open(RowExclusiveLock);
+	if (store != NULL)
+	{
+		n = queue_read_failed(store, GetActiveSnapshot(), before, ids, EXPIRE_BATCH);
+		for (int i = 0; i < n; i++)
+			removed += outcome_expire(store, ids[i], before);
+		store_close(store, NoLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return n == EXPIRE_BATCH && removed > 0;
+}
+
+/*
+ * Removes tasks that have failed longer ago than they are to be kept, if it is
+ * time to look for them.  Returns whether there may be more.
+ */
+bool
+chores_expire_failed(void)
+{
+	static TimestampTz looked_at = 0;
+	static int	retention = -1;
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
+	volatile bool more = false;
+
+	if (ts_failed_retention != retention)
+		looked_at = 0;
+	retention = ts_failed_retention;
+	if (retention < 0 || now - looked_at < EXPIRE_INTERVAL)
+		return false;
+
+	PG_TRY();
+	{
+		more = chores_expire_batch(now - (int64) retention * USECS_PER_MINUTE);
+	}
+	PG_CATCH();
+	{
+		chores_do_without(context, "could not remove tasks that have failed long ago");
+	}
+	PG_END_TRY();
+	if (!more)
+		looked_at = now;
+	return more;
+}
+
+/* Mentions in the log, once a day, that many tasks have failed. */
+void
+chores_mention_failed(int64 failed)
+{
+	static TimestampTz mentioned_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (failed <= MANY_FAILED || (mentioned_at != 0 && now - mentioned_at < USECS_PER_DAY))
+		return;
+	mentioned_at = now;
+	ereport(LOG,
+			(errmsg("database has " INT64_FORMAT " failed tasks", failed),
+			 errhint("Retry or remove them, or set taskshed.failed_retention.")));
+}

@@ -1,0 +1,181 @@
+/*-------------------------------------------------------------------------
+ *
+ * run_start.c
+ *		What is known of a task when its run begins.
+ *
+ * The rows may have been written by hand, past all checks.  A value that makes
+ * no sense counts as not given, and nothing here raises an error: the scheduler
+ * comes this way too, for runs that have lost their workers.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/* A task with catch_up skip starts this late at most, in microseconds. */
+#define SKIP_START_WITHIN	USECS_PER_SEC
+
+/* What tasks have that were not given other delays, in microseconds. */
+#define RETRY_DELAY			(10 * USECS_PER_SEC)
+#define RETRY_BACKOFF		2.0
+#define RETRY_MAX_DELAY		USECS_PER_HOUR
+
+/*
+ * No delay or limit counts for more than this, in microseconds: 100,000 years,
+ * which can be added to the time of day.
+ */
+#define MAX_DURATION		(INT64CONST(36525000) * USECS_PER_DAY)
+/*
+ * A task's interval in microseconds, or what is to be taken if it has none, or
+ * one that is negative.
+ */
+static int64
+run_start_usecs(const TaskRow *task, int attnum, int64 otherwise)
+{
+	const Interval *interval;
+	double		usecs;
+
+	if (task->nulls[attnum - 1])
+		return otherwise;
+	interval = DatumGetIntervalP(task->values[attnum - 1]);
+	usecs = ((double) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
+		(double) interval->time;
+	if (usecs < 0)
+		return otherwise;
+	return (int64) Min(usecs, (double) MAX_DURATION);
+}
+
+/* The first letter of one of our words, by which they are told apart. */
+static char
+run_start_letter(Datum word)
+{
+	text	   *letters = DatumGetTextPP(word);
+
+	return VARSIZE_ANY_EXHDR(letters) > 0 ? *VARDATA_ANY(letters) : '\0';
+}
+
+/*
+ * Finds out when a task recurs.  Returns NULL, or why that cannot be told.
+ */
+static const char *
+run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
+{
+	Calendar   *calendar = &start->calendar;
+	bool		has_every = !ROW_ISNULL(task, task_every);
+
+	memset(calendar, 0, sizeof(Calendar));
+	calendar->has_schedule = !ROW_ISNULL(task, task_schedule);
+	calendar->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
+	calendar->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
+	start->recurring = has_every || calendar->has_schedule;
+
+	if (calendar->zone == NULL)
+		return "the task's time zone is not known to this server";
+	if (has_every && calendar->has_schedule)
+		return "the task has both an interval and a schedule";
+	if (calendar->has_schedule)
+	{
+		CronProblem problem;
+
+		if (!cron_parse(TextDatumGetCString(ROW_DATUM(task, task_schedule)),
+						&calendar->schedule, &problem))
+			return problem.message;
+	}
+	if (has_every)
+	{
+		calendar->every = *ROW_GET(IntervalP, task, task_every);
+		if (!recurrence_moves_forward(&calendar->every))
+			return "the task's interval does not move time forward";
+	}
+	return NULL;
+}
+
+/*
+ * Takes from a task's rows what a run needs to know of them at its end, into
+ * the current memory context.
+ */
+void
+run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, TimestampTz now)
+{
+	start->id = ROW_GET(Int64, alarm, alarm_id);
+	start->revision = ROW_GET(Int64, alarm, alarm_revision);
+	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
+	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
+	start->interruptions = ROW_GET(Int32, alarm, alarm_interruptions);
+	start->previous_run_at = ROW_ISNULL(alarm, alarm_previous_run_at) ? DT_NOBEGIN :
+		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
+	start->started_at = now;
+	start->worker_pid = MyProcPid;
+	start->places.known = false;
+
+	/* the alarm's: its task may have been given away before it was read */
+	start->owner = ROW_GET(ObjectId, alarm, alarm_owner);
+	start->task_id = TextDatumGetCString(ROW_DATUM(task, task_task_id));
+	start->group_id = ROW_ISNULL(task, task_group_id) ? NULL :
+		TextDatumGetCString(ROW_DATUM(task, task_group_id));
+	start->callback = TextDatumGetCString(ROW_DATUM(task, task_callback));
+	start->no_grid = run_start_calendar(start, task, alarm);
+	start->catch_up = run_start_letter(ROW_DATUM(task, task_catch_up));
+	start->start_within = run_start_usecs(task, Anum_task_start_within,
+										start->catch_up == 's' ? SKIP_START_WITHIN : -1);
+	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
+		ROW_GET(TimestampTz, task, task_until);
+	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
+	start->max_attempts = ROW_ISNULL(task, task_max_attempts) ? 1 :
+		ROW_GET(Int32, task, task_max_attempts);
+	if (start->max_attempts < 0)
+		start->max_attempts = 1;
+	start->retry_delay = run_start_usecs(task, Anum_task_retry_delay, RETRY_DELAY);
+	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? RETRY_BACKOFF :
+		ROW_GET(Float8, task, task_retry_backoff);
+	if (!(start->retry_backoff >= 1))	/* NaN neither */
+		start->retry_backoff = RETRY_BACKOFF;
+	start->retry_max_delay = run_start_usecs(task, Anum_task_retry_max_delay,
+										   Max(RETRY_MAX_DELAY, start->retry_delay));
+	start->timeout = run_start_usecs(task, Anum_task_timeout, (int64) ts_timeout * 1000);
+	start->extra = !ROW_ISNULL(alarm, alarm_resume_at);
+	if (start->extra)
+		start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
+	start->history = ROW_ISNULL(task, task_history) ? (char) ts_history :
+		run_start_letter(ROW_DATUM(task, task_history));
+}
+
+/* Is it too late for this run?  A further attempt starts late by its nature. */
+bool
+run_start_is_missed(const RunStart *start)
+{
+	if (start->extra)
+		return false;
+	return start->started_at > start->until ||
+		(start->attempt == 1 && start->start_within >= 0 &&
+		 start->started_at - start->scheduled_at > start->start_within);
+}
+
+/*
+ * The last time that a run, or a missed time, stands for.  With catch_up all
+ * that is its own only; otherwise all times up to its start.  Of times that
+ * were missed, those that may still start are left to come.
+ */
+TimestampTz
+run_start_covered(const RunStart *start, bool missed)
+{
+	TimestampTz until = start->scheduled_at;
+
+	if (start->catch_up != 'a')
+		until = Max(until, start->started_at - (missed ? Max(start->start_within, 0) : 0));
+	return until;
+}
+
+/* The next time of a recurring task; false if there is none. */
+bool
+run_start_next(const RunStart *start, bool missed, TimestampTz *next)
+{
+	return calendar_next(&start->calendar, run_start_covered(start, missed), next);
+}

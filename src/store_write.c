@@ -1,0 +1,272 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_write.c
+ *		Locking and writing rows of the tables task and alarm.
+ *
+ * Lock order: a task's alarm is locked before its task row is written.  All
+ * of a task's changes therefore queue at its alarm.
+ *
+ * A run comes back to rows that it has read, and a row has not moved unless
+ * somebody has changed it: it is locked or deleted at the place where it was
+ * (RowPlaces), and looked for in an index only if it is not there any more.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* Locks the alarm at row->tid, or its newest version, and reads that. */
+static TM_Result
+store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
+{
+	TM_Result	result;
+	TM_FailureData tmfd;
+
+	result = table_tuple_lock(store->alarm, &row->tid, SnapshotAny, store->alarm_slot,
+							  GetCurrentCommandId(false), LockTupleExclusive,
+							  wait_policy, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							  &tmfd);
+	if (result != TM_Ok)
+	{
+		ExecClearTuple(store->alarm_slot);
+		return result;
+	}
+
+	store_copy_alarm(store, row);
+	ExecClearTuple(store->alarm_slot);
+	return TM_Ok;
+}
+
+/*
+ * Locks a task's alarm against all other writers until the end of the
+ * transaction and reads its newest version.  Returns TM_Ok, TM_Deleted if the
+ * task is gone, or, if the policy is not to wait for them, TM_WouldBlock.
+ */
+TM_Result
+store_lock_alarm(Store *store, int64 id, AlarmRow *row, LockWaitPolicy wait_policy)
+{
+	TM_Result	result;
+
+	if (!store_get_alarm(store, id, row))
+		return TM_Deleted;
+	result = store_lock_version(store, row, wait_policy);
+	if (result != TM_Ok && result != TM_Deleted && result != TM_WouldBlock)
+		elog(ERROR, "unexpected result %d of locking the alarm of task " INT64_FORMAT,
+			 (int) result, id);
+	return result;
+}
+
+/* Remembers where a task's rows are, for somebody who comes back to them. */
+void
+store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowPlaces *places)
+{
+	places->known = !compat_snapshots_expire();
+	places->task = task->tid;
+	places->task_file = store->task->rd_rel->relfilenode;
+	places->alarm = alarm->tid;
+	places->alarm_file = store->alarm->rd_rel->relfilenode;
+}
+
+/*
+ * The same as store_lock_alarm for one whose place is known, without looking
+ * for it in the index again.  A snapshot that is older than that knowledge must
+ * have been kept ever since, so that nobody can have cleared the place and put
+ * another row there.
+ */
+TM_Result
+store_relock_alarm(Store *store, int64 id, const RowPlaces *places, AlarmRow *row,
+				   LockWaitPolicy wait_policy)
+{
+	TM_Result	result;
+
+	/* (VACUUM FULL and the like give a table a new file) */
+	if (!places->known || places->alarm_file != store->alarm->rd_rel->relfilenode)
+		return store_lock_alarm(store, id, row, wait_policy);
+	row->tid = places->alarm;
+	result = store_lock_version(store, row, wait_policy);
+
+	/* this transaction may have changed it itself, by hand even its id */
+	if (result == TM_Deleted || result == TM_WouldBlock ||
+		(result == TM_Ok && ROW_GET(Int64, row, alarm_id) == id))
+		return result;
+	return store_lock_alarm(store, id, row, wait_policy);
+}
+
+/*
+ * If somebody is about to remove a task, waits for the end of that transaction
+ * and returns true.  The task is gone then, or it is not.
+ */
+bool
+store_await_removal(Store *store, int64 id)
+{
+	SnapshotData dirty;
+	ScanKeyData key;
+	IndexScanDesc scan;
+	TransactionId remover = InvalidTransactionId;
+	ItemPointerData tid;
+
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	scan = compat_index_beginscan(store->alarm, store_index(store, ALARM_TASK), &dirty, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (!TransactionIdIsValid(remover) &&
+		   index_getnext_slot(scan, BackwardScanDirection, store->alarm_slot))
+	{
+		bool		should_free;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(store->alarm_slot, false, &should_free);
+
+		/*
+		 * a row that is being updated points to its new version, not to
+		 * itself
+		 */
+		if (TransactionIdIsValid(dirty.xmax) &&
+			ItemPointerEquals(&tuple->t_self, &tuple->t_data->t_ctid))
+		{
+			remover = dirty.xmax;
+			tid = tuple->t_self;
+		}
+	}
+	index_endscan(scan);
+	ExecClearTuple(store->alarm_slot);
+
+	if (!TransactionIdIsValid(remover))
+		return false;
+	XactLockTableWait(remover, store->alarm, &tid, XLTW_Delete);
+	return true;
+}
+
+static void
+store_fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls, int natts)
+{
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+}
+
+/* Inserts a task whose owner and task_id cannot be there already. */
+void
+store_insert_task(Store *store, TaskRow *row)
+{
+	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
+	writer_insert(store_task_writer(store), store->task_slot);
+	ExecClearTuple(store->task_slot);
+}
+
+/*
+ * Inserts a task unless its owner has one of that task_id, waiting for other
+ * transactions that are about to add or remove it.  Returns false if there is
+ * one, which may be gone again when the caller looks.
+ */
+bool
+store_try_insert_task(Store *store, TaskRow *row)
+{
+	bool		inserted;
+
+	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
+	inserted = writer_try_insert(store_task_writer(store), store->task_slot,
+								 store_index_relid(TASK_KEY));
+	ExecClearTuple(store->task_slot);
+	return inserted;
+}
+
+/* The caller has the task's alarm locked. */
+void
+store_update_task(Store *store, TaskRow *row)
+{
+	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
+	writer_update(store_task_writer(store), &row->tid, store->task_slot);
+	ExecClearTuple(store->task_slot);
+}
+
+/* The caller has the task's alarm locked. */
+void
+store_delete_task(Store *store, TaskRow *row)
+{
+	simple_table_tuple_delete(store->task, &row->tid, SnapshotAny);
+}
+
+/*
+ * Deletes the row of a task at a place where it was seen, under the conditions
+ * of store_relock_alarm.  Returns false, and has done nothing, if anybody has
+ * changed it since, or is about to: it is then to be looked for.
+ */
+static bool
+store_try_delete_at(Relation rel, TupleTableSlot *slot, AttrNumber id_column, ItemPointerData tid,
+					int64 id)
+{
+	TM_FailureData tmfd;
+	bool		isnull;
+	bool		same;
+
+	/* (what this transaction has changed itself cannot even be tried) */
+	if (!table_tuple_fetch_row_version(rel, &tid, SnapshotSelf, slot))
+		return false;
+	same = (DatumGetInt64(slot_getattr(slot, id_column, &isnull)) == id);
+	ExecClearTuple(slot);
+	return same &&
+		table_tuple_delete(rel, &tid, GetCurrentCommandId(true), SnapshotAny,
+						   InvalidSnapshot, false, &tmfd, false) == TM_Ok;
+}
+
+void
+store_insert_alarm(Store *store, AlarmRow *row)
+{
+	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
+	writer_insert(store_alarm_writer(store), store->alarm_slot);
+	ExecClearTuple(store->alarm_slot);
+}
+
+/* The caller has the alarm locked. */
+void
+store_update_alarm(Store *store, AlarmRow *row)
+{
+	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
+	writer_update(store_alarm_writer(store), &row->tid, store->alarm_slot);
+	ExecClearTuple(store->alarm_slot);
+}
+
+/* The caller has the alarm locked. */
+void
+store_delete_alarm(Store *store, AlarmRow *row)
+{
+	simple_table_tuple_delete(store->alarm, &row->tid, SnapshotAny);
+}
+
+/*
+ * Deletes an alarm that is as it was when its place was noted; false if it is
+ * not, or that cannot be told.  So it need not be locked first, which would be
+ * a change of the row and a WAL record by itself.
+ */
+bool
+store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places)
+{
+	return places->known && places->alarm_file == store->alarm->rd_rel->relfilenode &&
+		store_try_delete_at(store->alarm, store->alarm_slot, Anum_alarm_id, places->alarm, id);
+}
+
+/* The same as store_delete_task for one whose place may be known, as with store_relock_alarm. */
+void
+store_delete_task_at(Store *store, int64 id, const RowPlaces *places)
+{
+	TaskRow		row;
+
+	if (places->known && places->task_file == store->task->rd_rel->relfilenode &&
+		store_try_delete_at(store->task, store->task_slot, Anum_task_id, places->task, id))
+		return;
+	if (store_get_task(store, id, &row))
+		store_delete_task(store, &row);
+}
