@@ -227,7 +227,11 @@ cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
 		if (step < 1 || step > fields[field].size)
 			return psprintf("The step must be from 1 to %d.", fields[field].size);
 	}
-	if (isalpha((unsigned char) *p) && fields[field].names != NULL)
+	if (field == FIELD_DAY && pg_strcasecmp(p, "W") == 0)
+		return pstrdup("W goes with a single day of the month.");
+	if (field == FIELD_WEEKDAY && (pg_strcasecmp(p, "L") == 0 || *p == '#'))
+		return pstrdup("L and # go with a single day of the week.");
+	if (isalpha((unsigned char) p[0]) && isalpha((unsigned char) p[-1]))
 		return psprintf("Names in it have three letters, like %s.", fields[field].names[1]);
 	if (*p != '\0')
 		return psprintf("There is something after it: \"%s\".", p);

@@ -4,7 +4,9 @@
  *		A cron expression in plain English.
  *
  * It is told from what the expression means, not from how it is written: the
- * same times are described in the same words.
+ * same times are described in the same words.  What goes by elapsed time has
+ * other times when clocks change than a list of the same numbers: the one is
+ * "every" so much, the other a list of times.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -185,11 +187,11 @@ static char *
 describe_time(const Cron *cron)
 {
 	int			seconds_step = even_step(cron->seconds, 60);
-	int			minutes_step = even_step(cron->minutes, 60);
-	int			hours_step = even_step(cron->hours, 24);
+	int			minutes_step = cron->by_elapsed_time ? even_step(cron->minutes, 60) : 0;
+	int			hours_step = cron->by_elapsed_time ? even_step(cron->hours, 24) : 0;
 	uint64		hours = cron->hours;
 
-	if (count_bits(cron->seconds) == 1 &&
+	if (!cron->by_elapsed_time && count_bits(cron->seconds) == 1 &&
 		count_bits(cron->minutes) * count_bits(hours) <= MAX_LISTED)
 		return describe_times(cron);
 
@@ -198,9 +200,11 @@ describe_time(const Cron *cron)
 		if (minutes_step > 0 && minutes_step < 60)
 			return psprintf("Every %s%s", describe_period(minutes_step, "minute"),
 							describe_hours(hours, true));
-		if (cron->minutes == BIT(0) && hours_step > 0)
-			return psprintf("Every %s%s", describe_period(hours_step, "hour"),
-							hours_step == 1 ? "" : " from 00:00");
+		if (hours_step > 1 && count_bits(cron->minutes) == 1)
+			return psprintf("Every %s from 00:%02d", describe_period(hours_step, "hour"),
+							cron_next_bit(cron->minutes, 0));
+		if (cron->minutes == BIT(0) && hours_step == 1)
+			return pstrdup("Every hour");
 		if (cron->minutes == BIT(0) && is_range(hours))
 			return psprintf("Every hour from %02d:00 to %02d:00", cron_next_bit(hours, 0),
 							last_in_row(hours, cron_next_bit(hours, 0)));
@@ -321,6 +325,18 @@ describe_dates(const Cron *cron)
 	return psprintf(" %s, if that is %s", days, describe_weekdays(cron, "a ", "", "or"));
 }
 
+/*
+ * Are these the same minutes in all zones?  Zones differ by quarters of an
+ * hour.
+ */
+static bool
+in_each_quarter(uint64 minutes)
+{
+	uint64		first = minutes & BITS(0, 14);
+
+	return minutes == (first | first << 15 | first << 30 | first << 45);
+}
+
 /* Describes an expression whose fields match the local time of a zone. */
 char *
 describe_cron(const Cron *cron, const char *zone)
@@ -334,7 +350,8 @@ describe_cron(const Cron *cron, const char *zone)
 
 	time = describe_time(cron);
 	dates = describe_dates(cron);
-	if (dates[0] == '\0' && all_months && cron->hours == ALL_HOURS)
+	if (dates[0] == '\0' && all_months && cron->hours == ALL_HOURS &&
+		cron->by_elapsed_time && in_each_quarter(cron->minutes))
 		return time;
 	if (dates[0] == '\0' && cron->hours != ALL_HOURS)
 		dates = " every day";

@@ -32,7 +32,7 @@ SELECT regexp_replace(verdict(s), '\nHINT.*', '') FROM unnest(ARRAY[
 	'? * * * *', 'L * * * *', '$ * * * *', '1W * * * *', '99999999999999999999 * * * *', '1#1 * * * *', 'mon * * * *',
 	'* */25 * * *', '* 22-2 * * *', '* * 32 * *', '* * L-3 * *', '* * W * *', '* * 0W * *', '* * 32W * *', '* * 1-5W * *', '* * LL * *', '* * WL * *', '* * mon * *', '* * ?,1 * *', '* * ?/2 * *',
 	'* * * 0 *', '* * * foo *', '* * * january *', '* * * nov-feb *', '* * * L *', '* * * ? *',
-	'* * * * monday', '* * * * fri-mon', '* * * * 7-2', '* * * * L', '* * * * 5#0', '* * * * 5#6', '* * * * 5#', '* * * * 5#12', '* * * * 8#1', '* * * * 8L', '* * * * #1', '* * * * mon-fri#1', '* * * * */8',
+	'* * * * monday', '* * * * fri-mon', '* * * * 7-2', '* * * * L', '* * * * 5#0', '* * * * 5#6', '* * * * 5#', '* * * * 5#12', '* * * * 8#1', '* * * * 8L', '* * * * #1', '* * * * mon-fri#1', '* * * * 1-5L', '* * * * mon-friL', '* * * * 1mon', '* * * * */8',
 	'* * * * + ', E'* * * * \u00e4', '30 secondss', '1 2 seconds', '@daily 5',
 	'0 0 31 2,4,6,9,11 *', '0 0 30W 2 *', '0 0 31 4-4 ?']) WITH ORDINALITY AS u (s, i) ORDER BY i;
 -- Not at all
@@ -52,6 +52,13 @@ SELECT s || '  ->  ' || taskshed.describe(s, 'Europe/Berlin') FROM unnest(ARRAY[
 SELECT taskshed.describe('0 9 * * *');
 SET timezone = 'Asia/Kathmandu';
 SELECT taskshed.describe('0 9 * * *'), taskshed.describe('0 9 * * *', 'utc'), taskshed.describe('* * * * *');
+-- Zones are named where they matter: this one is a quarter of an hour off, and clocks go back.
+SELECT taskshed.describe('@hourly'), taskshed.describe('5 * * * *'), taskshed.describe('*/30 * * * *'), taskshed.describe('*/15 * * * *'),
+	taskshed.describe('3,18,33,48 * * * *'), taskshed.describe('0-59 0-23 * * *');
+-- What goes by elapsed time is not described like a list of the same numbers.
+SELECT s || '  ->  ' || taskshed.describe(s, 'Europe/Berlin') FROM unnest(ARRAY[
+	'0,30 2 * * *', '*/30 2 * * *', '0/30 2 * * *', '0,30 2-3 * * *', '*/30 2-3 * * *', '0 0,12 * * *', '0 */12 * * *', '5 */12 * * *', '0 0-23 * * *', '5 0-23/1 * * *'])
+	WITH ORDINALITY AS u (s, i) ORDER BY i;
 -- The same times are described in the same words.
 SELECT bool_and(taskshed.describe(a) = taskshed.describe(b)) FROM (VALUES ('0 0 * * 0', '0 0 * * 7'), ('0 0 * * *', '@midnight'),
 	('0 0 1-31 * 1', '0 0 * * *'), ('0-59 * * * *', '* * * * *'), ('0 0 1 */12 *', '@yearly'), ('0 0 ? * sun', '0 0 * * 0')) AS v (a, b);
