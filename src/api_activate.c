@@ -344,6 +344,6 @@ ts_activate(PG_FUNCTION_ARGS)
 		activate_adopt(store, true);
 	notes_reread();
 	store_close(store, NoLock);
-	spec_warn_if_disabled();
+	spec_warn_if_waiting();
 	PG_RETURN_VOID();
 }

@@ -422,7 +422,7 @@ ts_add_task(PG_FUNCTION_ARGS)
 	home_claim(store);
 	add_write(store, &task);
 	store_close(store, NoLock);
-	spec_warn_if_disabled();
+	spec_warn_if_waiting();
 	PG_RETURN_DATUM(task.task_id);
 }
 
@@ -582,7 +582,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	}
 	store_close(store, NoLock);
 	error_context_stack = context.previous;
-	spec_warn_if_disabled();
+	spec_warn_if_waiting();
 
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT));
 }

@@ -130,7 +130,7 @@ ts_set_owner(PG_FUNCTION_ARGS)
 						   PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2),
 						   owner_change, new_owner);
 	store_close(store, NoLock);
-	spec_warn_if_disabled();
+	spec_warn_if_waiting();
 	PG_RETURN_INT32(changed);
 }
 

@@ -13,9 +13,10 @@
  * A hold is a count in the database's entry in shared memory, raised before
  * anybody looks who is there.  A process of ours makes itself known in its slot
  * or entry first and looks at the count then, so it is seen or it leaves by
- * itself.  Holds end with the transaction that has taken them, and so with its
- * process, too; also when it is prepared: the server itself lets nobody in until
- * what was prepared is over.
+ * itself.  Holds end with the transaction, or subtransaction, that has taken
+ * them, and so with its process, too.  They end as well when it is prepared: the
+ * server itself lets nobody in until what was prepared is over, or where it does,
+ * our processes there look at the database again when that is committed.
  *
  * A database that was opened or created is looked into when that has committed.
  *
@@ -57,6 +58,7 @@
 typedef struct Hold
 {
 	TsDatabase *db;				/* reserved */
+	SubTransactionId subid;		/* that has taken it */
 	bool		held;			/* else only to be looked into */
 	bool		opened;			/* at commit */
 	bool		dropped;		/* at commit */
@@ -84,6 +86,32 @@ hold_forget(TsDatabase *db)
 	}
 }
 
+/* The transaction, or the subtransaction that has taken a hold, is over. */
+static void
+hold_end(Hold *hold, XactEvent event)
+{
+	if (hold->held)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		SpinLockAcquire(&hold->db->mutex);
+		Assert(hold->db->holds > 0);
+		hold->db->holds--;
+		if (hold->db->state == TS_DB_WANTED)
+			hold->db->start_at = now;
+		SpinLockRelease(&hold->db->mutex);
+		shared_wake_launcher();
+		/* one whose scheduler is away may be closed or gone now */
+		if (event != XACT_EVENT_ABORT)
+			shared_end_sleep(hold->db);
+	}
+	if (hold->dropped && event == XACT_EVENT_COMMIT)
+		hold_forget(hold->db);
+	if (hold->opened && event == XACT_EVENT_COMMIT)
+		shared_want_scheduler(hold->db);
+	shared_release_database(hold->db);
+}
+
 static void
 hold_xact_callback(XactEvent event, void *arg)
 {
@@ -93,40 +121,46 @@ hold_xact_callback(XactEvent event, void *arg)
 	{
 		foreach(lc, holds)
 		{
-			if (((Hold *) lfirst(lc))->opened)
+			Hold	   *hold = lfirst(lc);
+
+			if (hold->opened)
 				prepared_mark(PREPARED_OPENED);
+			if (hold->held)
+				prepared_mark(PREPARED_SETTINGS);	/* has schedulers start anew */
 		}
 	}
 	if (holds == NIL ||
 		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
 		return;
 	foreach(lc, holds)
+		hold_end(lfirst(lc), event);
+	list_free_deep(holds);
+	holds = NIL;
+}
+
+/* A command that was refused is over when its savepoint is rolled back to. */
+static void
+hold_subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	ListCell   *lc;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	foreach(lc, holds)
 	{
 		Hold	   *hold = lfirst(lc);
 
-		if (hold->held)
+		if (hold->subid != mine)
+			continue;
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			hold->subid = parent;
+		else
 		{
-			TimestampTz now = GetCurrentTimestamp();
-
-			SpinLockAcquire(&hold->db->mutex);
-			Assert(hold->db->holds > 0);
-			hold->db->holds--;
-			if (hold->db->state == TS_DB_WANTED)
-				hold->db->start_at = now;
-			SpinLockRelease(&hold->db->mutex);
-			shared_wake_launcher();
-			/* one whose scheduler is away may be closed or gone now */
-			if (event != XACT_EVENT_ABORT)
-				shared_end_sleep(hold->db);
+			hold_end(hold, XACT_EVENT_ABORT);
+			holds = foreach_delete_current(holds, lc);
+			pfree(hold);
 		}
-		if (hold->dropped && event == XACT_EVENT_COMMIT)
-			hold_forget(hold->db);
-		if (hold->opened && event == XACT_EVENT_COMMIT)
-			shared_want_scheduler(hold->db);
-		shared_release_database(hold->db);
 	}
-	list_free_deep(holds);
-	holds = NIL;
 }
 
 /* Once a process, and only with shared memory. */
@@ -134,6 +168,7 @@ void
 hold_init(void)
 {
 	RegisterXactCallback(hold_xact_callback, NULL);
+	RegisterSubXactCallback(hold_subxact_callback, NULL);
 }
 
 /* This transaction's entry for a database; NULL if shared memory has no room for one. */
@@ -143,6 +178,7 @@ hold_enter(Oid database)
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	Hold	   *hold = palloc0(sizeof(Hold));
 
+	hold->subid = GetCurrentSubTransactionId();
 	holds = lappend(holds, hold);
 	hold->db = shared_try_reserve_database(database);
 	if (hold->db == NULL)

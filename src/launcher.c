@@ -52,7 +52,7 @@
 #define RETRY_DELAY			1000
 
 /* The longest sleep (ms) while schedulers are away: the clock may be set. */
-#define MAX_SLEEP			60000
+#define MAX_SLEEP			70000
 
 /* No scheduler waits longer than this (us) before it is tried to start it again. */
 #define MAX_START_DELAY		(64 * USECS_PER_SEC)

@@ -60,8 +60,9 @@ static int	nleaving;			/* schedulers that are, for others */
 static bool any_away;			/* databases whose schedulers are */
 static bool full;				/* the server has no slot for us any more */
 
-/* When a busy worker was asked to leave, and when the log has said so. */
+/* When a busy worker, and scheduler, was asked to leave, and when the log has said so. */
 static TimestampTz evicted_at = 0;
+static TimestampTz dismissed_at = 0;
 static TimestampTz complained_at = 0;
 
 /* Once a launcher. */
@@ -425,7 +426,6 @@ places_make_room(Oid database, Oid role)
 void
 places_make_room_for_scheduler(Oid database)
 {
-	static TimestampTz dismissed_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (nleaving > 0)
@@ -534,5 +534,5 @@ places_set_full(void)
 void
 places_start_anew(void)
 {
-	evicted_at = complained_at = 0;
+	evicted_at = dismissed_at = complained_at = 0;
 }

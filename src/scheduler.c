@@ -55,8 +55,11 @@
 #include "compat.h"
 #include "taskshed.h"
 
-/* The longest sleep, in ms: a bound on what a jump of the clock can do. */
-#define MAX_SLEEP			60000
+/*
+ * The longest sleep, in ms: a bound on what a jump of the clock can do.  It is
+ * more than a minute, so that no minute has two wakeups.
+ */
+#define MAX_SLEEP			70000
 
 /* The failed tasks are counted at most this often (us). */
 #define COUNT_INTERVAL		(30 * USECS_PER_SEC)

@@ -19,7 +19,9 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_type_d.h"
+#include "commands/dbcommands.h"
 #include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -111,22 +113,43 @@ spec_require_writable(const char *function)
 	store_require_version();
 }
 
+/* Is this database a template, in which nothing of ours runs? */
+static bool
+spec_database_is_template(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	bool		is_template;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for database %u", MyDatabaseId);
+	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return is_template;
+}
+
 /*
  * Says so, once a transaction, when what has been scheduled will not run by
  * itself.
  */
 void
-spec_warn_if_disabled(void)
+spec_warn_if_waiting(void)
 {
 	static TimestampTz warned_in = 0;
 
-	if (ts_enabled || warned_in == GetCurrentTransactionStartTimestamp())
+	if (warned_in == GetCurrentTransactionStartTimestamp())
 		return;
 	warned_in = GetCurrentTransactionStartTimestamp();
-	ereport(WARNING,
-			(errcode(ERRCODE_WARNING),
-			 errmsg("taskshed is disabled, so tasks wait"),
-			 errhint("They run when taskshed.enabled is on.")));
+	if (!ts_enabled)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("taskshed is disabled, so tasks wait"),
+				 errhint("They run when taskshed.enabled is on.")));
+	else if (spec_database_is_template())
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("database \"%s\" is a template, so tasks wait",
+						get_database_name(MyDatabaseId)),
+				 errhint("They run after ALTER DATABASE ... IS_TEMPLATE false.")));
 }
 
 /* The role of that OID if it does not exist, InvalidOid if it does. */

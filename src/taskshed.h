@@ -1080,7 +1080,7 @@ enum
 };
 
 extern void spec_require_writable(const char *function);
-extern void spec_warn_if_disabled(void);
+extern void spec_warn_if_waiting(void);
 extern Oid	spec_owner(const char *name);
 extern void spec_check_may_act(Oid owner);
 extern void spec_check_login(Oid owner);

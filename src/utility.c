@@ -67,18 +67,21 @@ utility_owned(List *owners, Oid new_owner)
 }
 
 /*
- * Is it a DROP EXTENSION of ours that will not be refused?  It would lock our
- * tables in any order, and our processes theirs in another: a deadlock.
+ * Is it a DROP EXTENSION of ours, or DROP SCHEMA with it, that will not be
+ * refused?  It would lock our tables in any order, and our processes theirs in
+ * another: a deadlock.
  */
 static bool
 utility_drops_extension(const Node *statement)
 {
+	const DropStmt *drop = (const DropStmt *) statement;
 	ListCell   *lc;
 
 	if (!IsA(statement, DropStmt) || !superuser() ||
-		((const DropStmt *) statement)->removeType != OBJECT_EXTENSION)
+		(drop->removeType != OBJECT_EXTENSION &&
+		 (drop->removeType != OBJECT_SCHEMA || drop->behavior != DROP_CASCADE)))
 		return false;
-	foreach(lc, ((const DropStmt *) statement)->objects)
+	foreach(lc, drop->objects)
 	{
 		if (IsA(lfirst(lc), String) && strcmp(strVal(lfirst(lc)), "taskshed") == 0)
 			return true;

@@ -180,6 +180,25 @@ is($session->query('ROLLBACK'), '', '... nor when it is taken back');
 $session->quit;
 finish_run('d', 1, 'ALTER DATABASE RENAME that is rolled back');
 
+# Refused in a savepoint: there is no need to wait for the end of the transaction.
+start_run('d');
+$session = session($node);
+$session->query('BEGIN; SAVEPOINT s');
+like(
+	$session->query('CREATE DATABASE copy TEMPLATE d'),
+	qr/cannot run inside a transaction block/,
+	'refused in a transaction');
+is($session->query('ROLLBACK TO s'), '', 'the savepoint is rolled back to');
+finish_run('d', 1, 'a command refused in a savepoint');
+start_run('d');
+$session->query(
+	'SAVEPOINT t; ALTER DATABASE d RENAME TO e; RELEASE SAVEPOINT t');
+is(processes('d') . processes('e'),
+	'', 'what a savepoint that was released has done stands');
+$session->query('ROLLBACK');
+$session->quit;
+finish_run('d', 1, 'ALTER DATABASE RENAME in a savepoint');
+
 # What is not
 start_run('d');
 is(try_as('owns', 'ALTER DATABASE d RENAME TO e'), '', 'a database renamed');
@@ -212,13 +231,21 @@ finish_run('d', 1, 'ALTER DATABASE ALLOW_CONNECTIONS');
 start_run('d');
 is(try_as('owns', 'ALTER DATABASE d IS_TEMPLATE true'), '', 'a template');
 is(processes('d'), '', 'nothing of ours is in a template');
+my ($rc, $out, $err) = $node->psql('d',
+	q{SELECT taskshed.add_task('spins', '2100-01-01', task_id => 'template')});
+like(
+	$err,
+	qr/WARNING:  database "d" is a template, so tasks wait\nHINT:  .*IS_TEMPLATE false/,
+	'which add_task says');
+is( $node->safe_psql('d', q{SELECT taskshed.remove_task('template')}),
+	't', 'not more');
 is(try_as('owns', 'ALTER DATABASE d IS_TEMPLATE false'),
 	'', 'no template any more');
 finish_run('d', 1, 'ALTER DATABASE IS_TEMPLATE');
 
 # From within the database, and more than one thing at a time
 start_run('d');
-my ($rc, $out, $err) = $node->psql(
+($rc, $out, $err) = $node->psql(
 	'd',
 	'CREATE DATABASE copy TEMPLATE d',
 	extra_params => [ '-U', 'owns' ]);

@@ -278,6 +278,16 @@ foreach my $case (
 		"@options: the task is there");
 }
 
+# --disable-triggers leaves the triggers as others are, as the manual says.
+my $triggers =
+  q{SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'taskshed.%' AND NOT tgisinternal};
+my ($mend) =
+  slurp_file("$FindBin::RealBin/../../docs/operations.md") =~
+  /^(DO \$\$.*?^END \$\$;)$/ms;
+isnt($node->safe_psql('data', $triggers), 'A', 'triggers are changed');
+$node->safe_psql('data', $mend);
+is($node->safe_psql('data', $triggers), 'A', 'what the manual says mends it');
+
 # A dump that is restored into a copy that brought no tasks is a dump.
 $node->safe_psql('postgres', 'CREATE DATABASE into_copy TEMPLATE empty');
 $node->safe_psql('into_copy',

@@ -33,7 +33,9 @@ $first->safe_psql(
 	'postgres', q{
 	SELECT taskshed.add_task('note', kwargs => '{"what": "before"}', task_id => 'before');
 	SELECT taskshed.add_task('note', run_at => now() + interval '1 day', kwargs => '{"what": "ahead"}', task_id => 'ahead');
-	SELECT taskshed.add_task('note', run_at => now() + interval '1 day', kwargs => '{"what": "paused"}', task_id => 'paused', paused => true)}
+	SELECT taskshed.add_task('note', run_at => now() + interval '1 day', kwargs => '{"what": "paused"}', task_id => 'paused', paused => true);
+	SELECT taskshed.add_task('note', now() + interval '1 day', jsonb_build_object('what', c), every => '1 hour', catch_up => c, task_id => c, group_id => 'hourly')
+	FROM unnest(array['all', 'coalesce', 'skip']) AS c}
 );
 await_no_task($first, 'before');
 $first->backup('backup');
@@ -54,7 +56,7 @@ await($first,
 $first->wait_for_catchup($second);
 is( $second->safe_psql(
 		'postgres',
-		'SELECT task_id, state, run_count FROM taskshed.tasks ORDER BY task_id'
+		'SELECT task_id, state, run_count FROM taskshed.tasks WHERE group_id IS NULL ORDER BY task_id'
 	),
 	"ahead|scheduled|0\ndaily|scheduled|1\ndue|scheduled|0\npaused|paused|0",
 	'the standby shows tasks');
@@ -92,8 +94,10 @@ sub leave_due
 	my ($primary, $standby, $task_id) = @_;
 
 	set_and_reload($primary, 'taskshed.enabled' => 'off');
-	$primary->safe_psql('postgres',
-		"SELECT taskshed.update_execution_time('$task_id', now())");
+	$primary->safe_psql(
+		'postgres', qq{
+		SELECT taskshed.update_execution_time('$task_id', now());
+		SELECT taskshed.update_execution_time(t, now() - interval '150 minutes') FROM unnest(array['all', 'coalesce', 'skip']) AS t});
 	$primary->wait_for_catchup($standby);
 	is( $standby->safe_psql(
 			'postgres',
@@ -111,18 +115,21 @@ $first->safe_psql('postgres',
 );
 $first->stop('fast');
 await_no_task($second, 'due');
+my $hourly_waits =
+  q{SELECT bool_and(run_at > now()) FROM taskshed.tasks WHERE group_id = 'hourly'};
+await($second, $hourly_waits, 'recurring tasks have gone on');
 is( $second->safe_psql(
 		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}
 	),
-	'before daily due',
-	'promoted, it runs what is due, once');
+	'all all all before coalesce daily due',
+	'promoted, it runs what is due, once, and by its catch_up');
 $second->safe_psql('postgres',
 	q{SELECT taskshed.add_task('note', kwargs => '{"what": "promoted"}', task_id => 'promoted')}
 );
 await_no_task($second, 'promoted');
 is( $second->safe_psql(
 		'postgres',
-		'SELECT task_id, state, run_count FROM taskshed.tasks ORDER BY task_id'
+		'SELECT task_id, state, run_count FROM taskshed.tasks WHERE group_id IS NULL ORDER BY task_id'
 	),
 	"ahead|scheduled|0\ndaily|scheduled|1\npaused|paused|0",
 	'and the others wait as they did');
@@ -153,10 +160,11 @@ leave_due($second, $first, 'ahead');
 $second->stop('fast');
 $first->promote;
 await_no_task($first, 'ahead');
+await($first, $hourly_waits, 'recurring tasks have gone on again');
 is( $first->safe_psql(
 		'postgres', q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}
 	),
-	'ahead before daily due promoted',
+	'ahead all all all all all all before coalesce coalesce daily due promoted',
 	'back again, each has had its effect once');
 is( $first->safe_psql(
 		'postgres',
@@ -164,5 +172,56 @@ is( $first->safe_psql(
 	'active',
 	'a promoted server holds nothing back');
 
-$first->stop;
+# And a server that fails in the midst of it: of the tasks that had come to the
+# standby, each has its effect once.
+$first->safe_psql('postgres', 'CHECKPOINT');
+command_ok(
+	[
+		'pg_rewind',       '--target-pgdata',
+		$second->data_dir, '--source-server',
+		$first->connstr('postgres')
+	],
+	'pg_rewind of the other');
+$second->append_conf('postgresql.conf',
+		"port = "
+	  . $second->port
+	  . "\nunix_socket_directories = '"
+	  . $second->host
+	  . "'\nprimary_conninfo = '"
+	  . $first->connstr
+	  . " application_name=second'\n");
+$second->append_conf('postgresql.auto.conf', 'taskshed.enabled = on');
+$second->set_standby_mode;
+$second->start;
+$first->wait_for_catchup($second);
+set_and_reload($first, 'taskshed.enabled' => 'on');
+$first->safe_psql(
+	'postgres', q{
+	SELECT taskshed.add_task('note', kwargs => jsonb_build_object('what', 'flow ' || i), task_id => 'flow ' || i)
+	FROM generate_series(1, 20000) AS i});
+await(
+	$second,
+	q{SELECT count(*) > 100 FROM ledger WHERE what LIKE 'flow %'},
+	'tasks flow');
+$first->stop('immediate');
+my ($flown, $left) = split /\|/,
+  $second->safe_psql(
+	'postgres',
+	q{SELECT (SELECT count(*) FROM ledger WHERE what LIKE 'flow %'), count(*) FROM taskshed.tasks WHERE task_id LIKE 'flow %'}
+  );
+note "$flown had run, $left had not";
+is($flown + $left, 20000, 'what has run is gone, what has not is there');
+$second->promote;
+await(
+	$second,
+	q{SELECT count(*) = 0 FROM taskshed.tasks WHERE task_id LIKE 'flow %'},
+	'they all run');
+is( $second->safe_psql(
+		'postgres',
+		q{SELECT count(*), count(DISTINCT what) FROM ledger WHERE what LIKE 'flow %'}
+	),
+	'20000|20000',
+	'once each');
+
+$second->stop;
 done_testing();

@@ -55,7 +55,7 @@ $new->append_conf(
 	'postgresql.conf', q{
 shared_preload_libraries = 'taskshed'
 max_worker_processes = 20
-taskshed.enabled = off
+log_min_messages = debug1
 });
 my $bindir     = $new->config_data('--bindir');
 my $old_bindir = $old->config_data('--bindir');
@@ -69,11 +69,14 @@ command_ok(
 		$new->port
 	],
 	'pg_upgrade');
+my @logs = glob $new->data_dir . '/pg_upgrade_output.d/*/log/*.log';
+my $log  = join '', map { slurp_file($_) } @logs;
+like($log, qr/DEBUG:  /, 'what the new server did is in the log');
 unlike(
-	slurp_file($_),
-	qr/taskshed (?:launcher|scheduler|worker)/,
-	"nothing was started: $_"
-) foreach glob $new->data_dir . '/pg_upgrade_output.d/*/log/*.log';
+	$log,
+	qr/starting background worker process "taskshed/,
+	'nothing of ours was started meanwhile');
+$new->append_conf('postgresql.conf', 'taskshed.enabled = off');
 $new->start;
 await_status($new, 'postgres', 'disabled');
 is($new->safe_psql('postgres', $all_tasks),
@@ -105,6 +108,10 @@ is( $new->safe_psql(
 		'SELECT count(*), count(DISTINCT run_id) FROM taskshed.runs'),
 	'5|5',
 	'run_ids go on');
+like(
+	slurp_file($new->logfile),
+	qr/starting background worker process "taskshed launcher"/,
+	'and the start of the launcher is in that of a server that serves');
 
 $new->stop;
 done_testing();
