@@ -400,4 +400,3 @@ callback_check_privilege(const Callback *callback, Oid role)
 				 errdetail("Role \"%s\" needs EXECUTE on it.",
 						   GetUserNameFromId(role, false))));
 }
-

@@ -38,6 +38,21 @@
 /* The history is looked after at most this often (us). */
 #define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
 
+static void
+chores_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetLatestSnapshot());
+}
+
+static void
+chores_commit(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 /*
  * After an error in a transaction without which the scheduler can go on: rolls
  * back, and says so in the log.  That is meant for a full disk and the like;
@@ -80,17 +95,14 @@ chores_write_losses(void)
 	{
 		Store	   *store;
 
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetLatestSnapshot());
+		chores_begin();
 		store = store_try_open(RowExclusiveLock);
 		if (store != NULL)
 		{
 			again = lookahead_write_losses(store);
 			store_close(store, NoLock);
 		}
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		chores_commit();
 		if (store != NULL)
 			lookahead_losses_written();
 	}
@@ -116,13 +128,10 @@ chores_admit(Oid database)
 	again = look_again;
 	PG_TRY();
 	{
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetLatestSnapshot());
+		chores_begin();
 		if (admission_check(database))
 			again = DT_NOBEGIN;
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		chores_commit();
 	}
 	PG_CATCH();
 	{
@@ -144,9 +153,7 @@ chores_report_stuck(int64 id, int pid)
 	Store	   *store;
 	TaskRow		task;
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetLatestSnapshot());
+	chores_begin();
 	store = store_try_open(AccessShareLock);
 	if (store != NULL && store_get_task(store, id, &task))
 		ereport(WARNING,
@@ -157,8 +164,7 @@ chores_report_stuck(int64 id, int pid)
 				 errhint("It is left alone. Ending it with SIGKILL would restart the server.")));
 	if (store != NULL)
 		store_close(store, AccessShareLock);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	chores_commit();
 }
 
 /*
@@ -186,13 +192,10 @@ chores_maintain_history(TsDatabase *db)
 
 	PG_TRY();
 	{
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetLatestSnapshot());
+		chores_begin();
 		if (store_exists())
 			history_maintain(db);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		chores_commit();
 	}
 	PG_CATCH();
 	{
@@ -213,9 +216,7 @@ chores_expire_batch(TimestampTz before)
 	int			removed = 0;
 	Store	   *store;
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetLatestSnapshot());
+	chores_begin();
 	store = store_try_open(RowExclusiveLock);
 	if (store != NULL)
 	{
@@ -224,8 +225,7 @@ chores_expire_batch(TimestampTz before)
 			removed += outcome_expire(store, ids[i], before);
 		store_close(store, NoLock);
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	chores_commit();
 	return n == EXPIRE_BATCH && removed > 0;
 }
 

@@ -125,15 +125,18 @@ hold_xact_callback(XactEvent event, void *arg)
 
 			if (hold->opened)
 				prepared_mark(PREPARED_OPENED);
+			/* (which has schedulers start anew) */
 			if (hold->held)
-				prepared_mark(PREPARED_SETTINGS);	/* has schedulers start anew */
+				prepared_mark(PREPARED_SETTINGS);
 		}
 	}
 	if (holds == NIL ||
 		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
 		return;
 	foreach(lc, holds)
+	{
 		hold_end(lfirst(lc), event);
+	}
 	list_free_deep(holds);
 	holds = NIL;
 }

@@ -124,7 +124,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->no_grid = run_start_calendar(start, task, alarm);
 	start->catch_up = run_start_letter(ROW_DATUM(task, task_catch_up));
 	start->start_within = run_start_usecs(task, Anum_task_start_within,
-										start->catch_up == 's' ? SKIP_START_WITHIN : -1);
+										  start->catch_up == 's' ? SKIP_START_WITHIN : -1);
 	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
 		ROW_GET(TimestampTz, task, task_until);
 	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
@@ -138,7 +138,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	if (!(start->retry_backoff >= 1))	/* NaN neither */
 		start->retry_backoff = RETRY_BACKOFF;
 	start->retry_max_delay = run_start_usecs(task, Anum_task_retry_max_delay,
-										   Max(RETRY_MAX_DELAY, start->retry_delay));
+											 Max(RETRY_MAX_DELAY, start->retry_delay));
 	start->timeout = run_start_usecs(task, Anum_task_timeout, (int64) ts_timeout * 1000);
 	start->extra = !ROW_ISNULL(alarm, alarm_resume_at);
 	if (start->extra)

@@ -599,7 +599,8 @@ BEGIN
 		EXCEPTION WHEN OTHERS THEN
 			GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
 				context = PG_EXCEPTION_CONTEXT;
-			of_value := context ~ '^argument ".*" \(.*\) of callback ';
+			/* (the types in that of a regprocedure have a context of their own) */
+			of_value := context ~ '(^|\n)argument ".*" \(.*\) of callback ';
 		END;
 		INSERT INTO fuzz.answer VALUES (c.n, state, message, of_value);
 		IF c.n / 2 % 20 = 0 THEN

@@ -232,12 +232,13 @@ start_run('d');
 is(try_as('owns', 'ALTER DATABASE d IS_TEMPLATE true'), '', 'a template');
 is(processes('d'), '', 'nothing of ours is in a template');
 my ($rc, $out, $err) = $node->psql('d',
-	q{SELECT taskshed.add_task('spins', '2100-01-01', task_id => 'template')});
+	q{SELECT taskshed.add_task('spins', '2100-01-01', task_id => 'template')}
+);
 like(
 	$err,
 	qr/WARNING:  database "d" is a template, so tasks wait\nHINT:  .*IS_TEMPLATE false/,
 	'which add_task says');
-is( $node->safe_psql('d', q{SELECT taskshed.remove_task('template')}),
+is($node->safe_psql('d', q{SELECT taskshed.remove_task('template')}),
 	't', 'not more');
 is(try_as('owns', 'ALTER DATABASE d IS_TEMPLATE false'),
 	'', 'no template any more');

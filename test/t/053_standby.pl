@@ -97,7 +97,8 @@ sub leave_due
 	$primary->safe_psql(
 		'postgres', qq{
 		SELECT taskshed.update_execution_time('$task_id', now());
-		SELECT taskshed.update_execution_time(t, now() - interval '150 minutes') FROM unnest(array['all', 'coalesce', 'skip']) AS t});
+		SELECT taskshed.update_execution_time(t, now() - interval '150 minutes') FROM unnest(array['all', 'coalesce', 'skip']) AS t}
+	);
 	$primary->wait_for_catchup($standby);
 	is( $standby->safe_psql(
 			'postgres',
@@ -199,21 +200,17 @@ $first->safe_psql(
 	'postgres', q{
 	SELECT taskshed.add_task('note', kwargs => jsonb_build_object('what', 'flow ' || i), task_id => 'flow ' || i)
 	FROM generate_series(1, 20000) AS i});
-await(
-	$second,
-	q{SELECT count(*) > 100 FROM ledger WHERE what LIKE 'flow %'},
+await($second, q{SELECT count(*) > 100 FROM ledger WHERE what LIKE 'flow %'},
 	'tasks flow');
 $first->stop('immediate');
 my ($flown, $left) = split /\|/,
-  $second->safe_psql(
-	'postgres',
+  $second->safe_psql('postgres',
 	q{SELECT (SELECT count(*) FROM ledger WHERE what LIKE 'flow %'), count(*) FROM taskshed.tasks WHERE task_id LIKE 'flow %'}
   );
 note "$flown had run, $left had not";
 is($flown + $left, 20000, 'what has run is gone, what has not is there');
 $second->promote;
-await(
-	$second,
+await($second,
 	q{SELECT count(*) = 0 FROM taskshed.tasks WHERE task_id LIKE 'flow %'},
 	'they all run');
 is( $second->safe_psql(
