@@ -221,6 +221,17 @@ await(
 	$node,
 	q{SELECT state IN ('active', 'asleep') FROM taskshed.status WHERE database = 'd'},
 	'a database that was opened is served');
+my $served =
+  q{SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'd' AND backend_type LIKE 'taskshed%'};
+$node->safe_psql('d',
+	q{SELECT taskshed.add_task('pg_sleep', now() + interval '4 minutes', validate => false)}
+);
+prepare('close', 'ALTER DATABASE d IS_TEMPLATE true');
+await($node, $served, 'one that is to be closed is served until then');
+commit('close');
+await($node, "SELECT NOT ($served)", 'and no longer');
+query('ALTER DATABASE d IS_TEMPLATE false');
+await($node, $served, 'but when it is open again');
 prepare(
 	'd',
 	q{SELECT taskshed.add_task('pg_sleep', kwargs => '{"seconds": 0}', validate => false)},

@@ -159,10 +159,18 @@ like(
 	$err,
 	qr/extension taskshed depends on schema|cannot drop schema/,
 	'our schema cannot be dropped alone');
-query(add('every', q{every => '5 ms'}));
-query(
-	q{SET client_min_messages = warning; SET statement_timeout = '60s'; DROP SCHEMA taskshed CASCADE}
-);
+foreach my $i (1 .. 10)
+{
+	query('CREATE EXTENSION IF NOT EXISTS taskshed');
+	query(add("often $i", q{every => '1 ms'}));
+	await(
+		$node,
+		"SELECT EXISTS (SELECT FROM ledger WHERE what = 'often $i')",
+		"a task runs often, time $i");
+	query(
+		q{SET client_min_messages = warning; SET statement_timeout = '60s'; DROP SCHEMA taskshed CASCADE}
+	);
+}
 is(query(q{SELECT count(*) FROM pg_extension WHERE extname = 'taskshed'}),
 	'0', 'the extension goes with it');
 await(
