@@ -19,14 +19,14 @@ $node->safe_psql('postgres', q{CREATE ROLE app LOGIN});
 # A thousand at random times in the next 20 s: half of them in one transaction,
 # half in one each, while others run already.
 my $add = q{
-SELECT taskshed.add_task('note', t, jsonb_build_object('what', %s, 'planned', t))
-FROM (SELECT clock_timestamp() + interval '20 s' * random() AS t
-	FROM generate_series(1, %d)) AS x;
+SELECT taskshed.add_task('note', t, jsonb_build_object('what', %s || i, 'planned', t))
+FROM (SELECT i, clock_timestamp() + interval '20 s' * random() AS t
+	FROM generate_series(%d, %d) AS i) AS x;
 };
 $node->safe_psql('postgres',
 		"SET ROLE app; "
-	  . sprintf($add, q{'bulk'}, 500)
-	  . join('', map { sprintf($add, q{'single'}, 1) } (1 .. 500)));
+	  . sprintf($add, q{'bulk '}, 1, 500)
+	  . join('', map { sprintf($add, q{'single '}, $_, $_) } (1 .. 500)));
 
 # Some at an instant, not one of them alone.
 $node->safe_psql(
@@ -37,16 +37,10 @@ FROM (SELECT now() + interval '1 s' AS t) AS x, generate_series(1, 50)});
 await_no_task($node, '%');
 is( $node->safe_psql(
 		'postgres',
-		'SELECT what, count(*) FROM ledger GROUP BY what ORDER BY what'),
-	"bulk|500\nsingle|500\ntogether|50",
-	'each ran once');
-is( $node->safe_psql(
-		'postgres',
-		'SELECT what, count(*), count(DISTINCT planned) FROM ledger
-		WHERE what <> \'together\' GROUP BY what HAVING count(*) <> count(DISTINCT planned)'
+		q{SELECT split_part(what, ' ', 1) AS which, count(*), count(DISTINCT what) FROM ledger GROUP BY which ORDER BY which}
 	),
-	'',
-	'none ran for another');
+	"bulk|500|500\nsingle|500|500\ntogether|50|1",
+	'each ran once, and none for another');
 is( $node->safe_psql(
 		'postgres', 'SELECT count(*) FROM ledger WHERE started < planned'),
 	'0',
