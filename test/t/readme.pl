@@ -304,20 +304,29 @@ foreach my $name (sort keys %mentioned)
 {
 	ok($there{$name}, "taskshed.$name exists");
 }
-# Links within the page and to other files.
-my %anchors;
-foreach my $heading ($page =~ /^#+ (.*)$/mg)
+# Links within the page and to other files, and to what these have.
+sub anchors
 {
-	my $anchor = lc $heading;
+	my ($text) = @_;
+	my %anchors;
 
-	$anchor =~ s/[^\w -]//g;
-	$anchor =~ tr/ /-/;
-	$anchors{$anchor} = 1;
+	foreach my $heading ($text =~ /^#+ (.*)$/mg)
+	{
+		my $anchor = lc $heading;
+
+		$anchor =~ s/[^\w -]//g;
+		$anchor =~ tr/ /-/;
+		$anchors{$anchor} = 1;
+	}
+	return \%anchors;
 }
 foreach my $link ($page =~ /\]\(([^)]+)\)/g)
 {
 	next if $link =~ /^https:/;
-	ok( $link =~ /^#(.*)/ ? $anchors{$1} : -e $link,
+	my ($file, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
+
+	ok( ($file eq '' || -e $file) && (!defined $anchor
+			|| anchors($file eq '' ? $page : slurp_file($file))->{$anchor}),
 		"the link to $link leads somewhere");
 }
 
