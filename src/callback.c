@@ -281,8 +281,8 @@ callback_build(Callback *callback)
 		return true;
 
 	/*
-	 * Another has come to that name since; or it is not, and the parser chose
-	 * by types, of which polymorphic ones are a guess of ours.
+	 * Another has come to that name since, or the parser chooses by types, of
+	 * which polymorphic ones are a guess of ours.
 	 */
 	if (callback->generation == generation)
 		resolve_report_ambiguous(resolve_name(callback->name));

@@ -3,10 +3,10 @@
  * chores.c
  *		What a scheduler does beside handing out tasks.
  *
- * Each is a transaction of its own, and short: tasks wait meanwhile.  The
- * scheduler calls them all in each round, and they know whether it is time.
- * A full disk and the like does not end the process; what could not be written
- * is tried again.
+ * What looks at tables is a transaction of its own, and short: tasks wait
+ * meanwhile.  What is to be done now and then is called in each round, and knows
+ * whether it is time.  A full disk and the like does not end the process; what
+ * could not be written is tried again.
  *
  * Copyright (c) 2026, the taskshed developers
  *

@@ -5,8 +5,9 @@
  *
  * It is told from what the expression means, not from how it is written: the
  * same times are described in the same words.  What goes by elapsed time has
- * other times when clocks change than a list of the same numbers: the one is
- * "every" so much, the other a list of times.
+ * other times when clocks change than a list of the same numbers.  So the one is
+ * "every" so much where its steps are even, and the other a list of times; hours
+ * in a row are "every hour" in either case.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -326,8 +327,8 @@ describe_dates(const Cron *cron)
 }
 
 /*
- * Are these the same minutes in all zones?  Zones differ by quarters of an
- * hour.
+ * Are these the same minutes in all zones?  Those of today differ by quarters of
+ * an hour.
  */
 static bool
 in_each_quarter(uint64 minutes)

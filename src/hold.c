@@ -14,9 +14,10 @@
  * anybody looks who is there.  A process of ours makes itself known in its slot
  * or entry first and looks at the count then, so it is seen or it leaves by
  * itself.  Holds end with the transaction, or subtransaction, that has taken
- * them, and so with its process, too.  They end as well when it is prepared: the
- * server itself lets nobody in until what was prepared is over, or where it does,
- * our processes there look at the database again when that is committed.
+ * them, and so with its process, too.  They end as well when it is prepared.
+ * Where the server lets somebody in before what was prepared is over, schedulers
+ * start anew when that is committed, and look at the database again; nobody ends
+ * the workers there, which leave when they have nothing to do for long enough.
  *
  * A database that was opened or created is looked into when that has committed.
  *
@@ -125,7 +126,7 @@ hold_xact_callback(XactEvent event, void *arg)
 
 			if (hold->opened)
 				prepared_mark(PREPARED_OPENED);
-			/* (which has schedulers start anew) */
+			/* (which has the schedulers of all databases start anew) */
 			if (hold->held)
 				prepared_mark(PREPARED_SETTINGS);
 		}

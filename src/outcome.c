@@ -20,7 +20,6 @@
 
 #include <math.h>
 
-#include "access/xact.h"
 #include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"

@@ -69,7 +69,8 @@ utility_owned(List *owners, Oid new_owner)
 /*
  * Is it a DROP EXTENSION of ours, or DROP SCHEMA with it, that will not be
  * refused?  It would lock our tables in any order, and our processes theirs in
- * another: a deadlock.
+ * another: a deadlock.  (With somebody who reads our views there may still be
+ * one.)
  */
 static bool
 utility_drops_extension(const Node *statement)
