@@ -13,11 +13,11 @@
  * A hold is a count in the database's entry in shared memory, raised before
  * anybody looks who is there.  A process of ours makes itself known in its slot
  * or entry first and looks at the count then, so it is seen or it leaves by
- * itself.  Holds end with the transaction, or subtransaction, that has taken
- * them, and so with its process, too.  They end as well when it is prepared.
- * Where the server lets somebody in before what was prepared is over, schedulers
- * start anew when that is committed, and look at the database again; nobody ends
- * the workers there, which leave when they have nothing to do for long enough.
+ * itself, and one that is still on its way finds that it is not expected any
+ * more.  Holds end with the transaction, or subtransaction, that has taken them,
+ * and so with its process, too.  They end as well when it is prepared.  The server
+ * lets nobody in then until a RENAME is over, but for what closes a database it
+ * does: when that is committed the launcher ends whom it finds there.
  *
  * A database that was opened or created is looked into when that has committed.
  *
@@ -61,6 +61,7 @@ typedef struct Hold
 	TsDatabase *db;				/* reserved */
 	SubTransactionId subid;		/* that has taken it */
 	bool		held;			/* else only to be looked into */
+	bool		closed;			/* at commit, and all others may come before */
 	bool		opened;			/* at commit */
 	bool		dropped;		/* at commit */
 } Hold;
@@ -91,24 +92,29 @@ hold_forget(TsDatabase *db)
 static void
 hold_end(Hold *hold, XactEvent event)
 {
-	if (hold->held)
+	bool		opened = (hold->opened && event == XACT_EVENT_COMMIT);
+
+	if (hold->held || opened)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
 		SpinLockAcquire(&hold->db->mutex);
-		Assert(hold->db->holds > 0);
-		hold->db->holds--;
+		if (hold->held)
+		{
+			Assert(hold->db->holds > 0);
+			hold->db->holds--;
+		}
 		if (hold->db->state == TS_DB_WANTED)
 			hold->db->start_at = now;
 		SpinLockRelease(&hold->db->mutex);
 		shared_wake_launcher();
-		/* one whose scheduler is away may be closed or gone now */
-		if (event != XACT_EVENT_ABORT)
-			shared_end_sleep(hold->db);
 	}
+	/* one whose scheduler is away may be closed or gone now */
+	if (hold->held && event != XACT_EVENT_ABORT)
+		shared_end_sleep(hold->db);
 	if (hold->dropped && event == XACT_EVENT_COMMIT)
 		hold_forget(hold->db);
-	if (hold->opened && event == XACT_EVENT_COMMIT)
+	if (opened)
 		shared_want_scheduler(hold->db);
 	shared_release_database(hold->db);
 }
@@ -124,11 +130,8 @@ hold_xact_callback(XactEvent event, void *arg)
 		{
 			Hold	   *hold = lfirst(lc);
 
-			if (hold->opened)
-				prepared_mark(PREPARED_OPENED);
-			/* (which has the schedulers of all databases start anew) */
-			if (hold->held)
-				prepared_mark(PREPARED_SETTINGS);
+			if (hold->opened || hold->closed)
+				prepared_mark(PREPARED_DATABASES);
 		}
 	}
 	if (holds == NIL ||
@@ -198,11 +201,12 @@ hold_enter(Oid database)
 /*
  * Ends those of our processes in a database that are not in pids, and adds
  * them.  Says whether there is any, ended or not, that has not left its slot.
+ * One that has not come to its slot yet will not stay there.
  *
  * The scheduler goes first: it would learn that its workers have gone, and go
  * itself before it has written down what they were at.  Its successor will.
  */
-static List *
+List *
 hold_end_processes(TsDatabase *db, List *pids, bool *found)
 {
 	Oid			database = db->oid;
@@ -210,6 +214,8 @@ hold_end_processes(TsDatabase *db, List *pids, bool *found)
 
 	SpinLockAcquire(&db->mutex);
 	pid = db->scheduler_pid;
+	if (db->state == TS_DB_STARTING)
+		db->state = TS_DB_WANTED;
 	SpinLockRelease(&db->mutex);
 	*found = (pid != 0);
 	if (pid != 0)
@@ -381,6 +387,7 @@ hold_for_statement(const Node *statement)
 	bool		may = true;
 	bool		own = false;	/* may it be the one that we are in? */
 	bool		closes = true;
+	bool		shuts = false;	/* for good */
 	bool		opens = false;
 	Oid			database;
 
@@ -401,9 +408,9 @@ hold_for_statement(const Node *statement)
 	else if (IsA(statement, AlterDatabaseStmt))
 	{
 		const AlterDatabaseStmt *alter = (const AlterDatabaseStmt *) statement;
-		bool		shuts = hold_option_is(alter->options, "allow_connections", false, true) ||
-		hold_option_is(alter->options, "is_template", true, false);
 
+		shuts = hold_option_is(alter->options, "allow_connections", false, true) ||
+			hold_option_is(alter->options, "is_template", true, false);
 		own = shuts;
 		closes = shuts || hold_option(alter->options, "tablespace") != NULL;
 		opens = !shuts && (hold_option_is(alter->options, "allow_connections", true, true) ||
@@ -418,7 +425,12 @@ hold_for_statement(const Node *statement)
 	if (!OidIsValid(database) || !compat_owns_database(database, GetUserId()))
 		return;
 	if (closes && (own || database != MyDatabaseId))
-		(void) hold_take(database);
+	{
+		Hold	   *hold = hold_take(database);
+
+		if (hold != NULL)
+			hold->closed = shuts;
+	}
 	if (opens)
 		hold_look_into(database);
 }

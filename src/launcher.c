@@ -65,6 +65,10 @@ static BackgroundWorkerHandle **worker_handles;
 static List *unprobed = NIL;
 static bool *probing;
 
+/* Databases that are to have no process of ours, and those told to leave, by entries. */
+static bool *clearing;
+static List **told;
+
 /* Those that there is no entry for were mentioned in the log. */
 static bool complained = false;
 
@@ -217,6 +221,55 @@ launcher_complain_unprobed(void)
 			 errhint("Drop the extension, or the tasks, in databases that do not need them.")));
 }
 
+/* A database is free of our processes, or may have them again. */
+static void
+launcher_stop_clearing(int i)
+{
+	clearing[i] = false;
+	list_free(told[i]);
+	told[i] = NIL;
+}
+
+/* Has our processes leave the databases that are none of these any more. */
+static void
+launcher_list_closed(List *databases)
+{
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		Oid			database;
+
+		SpinLockAcquire(&db->mutex);
+		database = db->state != TS_DB_FREE ? db->oid : InvalidOid;
+		SpinLockRelease(&db->mutex);
+		if (OidIsValid(database) && !list_member_oid(databases, database))
+			clearing[i] = true;
+	}
+}
+
+/*
+ * Ends our processes in databases that were closed while they were there, which
+ * only COMMIT PREPARED does.  Each wakes us when it has left, and the next step
+ * is taken.
+ */
+static void
+launcher_clear_closed(void)
+{
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		MemoryContext old;
+		bool		found;
+
+		if (!clearing[i])
+			continue;
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		told[i] = hold_end_processes(&ts_shared->databases[i], told[i], &found);
+		MemoryContextSwitchTo(old);
+		if (!found)
+			launcher_stop_clearing(i);
+	}
+}
+
 /*
  * Has a few more of the databases looked into that were there at start, or when
  * somebody had asked for it last.
@@ -237,6 +290,7 @@ launcher_probe(void)
 	{
 		list_free(unprobed);
 		unprobed = launcher_list_databases();
+		launcher_list_closed(unprobed);
 	}
 
 	if (unprobed == NIL)
@@ -276,19 +330,24 @@ launcher_probe(void)
 
 /*
  * Can a database have a scheduler?  One that has been dropped or closed since
- * it was asked for is forgotten.
+ * it was asked for is forgotten, unless it was opened again while we looked.
  */
 static bool
 launcher_may_serve(TsDatabase *db)
 {
-	List	   *databases = launcher_list_databases();
-	bool		may = list_member_oid(databases, db->oid);
+	List	   *databases;
+	bool		may;
 
+	SpinLockAcquire(&db->mutex);
+	db->wanted_again = false;
+	SpinLockRelease(&db->mutex);
+	databases = launcher_list_databases();
+	may = list_member_oid(databases, db->oid);
 	list_free(databases);
 	if (!may)
 	{
 		SpinLockAcquire(&db->mutex);
-		if (db->state == TS_DB_WANTED)
+		if (db->state == TS_DB_WANTED && !db->wanted_again)
 			db->state = TS_DB_IDLE;
 		SpinLockRelease(&db->mutex);
 	}
@@ -400,6 +459,7 @@ launcher_start_scheduler(int i)
 	SpinLockRelease(&db->mutex);
 	if (!wanted)
 		return true;
+	launcher_stop_clearing(i);	/* it was opened again */
 	scheduler_handles[i] = launcher_start("taskshed scheduler", "ts_scheduler_main",
 										  ObjectIdGetDatum(db->oid), 0, db->oid);
 	if (scheduler_handles[i] != NULL)
@@ -619,6 +679,8 @@ ts_launcher_main(Datum main_arg)
 	worker_handles = MemoryContextAllocZero(TopMemoryContext,
 											ts_shared->nworkers * sizeof(*worker_handles));
 	probing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
+	clearing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
+	told = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(List *));
 	places_init();
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	SpinLockAcquire(&ts_shared->mutex);
@@ -645,6 +707,7 @@ ts_launcher_main(Datum main_arg)
 		launcher_reap();
 		shared_free_idle_databases();
 		launcher_probe();
+		launcher_clear_closed();
 		delay = launcher_start_asked();
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (delay >= 0 ? WL_TIMEOUT : 0),

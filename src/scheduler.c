@@ -103,11 +103,11 @@ scheduler_exit(int code, Datum arg)
 	}
 	if (asleep)
 		;						/* it is known when the next one is wanted */
-	else if (not_wanted && !my_db->noted)
+	else if (not_wanted && !my_db->wanted_again)
 		my_db->state = TS_DB_IDLE;
 	else if (not_wanted)
 	{
-		/* a commit since we looked: the extension may be there now */
+		/* a commit since we looked: the extension may be there now, or we may */
 		my_db->state = TS_DB_WANTED;
 		my_db->start_at = now;
 	}
@@ -151,6 +151,7 @@ scheduler_attach(Oid database)
 		my_db->scheduler = MyProc;
 		my_db->scheduler_pid = MyProcPid;
 		my_db->since = started_at;
+		my_db->wanted_again = false;
 		my_db->outdated = false;
 		my_db->give_way = TS_STAY;
 		my_db->unheard = false;
@@ -167,7 +168,8 @@ scheduler_attach(Oid database)
 
 /*
  * Leaves a database that has become a template, or was closed, while this
- * process was on its way: the launcher may have looked before that.
+ * process was on its way: the launcher may have looked before that.  (The server
+ * would have refused the connection with an error, as if something was wrong.)
  */
 static void
 scheduler_check_database(Oid database)
@@ -259,6 +261,7 @@ scheduler_take_notes(TsNote *notes, int *n)
 	if (my_db->noted)
 		my_db->worked_at = now;
 	my_db->noted = false;
+	my_db->wanted_again = false;
 	while (my_db->notes_head != my_db->notes_tail)
 		notes[(*n)++] = my_db->notes[my_db->notes_head++ % TS_NOTES];
 	reread_from = my_db->reread_from;
@@ -475,7 +478,7 @@ ts_scheduler_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
 	scheduler_override_settings();
 	scheduler_check_database(database);
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, scheduler_alarm_handler);

@@ -184,6 +184,7 @@ shared_allocate_database(Oid database)
 			db->scheduler = NULL;
 			db->scheduler_pid = 0;
 			db->since = 0;
+			db->wanted_again = false;
 			db->outdated = false;
 			db->give_way = TS_STAY;
 			db->resting = false;
@@ -293,7 +294,11 @@ shared_free_idle_databases(void)
 	LWLockRelease(ts_shared->lock);
 }
 
-/* Has the launcher start a scheduler unless the database has one. */
+/*
+ * Has the launcher start a scheduler unless the database has one.  Somebody may
+ * just be finding out that it can have none, by what was so before the caller's
+ * commit: the wish is remembered, and has him look again.
+ */
 void
 shared_want_scheduler(TsDatabase *db)
 {
@@ -306,6 +311,11 @@ shared_want_scheduler(TsDatabase *db)
 		db->state = TS_DB_WANTED;
 		db->start_at = now;
 		wake = true;
+	}
+	else if (!db->wanted_again)
+	{
+		db->wanted_again = true;
+		wake = (db->state == TS_DB_WANTED);
 	}
 	SpinLockRelease(&db->mutex);
 	if (wake)

@@ -211,6 +211,8 @@ typedef struct TsDatabase
 	PGPROC	   *scheduler;		/* NULL without one */
 	int			scheduler_pid;
 	TimestampTz since;			/* when it came */
+	bool		wanted_again;	/* somebody has asked for one since it was
+								 * looked whether there can be one */
 	bool		outdated;		/* it has old settings, and is to leave */
 	TsGiveWay	give_way;
 	bool		resting;		/* nothing is going on, nor due in a moment */
@@ -421,8 +423,8 @@ enum
 	PREPARED_NOTES = 1,			/* tasks, to the scheduler */
 	PREPARED_ROLES = 2,			/* roles, to all schedulers */
 	PREPARED_SETTINGS = 4,		/* settings, to all our processes */
-	PREPARED_OPENED = 8,		/* opened databases, to the launcher */
-	PREPARED_LAST = PREPARED_OPENED
+	PREPARED_DATABASES = 8,		/* opened or closed databases, to the launcher */
+	PREPARED_LAST = PREPARED_DATABASES
 };
 
 extern void prepared_init(void);
@@ -458,6 +460,7 @@ extern void hold_init(void);
 extern void hold_for_drop(Oid database);
 extern void hold_for_statement(const Node *statement);
 extern void hold_look_into(Oid database);
+extern List *hold_end_processes(TsDatabase *db, List *pids, bool *found);
 
 /* ------------------------------------------------------------------------
  * roles.c

@@ -152,7 +152,7 @@ utility_tell_prepared(int kinds, const PreparedHint *hint)
 		shared_tell_role_change();
 	if (kinds & PREPARED_SETTINGS)
 		settings_tell_all();
-	if (kinds & PREPARED_OPENED)
+	if (kinds & PREPARED_DATABASES)
 		shared_look_around();
 }
 

@@ -104,6 +104,19 @@ worker_wake_scheduler_from_handler(void)
 		SetLatch(&scheduler->procLatch);
 }
 
+/* Has somebody decided that this process is to leave? */
+static bool
+worker_must_retire(void)
+{
+	TsWorker   *worker = ts_my_worker;
+	bool		retire;
+
+	SpinLockAcquire(&worker->mutex);
+	retire = worker->retire;
+	SpinLockRelease(&worker->mutex);
+	return retire;
+}
+
 /* Takes the slot that the launcher has started this process for. */
 static void
 worker_attach(int slot, uint32 generation)
@@ -125,8 +138,10 @@ worker_attach(int slot, uint32 generation)
 	my_db = shared_reserve_database(worker->database);
 	ts_my_worker = worker;
 	before_shmem_exit(worker_exit, (Datum) 0);
-	if (shared_is_on_hold(my_db))
-		proc_exit(0);			/* whoever holds it may not have seen us */
+
+	/* whoever holds the database may not have seen us, or has sent us away */
+	if (shared_is_on_hold(my_db) || worker_must_retire())
+		proc_exit(0);
 }
 
 /*
@@ -274,18 +289,6 @@ worker_retire_if_idle(void)
 	SpinLockAcquire(&worker->mutex);
 	if (worker->handed_tail == worker->handed_head)
 		worker->retire = true;
-	retire = worker->retire;
-	SpinLockRelease(&worker->mutex);
-	return retire;
-}
-
-static bool
-worker_must_retire(void)
-{
-	TsWorker   *worker = ts_my_worker;
-	bool		retire;
-
-	SpinLockAcquire(&worker->mutex);
 	retire = worker->retire;
 	SpinLockRelease(&worker->mutex);
 	return retire;

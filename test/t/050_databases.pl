@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskshedTest;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 
 # (One interruption that counts would be one too many.)
 my $node = taskshed_node(
@@ -243,6 +243,111 @@ is($node->safe_psql('d', q{SELECT taskshed.remove_task('template')}),
 is(try_as('owns', 'ALTER DATABASE d IS_TEMPLATE false'),
 	'', 'no template any more');
 finish_run('d', 1, 'ALTER DATABASE IS_TEMPLATE');
+
+# Closed and opened again, at once and after so many milliseconds, when a scheduler
+# may be anywhere on its way: one that is open in the end is served.
+$node->safe_psql('d',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "often"}', every => '20 ms', task_id => 'often')}
+);
+my $toggler = session($node);
+
+sub close_and_open
+{
+	my ($delay) = @_;
+
+	foreach my $command (
+		[ 'IS_TEMPLATE',       'true',  'false' ],
+		[ 'ALLOW_CONNECTIONS', 'false', 'true' ])
+	{
+		my ($option, $close, $open) = @$command;
+		my $sleep = "DO 'BEGIN PERFORM pg_sleep(0.001 * $delay); END'";
+
+		($close, $open) =
+		  map { "ALTER DATABASE d $option $_" } ($close, $open);
+		is( $toggler->query(
+				"$close; $open; $sleep; $close; $sleep; $open; $close; $open"
+			),
+			'',
+			"$close and opened, with $delay ms");
+		$node->safe_psql('d', 'TRUNCATE ledger');
+		await($node, 'SELECT EXISTS (SELECT FROM ledger)', 'tasks run', 'd');
+	}
+	return;
+}
+close_and_open($_ / 2) foreach 0 .. 40;
+
+# The same while there are so many databases that the launcher is slow to find out
+# which it may serve.  (They are rows only, of which none can be connected to.)
+$node->safe_psql(
+	'postgres', q{
+	SET allow_system_table_mods = on;
+	INSERT INTO pg_catalog.pg_database
+	SELECT (jsonb_populate_record(d, jsonb_build_object('oid', 10000000 + n,
+			'datname', 'row ' || n, 'datallowconn', false))).*
+	FROM pg_catalog.pg_database AS d, generate_series(1, 30000) AS n
+	WHERE datname = 'template0'});
+close_and_open($_) foreach 0 .. 20;
+$node->safe_psql('postgres',
+	q{SET allow_system_table_mods = on; DELETE FROM pg_catalog.pg_database WHERE datname LIKE 'row %'}
+);
+$node->safe_psql('d', q{SELECT taskshed.remove_task('often')});
+
+# Closed before a process that was asked for has come, which takes a while when the
+# postmaster is stopped: it is not missed, does not even try to connect, and its place
+# is taken at once when the database is open.
+my $postmaster =
+  (split "\n", slurp_file($node->data_dir . '/postmaster.pid'))[0];
+my $inside = session($node, 'd');
+
+sub await_in_session
+{
+	my ($query, $what) = @_;
+
+	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if $toggler->query($query) eq 't';
+		usleep(100_000);
+	}
+	die "waited until $what";
+}
+foreach my $process (('scheduler', 'worker') x 5)
+{
+	$node->safe_psql('d', 'TRUNCATE ledger');
+	$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS false');
+	await_in_session(
+		q{SELECT NOT EXISTS (SELECT FROM taskshed._status() AS s JOIN pg_database AS d ON s.database = d.oid WHERE datname = 'd')},
+		'no scheduler is wanted');
+	if ($process eq 'worker')
+	{
+		$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS true');
+		await_in_session(
+			q{SELECT state = 'active' FROM taskshed.status WHERE database = 'd'},
+			'there is a scheduler');
+	}
+	kill 'STOP', $postmaster;
+	eval {
+		$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS true')
+		  if $process eq 'scheduler';
+		$inside->query(
+			q{SELECT taskshed.add_task('note', kwargs => '{"what": "asked"}')}
+		);
+		await_in_session(
+			$process eq 'scheduler'
+			? q{SELECT state = 'starting' FROM taskshed.status WHERE database = 'd'}
+			: q{SELECT due = 1 FROM taskshed.status WHERE database = 'd'},
+			"a $process is asked for");
+		$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS false');
+	};
+	kill 'CONT', $postmaster;
+	die $@ if $@;
+	$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS true');
+	await($node, 'SELECT EXISTS (SELECT FROM ledger)', 'it runs', 'd');
+}
+$_->quit foreach ($toggler, $inside);
+unlike(
+	slurp_file($node->logfile),
+	qr/taskshed [a-z]+ .*FATAL.*not currently accepting connections/,
+	'none of our processes was refused');
 
 # From within the database, and more than one thing at a time
 start_run('d');

@@ -223,18 +223,54 @@ await(
 	'a database that was opened is served');
 my $served =
   q{SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'd' AND backend_type LIKE 'taskshed%'};
-$node->safe_psql('d',
-	q{SELECT taskshed.add_task('pg_sleep', now() + interval '4 minutes', validate => false)}
+
+# One that is closed, with a callback that runs and a worker that has nothing to do
+# at times: those of other databases stay as they are.
+$node->safe_psql(
+	'd', q{
+	CREATE ROLE idles LOGIN;
+	GRANT USAGE ON SCHEMA public TO idles;
+	CREATE FUNCTION sleeps() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(1000)';
+	CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS '';
+	SELECT taskshed.add_task('sleeps', task_id => 'sleeps');
+	SELECT taskshed.add_task('nothing', owner => 'idles', every => '1 s')}
 );
-prepare('close', 'ALTER DATABASE d IS_TEMPLATE true');
-await($node, $served, 'one that is to be closed is served until then');
-commit('close');
-await($node, "SELECT NOT ($served)", 'and no longer');
-query('ALTER DATABASE d IS_TEMPLATE false');
-await($node, $served, 'but when it is open again');
-prepare(
-	'd',
-	q{SELECT taskshed.add_task('pg_sleep', kwargs => '{"seconds": 0}', validate => false)},
+query(add('often', q{every => '200 ms'}));
+my $scheduler =
+  q{SELECT pid FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type = 'taskshed scheduler'};
+await($node, "SELECT EXISTS ($scheduler)",
+	'another database has a scheduler');
+my $pid = query($scheduler);
+my $workers =
+  q{SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = 'd' AND backend_type = 'taskshed worker'};
+
+foreach my $command (
+	[ 'IS_TEMPLATE',       'true',  'false' ],
+	[ 'ALLOW_CONNECTIONS', 'false', 'true' ])
+{
+	my ($option, $close, $open) = @$command;
+
+	await($node, $workers, "workers are there, before $option $close");
+	prepare('close', "ALTER DATABASE d $option $close");
+	await($node, $workers, 'they come back when it is prepared');
+	commit('close');
+	await($node, "SELECT NOT ($served)", 'all leave when it is committed');
+	query("ALTER DATABASE d $option $open");
+}
+await($node, $workers, 'they come back when it is open again');
+is( $node->safe_psql(
+		'd',
+		q{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'sleeps'}
+	),
+	join(', ', ('interrupted 1') x 4),
+	'what was running does not count as interrupted');
+prepare('rename', 'ALTER DATABASE d RENAME TO renamed');
+commit('rename');
+query('ALTER DATABASE renamed RENAME TO d');
+is(query($scheduler), $pid, 'the other database has kept its scheduler');
+query(q{SELECT taskshed.remove_task('often')});
+$node->safe_psql('d', 'SELECT taskshed.remove_all_tasks()');
+prepare('d', q{SELECT taskshed.add_task('nothing', task_id => 'prepared')},
 	'd');
 ($rc, $out, $err) = $node->psql('postgres', 'DROP DATABASE d');
 like(
@@ -246,7 +282,9 @@ await(
 	q{SELECT state IN ('active', 'asleep') FROM taskshed.status WHERE database = 'd'},
 	'it is served again');
 commit('d', 'd');
-await($node, 'SELECT count(*) = 1 FROM taskshed.runs', 'it runs', 'd');
+await($node,
+	q{SELECT count(*) = 1 FROM taskshed.runs WHERE task_id = 'prepared'},
+	'it runs', 'd');
 query('DROP DATABASE d');
 
 # The extension
