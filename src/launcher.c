@@ -3,13 +3,10 @@
  * launcher.c
  *		The process that starts schedulers and workers.
  *
- * It is connected to no database.  When the server is up it has a scheduler
- * look into each database that can be connected to, a few at a time; one that
- * does not find the extension leaves, and is not started there again until a
- * transaction in that database asks for it.  After that the launcher acts on
- * what it finds in shared memory: databases that want a scheduler, now or at
- * some time, slots for which a worker has been asked.  Whoever writes that there
- * sets its latch.
+ * It is connected to no database.  It acts on what it finds in shared memory:
+ * databases that want a scheduler, now or at some time, slots for which a worker
+ * has been asked.  Whoever writes that there sets its latch.  Which databases
+ * there are, and which of them can have a scheduler, databases.c says.
  *
  * All our processes share the server's max_worker_processes with others.  The
  * launcher leaves two of them to others, always, and waits with what it was
@@ -23,12 +20,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/heapam.h"
-#include "access/htup_details.h"
-#include "access/tableam.h"
-#include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -39,14 +30,10 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "taskshed.h"
-
-/* Databases looked into at the same time after start. */
-#define PROBES				3
 
 /* How long (ms) to wait before trying again what there was no room for. */
 #define RETRY_DELAY			1000
@@ -60,17 +47,6 @@
 /* Processes that were started, by their entries in shared memory. */
 static BackgroundWorkerHandle **scheduler_handles;
 static BackgroundWorkerHandle **worker_handles;
-
-/* Databases that remain to be looked into, and those that are being, by entries. */
-static List *unprobed = NIL;
-static bool *probing;
-
-/* Databases that are to have no process of ours, and those told to leave, by entries. */
-static bool *clearing;
-static List **told;
-
-/* Those that there is no entry for were mentioned in the log. */
-static bool complained = false;
 
 void
 launcher_register(void)
@@ -93,42 +69,6 @@ launcher_exit(int code, Datum arg)
 	SpinLockAcquire(&ts_shared->mutex);
 	ts_shared->launcher = NULL;
 	SpinLockRelease(&ts_shared->mutex);
-}
-
-/*
- * The databases that can have a scheduler: those that can be connected to and
- * are no templates, which must be free of sessions to be copied.  (One whose
- * DROP was cut off cannot.)
- */
-static List *
-launcher_list_databases(void)
-{
-	List	   *databases = NIL;
-	Relation	rel;
-	TableScanDesc scan;
-	HeapTuple	tuple;
-
-	StartTransactionCommand();
-	(void) GetTransactionSnapshot();
-	rel = table_open(DatabaseRelationId, AccessShareLock);
-	scan = table_beginscan_catalog(rel, 0, NULL);
-	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
-	{
-		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-
-		if (form->datallowconn && !form->datistemplate &&
-			form->datconnlimit != DATCONNLIMIT_INVALID_DB)
-		{
-			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-			databases = lappend_oid(databases, form->oid);
-			MemoryContextSwitchTo(old);
-		}
-	}
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	CommitTransactionCommand();
-	return databases;
 }
 
 /* Starts one of our processes; NULL if the server has no slot for it. */
@@ -201,157 +141,6 @@ launcher_reap(void)
 		if (unattached)
 			shared_free_worker(worker);
 	}
-}
-
-/*
- * There is no entry for the databases that remain to be looked into: all are
- * taken by others that have tasks.  Says so once; they are looked into when
- * entries become free.
- */
-static void
-launcher_complain_unprobed(void)
-{
-	if (complained)
-		return;
-	complained = true;
-	ereport(WARNING,
-			(errmsg("taskshed serves at most %d databases of a server", TS_MAX_DATABASES),
-			 errdetail("Tasks in %d other databases, if there are any, do not run; the first of these has the OID %u.",
-					   list_length(unprobed), linitial_oid(unprobed)),
-			 errhint("Drop the extension, or the tasks, in databases that do not need them.")));
-}
-
-/* A database is free of our processes, or may have them again. */
-static void
-launcher_stop_clearing(int i)
-{
-	clearing[i] = false;
-	list_free(told[i]);
-	told[i] = NIL;
-}
-
-/* Has our processes leave the databases that are none of these any more. */
-static void
-launcher_list_closed(List *databases)
-{
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
-	{
-		TsDatabase *db = &ts_shared->databases[i];
-		Oid			database;
-
-		SpinLockAcquire(&db->mutex);
-		database = db->state != TS_DB_FREE ? db->oid : InvalidOid;
-		SpinLockRelease(&db->mutex);
-		if (OidIsValid(database) && !list_member_oid(databases, database))
-			clearing[i] = true;
-	}
-}
-
-/*
- * Ends our processes in databases that were closed while they were there, which
- * only COMMIT PREPARED does.  Each wakes us when it has left, and the next step
- * is taken.
- */
-static void
-launcher_clear_closed(void)
-{
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
-	{
-		MemoryContext old;
-		bool		found;
-
-		if (!clearing[i])
-			continue;
-		old = MemoryContextSwitchTo(TopMemoryContext);
-		told[i] = hold_end_processes(&ts_shared->databases[i], told[i], &found);
-		MemoryContextSwitchTo(old);
-		if (!found)
-			launcher_stop_clearing(i);
-	}
-}
-
-/*
- * Has a few more of the databases looked into that were there at start, or when
- * somebody had asked for it last.
- */
-static void
-launcher_probe(void)
-{
-	int			starting = 0;
-	bool		look_around;
-
-	SpinLockAcquire(&ts_shared->mutex);
-	look_around = ts_shared->look_around;
-	ts_shared->look_around = false;
-	if (look_around)
-		ts_shared->probed = false;
-	SpinLockRelease(&ts_shared->mutex);
-	if (look_around)
-	{
-		list_free(unprobed);
-		unprobed = launcher_list_databases();
-		launcher_list_closed(unprobed);
-	}
-
-	if (unprobed == NIL)
-		return;
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
-	{
-		TsDatabase *db = &ts_shared->databases[i];
-
-		SpinLockAcquire(&db->mutex);
-		if (db->state != TS_DB_WANTED && db->state != TS_DB_STARTING)
-			probing[i] = false;
-		SpinLockRelease(&db->mutex);
-		if (probing[i])
-			starting++;
-	}
-	while (unprobed != NIL && starting++ < PROBES)
-	{
-		TsDatabase *db = shared_try_reserve_database(linitial_oid(unprobed));
-
-		if (db == NULL)
-		{
-			launcher_complain_unprobed();
-			return;
-		}
-		unprobed = list_delete_first(unprobed);
-		probing[db - ts_shared->databases] = true;
-		shared_want_scheduler(db);
-		shared_release_database(db);
-	}
-	if (unprobed == NIL)
-	{
-		SpinLockAcquire(&ts_shared->mutex);
-		ts_shared->probed = true;
-		SpinLockRelease(&ts_shared->mutex);
-	}
-}
-
-/*
- * Can a database have a scheduler?  One that has been dropped or closed since
- * it was asked for is forgotten, unless it was opened again while we looked.
- */
-static bool
-launcher_may_serve(TsDatabase *db)
-{
-	List	   *databases;
-	bool		may;
-
-	SpinLockAcquire(&db->mutex);
-	db->wanted_again = false;
-	SpinLockRelease(&db->mutex);
-	databases = launcher_list_databases();
-	may = list_member_oid(databases, db->oid);
-	list_free(databases);
-	if (!may)
-	{
-		SpinLockAcquire(&db->mutex);
-		if (db->state == TS_DB_WANTED && !db->wanted_again)
-			db->state = TS_DB_IDLE;
-		SpinLockRelease(&db->mutex);
-	}
-	return may;
 }
 
 /* Says in the view status which databases wait for a slot, and which do not. */
@@ -448,7 +237,7 @@ launcher_start_scheduler(int i)
 	TsDatabase *db = &ts_shared->databases[i];
 	bool		wanted;
 
-	if (!launcher_may_serve(db))
+	if (!databases_may_serve(db))
 		return true;
 	if (!places_room_for_scheduler())
 		return false;
@@ -459,7 +248,7 @@ launcher_start_scheduler(int i)
 	SpinLockRelease(&db->mutex);
 	if (!wanted)
 		return true;
-	launcher_stop_clearing(i);	/* it was opened again */
+	databases_stop_clearing(i); /* it was opened again */
 	scheduler_handles[i] = launcher_start("taskshed scheduler", "ts_scheduler_main",
 										  ObjectIdGetDatum(db->oid), 0, db->oid);
 	if (scheduler_handles[i] != NULL)
@@ -665,7 +454,6 @@ void
 ts_launcher_main(Datum main_arg)
 {
 	uint32		wait_event;
-	bool		probed;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -678,9 +466,7 @@ ts_launcher_main(Datum main_arg)
 											   TS_MAX_DATABASES * sizeof(*scheduler_handles));
 	worker_handles = MemoryContextAllocZero(TopMemoryContext,
 											ts_shared->nworkers * sizeof(*worker_handles));
-	probing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
-	clearing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
-	told = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(List *));
+	databases_init();
 	places_init();
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	SpinLockAcquire(&ts_shared->mutex);
@@ -688,11 +474,6 @@ ts_launcher_main(Datum main_arg)
 	SpinLockRelease(&ts_shared->mutex);
 
 	launcher_take_over();
-	SpinLockAcquire(&ts_shared->mutex);
-	probed = ts_shared->probed;
-	SpinLockRelease(&ts_shared->mutex);
-	if (!probed)
-		shared_look_around();
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	for (;;)
@@ -706,8 +487,8 @@ ts_launcher_main(Datum main_arg)
 			launcher_mend_times();
 		launcher_reap();
 		shared_free_idle_databases();
-		launcher_probe();
-		launcher_clear_closed();
+		databases_probe();
+		databases_clear_closed();
 		delay = launcher_start_asked();
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (delay >= 0 ? WL_TIMEOUT : 0),

@@ -56,6 +56,7 @@
  *		chores.c		what a scheduler does beside handing out tasks
  *		scheduler.c		the process that hands due tasks out
  *		places.c		which database gets what room there is for processes
+ *		databases.c		which databases the launcher serves
  *		launcher.c		the process that starts the others
  *		utility.c		DROP OWNED, REASSIGN OWNED, DROP EXTENSION
  *		taskshed.c		module load: settings and hooks
@@ -1422,6 +1423,15 @@ extern void places_count_worker(int i);
 extern void places_drop(int i);
 extern void places_set_full(void);
 extern void places_start_anew(void);
+
+/* ------------------------------------------------------------------------
+ * databases.c
+ */
+extern void databases_init(void);
+extern void databases_probe(void);
+extern void databases_clear_closed(void);
+extern void databases_stop_clearing(int i);
+extern bool databases_may_serve(TsDatabase *db);
 
 /* ------------------------------------------------------------------------
  * launcher.c

@@ -1,0 +1,247 @@
+/*-------------------------------------------------------------------------
+ *
+ * databases.c
+ *		Which databases the launcher serves.
+ *
+ * When the server is up it has a scheduler look into each database that can be
+ * connected to, a few at a time; one that does not find the extension leaves,
+ * and is not started there again until a transaction in that database asks for
+ * it.  The same is done when somebody asks to look around, who knows that
+ * databases were opened or closed and not which.  Those that are open no longer
+ * are rid of our processes then.
+ *
+ * All of this is the launcher's own; only it calls these functions.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "taskshed.h"
+
+/* Databases looked into at the same time after start. */
+#define PROBES				3
+
+/* Databases that remain to be looked into, and those that are being, by entries. */
+static List *unprobed = NIL;
+static bool *probing;
+
+/* Databases that are to have no process of ours, and those told to leave, by entries. */
+static bool *clearing;
+static List **told;
+
+/* Those that there is no entry for were mentioned in the log. */
+static bool complained = false;
+
+/*
+ * The databases that can have a scheduler: those that can be connected to and
+ * are no templates, which must be free of sessions to be copied.  (One whose
+ * DROP was cut off cannot.)
+ */
+static List *
+databases_list(void)
+{
+	List	   *databases = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (form->datallowconn && !form->datistemplate &&
+			form->datconnlimit != DATCONNLIMIT_INVALID_DB)
+		{
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			databases = lappend_oid(databases, form->oid);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return databases;
+}
+
+/*
+ * There is no entry for the databases that remain to be looked into: all are
+ * taken by others that have tasks.  Says so once; they are looked into when
+ * entries become free.
+ */
+static void
+databases_complain_unprobed(void)
+{
+	if (complained)
+		return;
+	complained = true;
+	ereport(WARNING,
+			(errmsg("taskshed serves at most %d databases of a server", TS_MAX_DATABASES),
+			 errdetail("Tasks in %d other databases, if there are any, do not run; the first of these has the OID %u.",
+					   list_length(unprobed), linitial_oid(unprobed)),
+			 errhint("Drop the extension, or the tasks, in databases that do not need them.")));
+}
+
+/* A database is free of our processes, or may have them again. */
+void
+databases_stop_clearing(int i)
+{
+	clearing[i] = false;
+	list_free(told[i]);
+	told[i] = NIL;
+}
+
+/* Has our processes leave the databases that are none of these any more. */
+static void
+databases_list_closed(List *databases)
+{
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		Oid			database;
+
+		SpinLockAcquire(&db->mutex);
+		database = db->state != TS_DB_FREE ? db->oid : InvalidOid;
+		SpinLockRelease(&db->mutex);
+		if (OidIsValid(database) && !list_member_oid(databases, database))
+			clearing[i] = true;
+	}
+}
+
+/*
+ * Ends our processes in databases that were closed while they were there, which
+ * only COMMIT PREPARED does.  Each wakes us when it has left, and the next step
+ * is taken.
+ */
+void
+databases_clear_closed(void)
+{
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		MemoryContext old;
+		bool		found;
+
+		if (!clearing[i])
+			continue;
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		told[i] = hold_end_processes(&ts_shared->databases[i], told[i], &found);
+		MemoryContextSwitchTo(old);
+		if (!found)
+			databases_stop_clearing(i);
+	}
+}
+
+/*
+ * Has a few more of the databases looked into that were there at start, or when
+ * somebody had asked for it last.
+ */
+void
+databases_probe(void)
+{
+	int			starting = 0;
+	bool		look_around;
+
+	SpinLockAcquire(&ts_shared->mutex);
+	look_around = ts_shared->look_around;
+	ts_shared->look_around = false;
+	if (look_around)
+		ts_shared->probed = false;
+	SpinLockRelease(&ts_shared->mutex);
+	if (look_around)
+	{
+		list_free(unprobed);
+		unprobed = databases_list();
+		databases_list_closed(unprobed);
+	}
+
+	if (unprobed == NIL)
+		return;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state != TS_DB_WANTED && db->state != TS_DB_STARTING)
+			probing[i] = false;
+		SpinLockRelease(&db->mutex);
+		if (probing[i])
+			starting++;
+	}
+	while (unprobed != NIL && starting++ < PROBES)
+	{
+		TsDatabase *db = shared_try_reserve_database(linitial_oid(unprobed));
+
+		if (db == NULL)
+		{
+			databases_complain_unprobed();
+			return;
+		}
+		unprobed = list_delete_first(unprobed);
+		probing[db - ts_shared->databases] = true;
+		shared_want_scheduler(db);
+		shared_release_database(db);
+	}
+	if (unprobed == NIL)
+	{
+		SpinLockAcquire(&ts_shared->mutex);
+		ts_shared->probed = true;
+		SpinLockRelease(&ts_shared->mutex);
+	}
+}
+
+/*
+ * Can a database have a scheduler?  One that has been dropped or closed since
+ * it was asked for is forgotten, unless it was opened again while we looked.
+ */
+bool
+databases_may_serve(TsDatabase *db)
+{
+	List	   *databases;
+	bool		may;
+
+	SpinLockAcquire(&db->mutex);
+	db->wanted_again = false;
+	SpinLockRelease(&db->mutex);
+	databases = databases_list();
+	may = list_member_oid(databases, db->oid);
+	list_free(databases);
+	if (!may)
+	{
+		SpinLockAcquire(&db->mutex);
+		if (db->state == TS_DB_WANTED && !db->wanted_again)
+			db->state = TS_DB_IDLE;
+		SpinLockRelease(&db->mutex);
+	}
+	return may;
+}
+
+/* Once, by a launcher that has just come. */
+void
+databases_init(void)
+{
+	bool		probed;
+
+	probing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
+	clearing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
+	told = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(List *));
+	SpinLockAcquire(&ts_shared->mutex);
+	probed = ts_shared->probed;
+	SpinLockRelease(&ts_shared->mutex);
+	if (!probed)
+		shared_look_around();
+}
