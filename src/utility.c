@@ -11,7 +11,8 @@
  *
  * DROP EXTENSION locks tables as it comes to them, and so do the scripts that
  * update the extension.  Our processes lock several of them in a fixed order, so
- * these are made to keep that order.
+ * these are made to keep that order.  With those who read our views as well there
+ * is none that would do for all, so these commands do not insist.
  *
  * Other commands are passed on to whom they concern: those that must have a
  * database alone (hold.c), make one (home.c), change settings (settings.c), change
@@ -24,16 +25,34 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "commands/user.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/resowner.h"
 
 #include "taskshed.h"
+
+/* How often a command gives way to others before it insists. */
+#define MAX_TRIES	10
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
@@ -69,8 +88,7 @@ utility_owned(List *owners, Oid new_owner)
 /*
  * Is it a DROP EXTENSION of ours, or DROP SCHEMA with it, that will not be
  * refused?  It would lock our tables in any order, and our processes theirs in
- * another: a deadlock.  (With somebody who reads our views there may still be
- * one.)
+ * another: a deadlock.
  */
 static bool
 utility_drops_extension(const Node *statement)
@@ -128,6 +146,41 @@ utility_ends_prepared(const Node *statement)
 		 ((const TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 }
 
+/* Locks our views, as readers do: each before those that it is made of. */
+static void
+utility_lock_views(void)
+{
+	Oid			extension = get_extension_oid("taskshed", true);
+	List	   *views = NIL;
+	Relation	rel;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(extension))
+		return;
+	rel = table_open(DependRelationId, AccessShareLock);
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(ExtensionRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, DependReferenceIndexId, true, NULL, lengthof(keys), keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend depend = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (depend->classid == RelationRelationId && get_rel_relkind(depend->objid) == RELKIND_VIEW)
+			views = lappend_oid(views, depend->objid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	/* what is made of others was made after them */
+	list_sort(views, list_oid_cmp);
+	for (int i = list_length(views) - 1; i >= 0; i--)
+		LockRelationOid(list_nth_oid(views, i), AccessExclusiveLock);
+}
+
 /* As a ProcessUtility_hook: to the next one, and in the end to the server. */
 static void
 utility_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -140,6 +193,87 @@ utility_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	else
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params,
 								queryEnv, dest, qc);
+}
+
+/*
+ * Tries once to execute what drops or alters the extension, waiting for no lock
+ * longer than patience (ms).  Returns false if that is not enough, or is a
+ * deadlock; everything is then as it was, and nothing locked.
+ */
+static bool
+utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext context,
+			ParamListInfo params, QueryEnvironment *queryEnv, DestReceiver *dest,
+			QueryCompletion *qc, int patience)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		int			nest = NewGUCNestLevel();
+		char		value[12];
+
+		snprintf(value, sizeof(value), "%d", patience);
+		(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		utility_lock_views();
+		store_lock_for_drop();
+		history_lock_for_drop();
+		utility_pass_on(pstmt, queryString, true, context, params, queryEnv, dest, qc);
+		AtEOXact_GUC(true, nest);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(memory);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL)
+		return true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+		ReThrowError(error);
+	FreeErrorData(error);
+	return false;
+}
+
+/*
+ * Executes what drops or alters the extension, while others use it.
+ *
+ * Whoever reads our views locks them before the tables; a run has locked the
+ * tables when its callback reads the views; and others have views of their own on
+ * ours.  Whatever order we keep, somebody may hold what we wait for and wait for
+ * what we hold.  So we do not wait for long, but let go of everything and begin
+ * anew, before others find out that there is a deadlock.  Since it may be a long
+ * run that is in the way, we wait longer each time, and in the end as long as the
+ * user's own lock_timeout allows.
+ */
+static void
+utility_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				 ProcessUtilityContext context, ParamListInfo params,
+				 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	int			patience = Max(DeadlockTimeout / 10, 1);
+
+	for (int i = 0; i < MAX_TRIES && (LockTimeout == 0 || patience < LockTimeout); i++)
+	{
+		if (utility_try(pstmt, queryString, context, params, queryEnv, dest, qc, patience))
+			return;
+		patience = patience <= INT_MAX / 2 ? 2 * patience : INT_MAX;
+	}
+	utility_lock_views();
+	store_lock_for_drop();
+	history_lock_for_drop();
+	utility_pass_on(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 }
 
 /* Tells what a prepared transaction had to tell, which is committed. */
@@ -214,12 +348,6 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		owners = roleSpecsToIds(((ReassignOwnedStmt *) statement)->roles);
 		new_owner = get_rolespec_oid(((ReassignOwnedStmt *) statement)->newrole, false);
 	}
-	else if (utility_drops_extension(statement) ||
-			 (utility_alters_extension(statement) && superuser()))
-	{
-		store_lock_for_drop();
-		history_lock_for_drop();
-	}
 
 	/* it is prepared when the statement is over */
 	if (IsA(statement, TransactionStmt) &&
@@ -232,6 +360,10 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (ts_shared != NULL && utility_ends_prepared(statement))
 		utility_end_prepared(pstmt, queryString, readOnlyTree, context, params,
 							 queryEnv, dest, qc);
+	else if (utility_drops_extension(statement) ||
+			 (utility_alters_extension(statement) && superuser()))
+		utility_try_hard(pstmt, queryString, readOnlyTree, context, params,
+						 queryEnv, dest, qc);
 	else
 		utility_pass_on(pstmt, queryString, readOnlyTree, context, params,
 						queryEnv, dest, qc);

@@ -14,7 +14,9 @@ use PostgreSQL::Test::Utils;
 use TaskshedTest;
 use Test::More;
 
-my $node = taskshed_node('extension');
+# (Who waits long enough to find a deadlock has lost: these are to be avoided, and
+# only the session that drops is quick to look for one.)
+my $node = taskshed_node('extension', conf => 'deadlock_timeout = 10min');
 $node->safe_psql(
 	'postgres', q{
 	CREATE PROCEDURE proceed(what text, lock integer DEFAULT 1) LANGUAGE plpgsql AS $$
@@ -112,6 +114,81 @@ $first->query('COMMIT');
 is($second->result, 'waited', 'and finds the new tables');
 await_ran('waited', 1);
 $_->quit foreach ($first, $second);
+
+# With those who lock what is dropped in another order: nobody loses a deadlock.
+sub await_waiting
+{
+	my ($session, $what) = @_;
+
+	return await($node,
+		"SELECT cardinality(pg_blocking_pids($session->{pid})) > 0",
+		"$what waits");
+}
+my ($holding, $reading, $dropping) = map { session($node) } 1 .. 3;
+$_->{pid} = $_->query('SELECT pg_backend_pid()')
+  foreach ($holding, $reading, $dropping);
+$dropping->query(
+	q{SET deadlock_timeout = '1s'; SET client_min_messages = warning});
+
+# tables, and then the views
+$reading->query('BEGIN;' . add('tables first', q{run_at => '2100-01-01'}));
+$dropping->send("BEGIN; $again COMMIT");
+await_waiting($dropping, 'DROP EXTENSION');
+is($reading->query('SELECT count(*) FROM taskshed.tasks'),
+	'1', 'who has locked the tables goes on to read the views');
+$reading->query('COMMIT');
+is($dropping->result, '', 'dropped');
+
+# views, and then the tables
+$holding->query('BEGIN; LOCK TABLE taskshed.task');
+$dropping->send("BEGIN; $again COMMIT");
+await_waiting($dropping, 'DROP EXTENSION');
+$reading->send('SELECT count(*) FROM taskshed.tasks');
+await_waiting($reading, 'who reads a view');
+$holding->query('COMMIT');
+is($reading->result,  '0', 'who has locked the views goes on to the tables');
+is($dropping->result, '',  'dropped');
+
+# a view of somebody's own, and then ours
+query('CREATE VIEW own AS SELECT * FROM taskshed.tasks');
+$reading->query(q{BEGIN; COMMENT ON VIEW own IS 'locks it'});
+$dropping->send(
+	'BEGIN; DROP SCHEMA taskshed CASCADE; CREATE EXTENSION taskshed; COMMIT');
+await_waiting($dropping, 'DROP SCHEMA');
+is($reading->query('SELECT count(*) FROM taskshed.tasks'),
+	'0', 'who has locked a view of his own goes on to ours');
+$reading->query('COMMIT');
+is($dropping->result, '', 'dropped');
+
+# The user's own limits
+$holding->query('BEGIN; LOCK TABLE taskshed.task');
+foreach my $limit ('lock_timeout', 'statement_timeout')
+{
+	like(
+		$dropping->query(
+			"SET $limit = '500ms'; DROP EXTENSION taskshed; RESET $limit"),
+		$limit eq 'lock_timeout'
+		? qr/due to lock timeout/
+		: qr/due to statement timeout/,
+		"$limit is kept to");
+}
+$holding->query('COMMIT');
+is( $dropping->query(
+		"BEGIN; SET LOCAL lock_timeout = '1h'; $again SHOW lock_timeout; COMMIT"
+	),
+	'1h',
+	'lock_timeout is as it was');
+query(
+	q{CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+	BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'lock_not_available'; END $$;
+	CREATE EVENT TRIGGER refuse ON sql_drop WHEN TAG IN ('DROP EXTENSION') EXECUTE FUNCTION refuse()}
+);
+like($dropping->query('DROP EXTENSION taskshed'),
+	qr/refused/, 'what does not get better is not tried for ever');
+query('DROP EVENT TRIGGER refuse');
+$_->quit foreach ($holding, $reading, $dropping);
+query(add('and on'));
+await_ran('and on', 1);
 
 # Rolled back: tasks go on.
 query(add('every', q{every => '20 ms'}));
