@@ -416,6 +416,8 @@ launcher_process_interrupts(void)
 		failed_retention == ts_failed_retention && history_retention == ts_history_retention &&
 		history_max_size == ts_history_max_size && idle_timeout == ts_scheduler_idle_timeout)
 		return;
+	/* (one that falls asleep now, and was not told yet, stays and reads them) */
+	pg_atomic_fetch_add_u32(&ts_shared->reloads, 1);
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 		shared_end_sleep(&ts_shared->databases[i]);
 }

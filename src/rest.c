@@ -25,7 +25,6 @@
  */
 #include "postgres.h"
 
-#include "postmaster/interrupt.h"
 #include "utils/timestamp.h"
 
 #include "taskshed.h"
@@ -111,12 +110,14 @@ bool
 rest_begin(TsDatabase *db, const Rest *rest)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	bool		has_settings;
 	bool		may;
 
 	Assert(rest->possible);
 	SpinLockAcquire(&db->mutex);
+	has_settings = shared_has_settings();
 	may = (!db->noted && db->notes_head == db->notes_tail && db->reread_from == DT_NOEND &&
-		   !db->outdated && !ConfigReloadPending && (rest->held || admission_is_current()));
+		   !db->outdated && has_settings && (rest->held || admission_is_current()));
 	if (may)
 	{
 		db->state = TS_DB_ASLEEP;

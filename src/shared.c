@@ -61,6 +61,9 @@
 
 TsShared   *ts_shared = NULL;
 
+/* ts_shared->reloads when this process has last read its settings. */
+static uint32 reloads_noted = 0;
+
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
@@ -95,6 +98,7 @@ shared_startup(void)
 	{
 		memset(ts_shared, 0, shared_size());
 		pg_atomic_init_u32(&ts_shared->role_changes, 0);
+		pg_atomic_init_u32(&ts_shared->reloads, 0);
 		pg_atomic_init_u32(&ts_shared->unnamed_prepared, 0);
 		ts_shared->lock = &GetNamedLWLockTranche("taskshed")[0].lock;
 		ts_shared->quota_lock = &GetNamedLWLockTranche("taskshed")[1].lock;
@@ -561,8 +565,29 @@ shared_process_interrupts(void)
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
+		shared_note_reloads();
 		ProcessConfigFile(PGC_SIGHUP);
 	}
+}
+
+/* This process has, or is about to read, what the settings are now. */
+void
+shared_note_reloads(void)
+{
+	reloads_noted = pg_atomic_read_u32(&ts_shared->reloads);
+}
+
+/*
+ * Has this process got the settings that the launcher has seen?  It may be told
+ * of a reload later than that.  If not it reads them when it next serves
+ * interrupts.
+ */
+bool
+shared_has_settings(void)
+{
+	if (reloads_noted != pg_atomic_read_u32(&ts_shared->reloads))
+		ConfigReloadPending = true;
+	return !ConfigReloadPending;
 }
 
 /*

@@ -372,6 +372,7 @@ typedef struct TsShared
 	bool		probed;			/* that was done */
 	bool		crowded;		/* a database waits for others to rest */
 	pg_atomic_uint32 role_changes;	/* commits that may concern roles_check */
+	pg_atomic_uint32 reloads;	/* that have changed what schedulers look at */
 	int			nworkers;		/* worker slots */
 	int			nsuspects;
 	Suspect    *suspects;		/* room for one for each worker slot */
@@ -401,6 +402,8 @@ extern void shared_set_message(TsDatabase *db, const char *message);
 extern void shared_free_worker(TsWorker *worker);
 extern void shared_override_setting(const char *name, const char *value);
 extern void shared_process_interrupts(void);
+extern void shared_note_reloads(void);
+extern bool shared_has_settings(void);
 extern bool shared_is_shortage(const ErrorData *error);
 extern int64 shared_ticks(void);
 extern bool shared_clock_was_set_back(void);

@@ -286,6 +286,23 @@ foreach my $way ('system', 'database')
 	await_no_task($node, 'waits');
 }
 
+# A scheduler that is about to leave when the launcher has heard of a reload and it has
+# not (here because nobody tells it) does not leave as if nothing had happened.
+set_and_reload(
+	$node,
+	'taskshed.scheduler_idle_timeout' => '1s',
+	'taskshed.worker_idle_timeout'    => '10ms');
+$node->safe_psql('postgres',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "last"}', task_id => 'last', owner => 'app')}
+);
+await_no_task($node, 'last');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET taskshed.enabled = off');
+kill 'HUP',
+  $node->safe_psql('postgres',
+	q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'taskshed launcher'}
+  );
+await_status($node, 'postgres', 'disabled');
+
 $holder->quit;
 $node->stop;
 done_testing();
