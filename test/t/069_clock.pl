@@ -67,9 +67,24 @@ add('skip',
 );
 await($node, q{SELECT count(*) = 2 FROM taskshed.tasks WHERE run_count = 1},
 	'two have run');
+
+# (one in a database whose scheduler is away, too)
+$node->safe_psql('postgres', 'CREATE DATABASE sleeps');
+taskshed_database($node, 'sleeps');
+$node->safe_psql('postgres',
+	q{ALTER DATABASE sleeps SET taskshed.scheduler_idle_timeout = '1s'; ALTER DATABASE sleeps SET taskshed.worker_idle_timeout = '10ms'}
+);
+$node->safe_psql('sleeps',
+	q{SELECT taskshed.add_task('note', now() + interval '30 min', '{"what": "away"}')}
+);
+await_status($node, 'sleeps', 'asleep');
 my $began = time;
 clock_set(3600);
 await_no_task($node, 'in half an hour');
+await(
+	$node,
+	'SELECT count(*) = 1 FROM ledger',
+	'so has one that was away', 'sleeps');
 cmp_ok(time - $began, '<', 75, 'within the longest sleep');
 await(
 	$node,
@@ -127,6 +142,15 @@ is( $node->safe_psql(
 	'a run goes on');
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'held');
+
+# In a database whose scheduler is away, too
+await_status($node, 'sleeps', 'asleep');
+clock_set(0);
+$node->safe_psql('sleeps',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "back"}')});
+await($node, 'SELECT count(*) = 2 FROM ledger', 'it comes at once', 'sleeps');
+$node->safe_psql('postgres', 'DROP DATABASE sleeps');
+clock_set(3600);
 
 # Nobody is too young to leave, or has to be waited for.
 $node->safe_psql('postgres', 'CREATE ROLE app LOGIN; CREATE DATABASE second');
