@@ -89,7 +89,7 @@ chores_write_losses(void)
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool again = false;
 
-	if (!lookahead_has_losses())
+	if (!losses_exist())
 		return DT_NOEND;
 	PG_TRY();
 	{
@@ -99,12 +99,12 @@ chores_write_losses(void)
 		store = store_try_open(RowExclusiveLock);
 		if (store != NULL)
 		{
-			again = lookahead_write_losses(store);
+			again = losses_write(store);
 			store_close(store, NoLock);
 		}
 		chores_commit();
 		if (store != NULL)
-			lookahead_losses_written();
+			losses_written();
 	}
 	PG_CATCH();
 	{

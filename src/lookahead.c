@@ -41,15 +41,6 @@
 #define LOW_WATER	256
 #define HIGH_WATER	8192
 
-/*
- * A task whose worker was lost is tried again at once, and if that happens
- * again after 1, 2, 4 ... 64 seconds.
- */
-#define MAX_INTERRUPTION_SHIFT	6
-
-/* How long (us) a task that was interrupted keeps others of its kind waiting. */
-#define SUSPECT_WATCH	(10 * USECS_PER_SEC)
-
 static HTAB *tasks = NULL;
 static HTAB *roles = NULL;
 
@@ -59,18 +50,6 @@ typedef struct Look
 	int64		id;
 	TimestampTz not_before;
 } Look;
-
-/* Runs that have lost their workers, to be written down. */
-typedef struct Loss
-{
-	int64		id;
-	LostRun		run;
-	bool		written;		/* once this transaction has committed */
-	bool		look;			/* the task is to be looked up then */
-	TimestampTz not_before;
-} Loss;
-
-static List *losses = NIL;
 
 static Look *looks = NULL;
 static int	nlooks = 0;
@@ -327,7 +306,8 @@ lookahead_note(Store *store, const TsNote *note)
 		lookahead_look(store, note->id, DT_NOBEGIN);
 }
 
-static void
+/* A task is to be looked up in the table, and to run not before some time. */
+void
 lookahead_look_later(int64 id, TimestampTz not_before)
 {
 	if (nlooks == max_looks)
@@ -339,128 +319,6 @@ lookahead_look_later(int64 id, TimestampTz not_before)
 	looks[nlooks].id = id;
 	looks[nlooks].not_before = not_before;
 	nlooks++;
-}
-
-/* A run has lost its worker: that will be written down. */
-void
-lookahead_add_loss(int64 id, const LostRun *run)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Loss	   *loss = palloc0(sizeof(Loss));
-
-	loss->id = id;
-	loss->run = *run;
-	losses = lappend(losses, loss);
-	MemoryContextSwitchTo(old);
-}
-
-/* Are there lost runs that are to be written down? */
-bool
-lookahead_has_losses(void)
-{
-	return losses != NIL;
-}
-
-/* How many runs of a task were interrupted in a row, as its row has it. */
-static int
-lookahead_count_interruptions(Store *store, int64 id)
-{
-	AlarmRow	alarm;
-
-	return store_get_alarm(store, id, &alarm) ? ROW_GET(Int32, &alarm, alarm_interruptions) : 0;
-}
-
-/*
- * Of the runs that a crash of the server has cut off, marks those that had been
- * running for a while, if there is one that had not and is as suspect as they
- * are.  So a long run is not taken for the culprit because another task brings
- * the server down again and again; and a culprit that runs for long before it
- * does is not spared because of others that have just begun.
- */
-static void
-lookahead_find_bystanders(Store *store)
-{
-	TimestampTz youngest = DT_NOBEGIN;
-	int			suspicion = -1;
-	ListCell   *lc;
-
-	foreach(lc, losses)
-	{
-		Loss	   *loss = lfirst(lc);
-
-		if (loss->run.crashed)
-			youngest = Max(youngest, loss->run.started_at);
-	}
-	if (youngest == DT_NOBEGIN)
-		return;
-	foreach(lc, losses)
-	{
-		Loss	   *loss = lfirst(lc);
-
-		if (loss->run.crashed && youngest - loss->run.started_at < SUSPECT_WATCH)
-			suspicion = Max(suspicion, lookahead_count_interruptions(store, loss->id));
-	}
-	foreach(lc, losses)
-	{
-		Loss	   *loss = lfirst(lc);
-
-		if (loss->run.crashed && youngest - loss->run.started_at >= SUSPECT_WATCH &&
-			lookahead_count_interruptions(store, loss->id) <= suspicion)
-			loss->run.bystander = true;
-	}
-}
-
-/*
- * Writes down what happened to runs that have lost their workers.  Returns
- * whether some must wait for others who are changing the task.
- */
-bool
-lookahead_write_losses(Store *store)
-{
-	ListCell   *lc;
-	bool		wait = false;
-
-	lookahead_find_bystanders(store);
-	foreach(lc, losses)
-	{
-		Loss	   *loss = lfirst(lc);
-		bool		again;
-		int			interruptions;
-
-		loss->look = outcome_lost(store, loss->id, &loss->run, &again, &interruptions) &&
-			!again;
-		loss->not_before = DT_NOBEGIN;
-		if (interruptions > 1)
-			loss->not_before = GetCurrentTimestamp() +
-				(USECS_PER_SEC << Min(interruptions - 2, MAX_INTERRUPTION_SHIFT));
-		loss->written = !again;
-		loss->run.crashed = false;	/* who is a bystander is decided once */
-		wait = wait || again;
-	}
-	return wait;
-}
-
-/*
- * That has been committed.  The tasks are looked up again: at once the first
- * time, later and later when it happens again.
- */
-void
-lookahead_losses_written(void)
-{
-	ListCell   *lc;
-
-	foreach(lc, losses)
-	{
-		Loss	   *loss = lfirst(lc);
-
-		if (!loss->written)
-			continue;
-		if (loss->look)
-			lookahead_look_later(loss->id, loss->not_before);
-		suspects_forget(loss->run.slot, loss->id);
-		losses = foreach_delete_current(losses, lc);
-		pfree(loss);
-	}
 }
 
 /* Is there anything to be read from the tables? */
@@ -540,7 +398,7 @@ lookahead_find(int64 id)
 }
 
 /*
- * Is nothing going on, and nothing to be read or written?  What is due keeps the
+ * Is nothing going on, and nothing to be read?  What is due keeps the
  * scheduler, unless all tasks wait or those of its role have to.  Says whether
  * there are any tasks, and any of a role whose tasks have to wait.
  */
@@ -553,7 +411,7 @@ lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out)
 
 	*empty = true;
 	*locked_out = false;
-	if (losses != NIL || lookahead_wants_reading())
+	if (lookahead_wants_reading())
 		return false;
 	hash_seq_init(&scan, tasks);
 	while ((task = hash_seq_search(&scan)) != NULL)
@@ -629,7 +487,7 @@ lookahead_must_wait(LookaheadTask *task, TimestampTz now)
 
 		if (other->slot >= 0 && other->interruptions > 0 &&
 			(most > 1 || most + 1 >= ts_max_interruptions) &&
-			now - other->handed_at < SUSPECT_WATCH)
+			now - other->handed_at < TS_SUSPECT_WATCH)
 			wait = true;
 	}
 	return wait;
@@ -703,25 +561,27 @@ lookahead_report(const TsReport *report)
 
 /*
  * A worker is gone.  Whatever it had not reported is looked up again: it may
- * have been done or not.  That the task which it was running was interrupted
- * is written down first.
+ * have been done or not.  Not so the task running_id, if it had that: the caller
+ * does so when it is written down that it was interrupted.
  */
-void
-lookahead_lost_worker(int slot, int64 running_id, const LostRun *lost)
+bool
+lookahead_lost_worker(int slot, int64 running_id)
 {
 	HASH_SEQ_STATUS scan;
 	LookaheadTask *task;
+	bool		running = false;
 
 	hash_seq_init(&scan, tasks);
 	while ((task = hash_seq_search(&scan)) != NULL)
 	{
 		if (task->slot != slot)
 			continue;
-		if (task->id == running_id && lost->revision != 0)
-			lookahead_add_loss(task->id, lost);
+		if (task->id == running_id)
+			running = true;
 		else
 			lookahead_look_later(task->id, DT_NOBEGIN);
 		/* removing the entry just returned is allowed during a scan */
 		lookahead_forget(task);
 	}
+	return running;
 }

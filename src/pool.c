@@ -94,7 +94,8 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
 		queue->checked = false;
 	}
-	lookahead_lost_worker(slot, running_id, lost);
+	if (lookahead_lost_worker(slot, lost->revision != 0 ? running_id : 0))
+		losses_add(running_id, lost);
 	mine->known = false;
 }
 
@@ -170,7 +171,7 @@ pool_collect(Oid database)
 				pool_lost(i, same ? running_id : 0, &lost);
 			else				/* it has gone together with an earlier
 								 * scheduler */
-				lookahead_add_loss(running_id, &lost);
+				losses_add(running_id, &lost);
 			SpinLockAcquire(&worker->mutex);
 			ours = (worker->state != TS_WORKER_FREE && worker->database == database);
 		}

@@ -68,7 +68,7 @@ rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Rest *re
 	rest->held = held;
 	rest->wake = wake;
 	rest->leave_at = DT_NOEND;
-	rest->possible = wake > now + MIN_ABSENCE_ASKED && pool_is_calm() &&
+	rest->possible = wake > now + MIN_ABSENCE_ASKED && pool_is_calm() && !losses_exist() &&
 		lookahead_is_calm(held || !ts_enabled, now, &rest->empty, &rest->locked_out);
 
 	SpinLockAcquire(&db->mutex);

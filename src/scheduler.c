@@ -501,7 +501,7 @@ ts_scheduler_main(Datum main_arg)
 			.worker_pid = suspect.worker_pid
 		};
 
-		lookahead_add_loss(suspect.id, &lost);
+		losses_add(suspect.id, &lost);
 	}
 
 	/* begin with everything there is */

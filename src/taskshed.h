@@ -50,6 +50,7 @@
  *		run.c			one run of a task, in a transaction
  *		worker.c		the process that runs the tasks of a role
  *		lookahead.c		the scheduler's memory of what is due next
+ *		losses.c		runs that have lost their workers
  *		admission.c		keeping roles out whose tasks must not run
  *		pool.c			the scheduler's workers
  *		rest.c			when a scheduler leaves that has nothing to do
@@ -1316,6 +1317,9 @@ typedef struct LookaheadTask
 	int			interruptions;	/* runs in a row that lost their worker */
 } LookaheadTask;
 
+/* How long (us) a task that was interrupted keeps others of its kind waiting. */
+#define TS_SUSPECT_WATCH	(10 * USECS_PER_SEC)
+
 extern void lookahead_start(void);
 extern RoleQueue *lookahead_role(Oid role);
 extern int	lookahead_count_roles(void);
@@ -1323,10 +1327,7 @@ extern void lookahead_prune_roles(void);
 extern RoleQueue *lookahead_next_role(bool restart);
 extern void lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from);
 extern void lookahead_note(Store *store, const TsNote *note);
-extern void lookahead_add_loss(int64 id, const LostRun *run);
-extern bool lookahead_has_losses(void);
-extern bool lookahead_write_losses(Store *store);
-extern void lookahead_losses_written(void);
+extern void lookahead_look_later(int64 id, TimestampTz not_before);
 extern bool lookahead_wants_reading(void);
 extern void lookahead_read(Store *store, Snapshot snapshot);
 extern LookaheadTask *lookahead_first(RoleQueue *queue);
@@ -1340,7 +1341,15 @@ extern void lookahead_put_off(LookaheadTask *task, TimestampTz until);
 extern void lookahead_look_again(LookaheadTask *task);
 extern void lookahead_adopt(int64 id, Oid role, int slot);
 extern void lookahead_report(const TsReport *report);
-extern void lookahead_lost_worker(int slot, int64 running_id, const LostRun *lost);
+extern bool lookahead_lost_worker(int slot, int64 running_id);
+
+/* ------------------------------------------------------------------------
+ * losses.c
+ */
+extern void losses_add(int64 id, const LostRun *run);
+extern bool losses_exist(void);
+extern bool losses_write(Store *store);
+extern void losses_written(void);
 
 /* ------------------------------------------------------------------------
  * admission.c

@@ -1,0 +1,164 @@
+/*-------------------------------------------------------------------------
+ *
+ * losses.c
+ *		Runs that have lost their workers.
+ *
+ * A worker that ends in the midst of a run has left nothing of it: neither the
+ * effects of the callback nor what became of the task.  The scheduler finds that
+ * out, from the worker's slot, or from what a crash of the server has left there,
+ * and writes it down: an interruption, in the task's row and the history.  Only
+ * then the task is looked up again, since that decides whether it runs again.
+ *
+ * Somebody may be changing the task just then, or the disk be full, so a loss is
+ * kept until what was written is committed.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "taskshed.h"
+
+/*
+ * A task whose worker was lost is tried again at once, and if that happens
+ * again after 1, 2, 4 ... 64 seconds.
+ */
+#define MAX_INTERRUPTION_SHIFT	6
+
+/* Runs that have lost their workers, to be written down. */
+typedef struct Loss
+{
+	int64		id;
+	LostRun		run;
+	bool		written;		/* once this transaction has committed */
+	bool		look;			/* the task is to be looked up then */
+	TimestampTz not_before;
+} Loss;
+
+static List *losses = NIL;
+
+/* A run has lost its worker: that will be written down. */
+void
+losses_add(int64 id, const LostRun *run)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Loss	   *loss = palloc0(sizeof(Loss));
+
+	loss->id = id;
+	loss->run = *run;
+	losses = lappend(losses, loss);
+	MemoryContextSwitchTo(old);
+}
+
+/* Are there lost runs that are to be written down? */
+bool
+losses_exist(void)
+{
+	return losses != NIL;
+}
+
+/* How many runs of a task were interrupted in a row, as its row has it. */
+static int
+losses_count_interruptions(Store *store, int64 id)
+{
+	AlarmRow	alarm;
+
+	return store_get_alarm(store, id, &alarm) ? ROW_GET(Int32, &alarm, alarm_interruptions) : 0;
+}
+
+/*
+ * Of the runs that a crash of the server has cut off, marks those that had been
+ * running for a while, if there is one that had not and is as suspect as they
+ * are.  So a long run is not taken for the culprit because another task brings
+ * the server down again and again; and a culprit that runs for long before it
+ * does is not spared because of others that have just begun.
+ */
+static void
+losses_find_bystanders(Store *store)
+{
+	TimestampTz youngest = DT_NOBEGIN;
+	int			suspicion = -1;
+	ListCell   *lc;
+
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (loss->run.crashed)
+			youngest = Max(youngest, loss->run.started_at);
+	}
+	if (youngest == DT_NOBEGIN)
+		return;
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (loss->run.crashed && youngest - loss->run.started_at < TS_SUSPECT_WATCH)
+			suspicion = Max(suspicion, losses_count_interruptions(store, loss->id));
+	}
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (loss->run.crashed && youngest - loss->run.started_at >= TS_SUSPECT_WATCH &&
+			losses_count_interruptions(store, loss->id) <= suspicion)
+			loss->run.bystander = true;
+	}
+}
+
+/*
+ * Writes down what happened to runs that have lost their workers.  Returns
+ * whether some must wait for others who are changing the task.
+ */
+bool
+losses_write(Store *store)
+{
+	ListCell   *lc;
+	bool		wait = false;
+
+	losses_find_bystanders(store);
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+		bool		again;
+		int			interruptions;
+
+		loss->look = outcome_lost(store, loss->id, &loss->run, &again, &interruptions) &&
+			!again;
+		loss->not_before = DT_NOBEGIN;
+		if (interruptions > 1)
+			loss->not_before = GetCurrentTimestamp() +
+				(USECS_PER_SEC << Min(interruptions - 2, MAX_INTERRUPTION_SHIFT));
+		loss->written = !again;
+		loss->run.crashed = false;	/* who is a bystander is decided once */
+		wait = wait || again;
+	}
+	return wait;
+}
+
+/*
+ * That has been committed.  The tasks are looked up again: at once the first
+ * time, later and later when it happens again.
+ */
+void
+losses_written(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, losses)
+	{
+		Loss	   *loss = lfirst(lc);
+
+		if (!loss->written)
+			continue;
+		if (loss->look)
+			lookahead_look_later(loss->id, loss->not_before);
+		suspects_forget(loss->run.slot, loss->id);
+		losses = foreach_delete_current(losses, lc);
+		pfree(loss);
+	}
+}
