@@ -579,8 +579,8 @@ run_pause(long ms)
 
 /*
  * Records a failure.  If there is no space for that, or the tables have become
- * those of another version, the task stays as it was and will be run again.  Not at once: there is nothing that would slow it
- * down, or the tasks behind it.
+ * those of another version, the task stays as it was and will be run again.  Not at
+ * once: there is nothing that would slow it down, or the tasks behind it.
  */
 static void
 run_try_record_failure(Run *run, const ErrorData *error)
