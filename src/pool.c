@@ -86,7 +86,8 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 	PoolWorker *mine = &pool[slot];
 	RoleQueue  *queue = mine->queue;
 
-	if (mine->state != TS_WORKER_READY)
+	/* (one that was sent away on its way has not failed) */
+	if (mine->state != TS_WORKER_READY && !mine->retire)
 	{
 		int			shift = Min(queue->failed_starts, MAX_START_SHIFT);
 
@@ -166,6 +167,8 @@ pool_collect(Oid database)
 				.bystander = worker->bystander
 			};
 
+			if (same)
+				mine->retire = worker->retire;
 			SpinLockRelease(&worker->mutex);
 			if (mine->known)
 				pool_lost(i, same ? running_id : 0, &lost);
