@@ -312,7 +312,13 @@ sub await_in_session
 }
 foreach my $process (('scheduler', 'worker') x 5)
 {
-	$node->safe_psql('d', 'TRUNCATE ledger');
+	# (with a task some time ahead, so that the scheduler stays)
+	$node->safe_psql(
+		'd', q{
+		TRUNCATE ledger;
+		SELECT taskshed.remove_all_tasks();
+		SELECT taskshed.add_task('note', now() + interval '4 minutes', '{"what": "later"}')}
+	);
 	$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS false');
 	await_in_session(
 		q{SELECT NOT EXISTS (SELECT FROM taskshed._status() AS s JOIN pg_database AS d ON s.database = d.oid WHERE datname = 'd')},
@@ -344,6 +350,7 @@ foreach my $process (('scheduler', 'worker') x 5)
 	await($node, 'SELECT EXISTS (SELECT FROM ledger)', 'it runs', 'd');
 }
 $_->quit foreach ($toggler, $inside);
+$node->safe_psql('d', 'SELECT taskshed.remove_all_tasks()');
 unlike(
 	slurp_file($node->logfile),
 	qr/taskshed [a-z]+ .*FATAL.*not currently accepting connections/,
