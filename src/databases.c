@@ -29,12 +29,19 @@
 
 #include "taskshed.h"
 
-/* Databases looked into at the same time after start. */
+/*
+ * Databases looked into at the same time after start.  One that takes longer than
+ * PROBE_TIME (us), since it is locked, on hold or broken, keeps no other waiting.
+ */
 #define PROBES				3
+#define PROBE_TIME			USECS_PER_SEC
 
-/* Databases that remain to be looked into, and those that are being, by entries. */
+/*
+ * Databases that remain to be looked into, and since when (shared_ticks) others
+ * are being, by entries; 0: they are not.
+ */
 static List *unprobed = NIL;
-static bool *probing;
+static int64 *probing;
 
 /* Databases that are to have no process of ours, and those told to leave, by entries. */
 static bool *clearing;
@@ -146,14 +153,40 @@ databases_clear_closed(void)
 	}
 }
 
+/* How many databases are being looked into, and how long (us) that may go on. */
+static int
+databases_count_probes(int64 *left)
+{
+	int64		now = shared_ticks();
+	int			n = 0;
+
+	*left = PROBE_TIME;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state != TS_DB_WANTED && db->state != TS_DB_STARTING)
+			probing[i] = 0;
+		SpinLockRelease(&db->mutex);
+		if (probing[i] == 0 || now - probing[i] >= PROBE_TIME)
+			continue;
+		n++;
+		*left = Min(*left, probing[i] + PROBE_TIME - now);
+	}
+	return n;
+}
+
 /*
  * Has a few more of the databases looked into that were there at start, or when
- * somebody had asked for it last.
+ * somebody had asked for it last.  Returns when to go on with that, in ms, if
+ * nothing happens before; -1: never.
  */
-void
+long
 databases_probe(void)
 {
-	int			starting = 0;
+	int			starting;
+	int64		left;
 	bool		look_around;
 
 	SpinLockAcquire(&ts_shared->mutex);
@@ -170,18 +203,8 @@ databases_probe(void)
 	}
 
 	if (unprobed == NIL)
-		return;
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
-	{
-		TsDatabase *db = &ts_shared->databases[i];
-
-		SpinLockAcquire(&db->mutex);
-		if (db->state != TS_DB_WANTED && db->state != TS_DB_STARTING)
-			probing[i] = false;
-		SpinLockRelease(&db->mutex);
-		if (probing[i])
-			starting++;
-	}
+		return -1;
+	starting = databases_count_probes(&left);
 	while (unprobed != NIL && starting++ < PROBES)
 	{
 		TsDatabase *db = shared_try_reserve_database(linitial_oid(unprobed));
@@ -189,19 +212,19 @@ databases_probe(void)
 		if (db == NULL)
 		{
 			databases_complain_unprobed();
-			return;
+			return -1;
 		}
 		unprobed = list_delete_first(unprobed);
-		probing[db - ts_shared->databases] = true;
+		probing[db - ts_shared->databases] = shared_ticks();
 		shared_want_scheduler(db);
 		shared_release_database(db);
 	}
-	if (unprobed == NIL)
-	{
-		SpinLockAcquire(&ts_shared->mutex);
-		ts_shared->probed = true;
-		SpinLockRelease(&ts_shared->mutex);
-	}
+	if (unprobed != NIL)
+		return (long) (left / 1000 + 1);
+	SpinLockAcquire(&ts_shared->mutex);
+	ts_shared->probed = true;
+	SpinLockRelease(&ts_shared->mutex);
+	return -1;
 }
 
 /*
@@ -236,7 +259,7 @@ databases_init(void)
 {
 	bool		probed;
 
-	probing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
+	probing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(int64));
 	clearing = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(bool));
 	told = MemoryContextAllocZero(TopMemoryContext, TS_MAX_DATABASES * sizeof(List *));
 	SpinLockAcquire(&ts_shared->mutex);

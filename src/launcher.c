@@ -481,6 +481,7 @@ ts_launcher_main(Datum main_arg)
 	for (;;)
 	{
 		long		delay;
+		long		probe_delay;
 
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
@@ -489,9 +490,11 @@ ts_launcher_main(Datum main_arg)
 			launcher_mend_times();
 		launcher_reap();
 		shared_free_idle_databases();
-		databases_probe();
+		probe_delay = databases_probe();
 		databases_clear_closed();
 		delay = launcher_start_asked();
+		if (probe_delay >= 0)
+			delay = delay < 0 ? probe_delay : Min(delay, probe_delay);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (delay >= 0 ? WL_TIMEOUT : 0),
 						 delay, wait_event);

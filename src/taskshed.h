@@ -1440,7 +1440,7 @@ extern void places_start_anew(void);
  * databases.c
  */
 extern void databases_init(void);
-extern void databases_probe(void);
+extern long databases_probe(void);
 extern void databases_clear_closed(void);
 extern void databases_stop_clearing(int i);
 extern bool databases_may_serve(TsDatabase *db);

@@ -412,5 +412,30 @@ is(processes('d'), $before,
 	'they are as well after VACUUM FULL and the like');
 finish_run('d', 0, 'VACUUM FULL and the like');
 
+# Databases that a scheduler cannot come into, whatever the reason: others are looked
+# into after a restart.
+$node->safe_psql('postgres', "CREATE DATABASE broken$_") foreach (1 .. 4);
+$node->safe_psql('postgres', 'CREATE DATABASE last TEMPLATE template0');
+taskshed_database($node, 'last');
+my @folders = split "\n",
+  $node->safe_psql('postgres',
+	q{SELECT oid FROM pg_database WHERE datname LIKE 'broken%'});
+$node->safe_psql('last',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "last"}', every => '1 s')}
+);
+$node->stop;
+rename $node->data_dir . "/base/$_", $node->data_dir . "/base/$_.away"
+  foreach @folders;
+$node->start;
+$node->safe_psql('last', 'TRUNCATE ledger');
+await(
+	$node,
+	'SELECT EXISTS (SELECT FROM ledger)',
+	'one behind four that are broken', 'last');
+like(
+	slurp_file($node->logfile),
+	qr/FATAL:  database "broken4" does not exist/,
+	'(which they were)');
+
 $node->stop;
 done_testing();
