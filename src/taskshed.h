@@ -672,6 +672,7 @@ extern char *store_version_mismatch(void);
 extern void store_report(int elevel, StoreState state);
 extern void store_require_version(void);
 extern Store *store_try_open(LOCKMODE lockmode);
+extern void store_wait_for_drop(void);
 extern void store_lock_for_drop(void);
 extern Store *store_open(LOCKMODE lockmode);
 extern void store_close(Store *store, LOCKMODE lockmode);

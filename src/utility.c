@@ -25,8 +25,6 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
-
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -196,18 +194,20 @@ utility_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 }
 
 /*
- * Tries once to execute what drops or alters the extension, waiting for no lock
- * longer than patience (ms).  Returns false if that is not enough, or is a
- * deadlock; everything is then as it was, and nothing locked.
+ * Tries once to execute what drops or alters the extension.  Waits for no lock
+ * longer than patience (ms) while it holds others; alone it waits, if it is to, for
+ * that of our tables which all who use them have.  Returns false if that is not
+ * enough, or is a deadlock; everything is then as it was, and nothing locked.
  */
 static bool
 utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext context,
 			ParamListInfo params, QueryEnvironment *queryEnv, DestReceiver *dest,
-			QueryCompletion *qc, int patience)
+			QueryCompletion *qc, int patience, bool wait)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	volatile bool waiting = wait;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
@@ -216,6 +216,9 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
 		int			nest = NewGUCNestLevel();
 		char		value[12];
 
+		if (wait)
+			store_wait_for_drop();
+		waiting = false;
 		snprintf(value, sizeof(value), "%d", patience);
 		(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
@@ -239,8 +242,9 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
 
 	if (error == NULL)
 		return true;
-	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
-		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+	if (waiting ||
+		(error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		 error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED))
 		ReThrowError(error);
 	FreeErrorData(error);
 	return false;
@@ -252,10 +256,13 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
  * Whoever reads our views locks them before the tables; a run has locked the
  * tables when its callback reads the views; and others have views of their own on
  * ours.  Whatever order we keep, somebody may hold what we wait for and wait for
- * what we hold.  So we do not wait for long, but let go of everything and begin
- * anew, before others find out that there is a deadlock.  Since it may be a long
- * run that is in the way, we wait longer each time, and in the end as long as the
- * user's own lock_timeout allows.
+ * what we hold.  So we do not wait for long while we hold anything, but let go of
+ * everything and begin anew, before others find out that there is a deadlock.
+ *
+ * Locking the views first does for all who read them, and finds the tables free
+ * soon if runs are short.  Otherwise it is waited for the tables first, as long as
+ * the user's lock_timeout allows, and then nobody is left who would read the views
+ * but those who have just begun to.  In the end we insist.
  */
 static void
 utility_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -266,9 +273,9 @@ utility_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	for (int i = 0; i < MAX_TRIES && (LockTimeout == 0 || patience < LockTimeout); i++)
 	{
-		if (utility_try(pstmt, queryString, context, params, queryEnv, dest, qc, patience))
+		if (utility_try(pstmt, queryString, context, params, queryEnv, dest, qc, patience,
+						i % 2 == 1))
 			return;
-		patience = patience <= INT_MAX / 2 ? 2 * patience : INT_MAX;
 	}
 	utility_lock_views();
 	store_lock_for_drop();

@@ -139,6 +139,19 @@ is($reading->query('SELECT count(*) FROM taskshed.tasks'),
 $reading->query('COMMIT');
 is($dropping->result, '', 'dropped');
 
+# The same, if it is not quick: who drops waits for nothing while it holds anything.
+$reading->query("SET deadlock_timeout = '1s'; BEGIN; "
+	  . add('at leisure', q{run_at => '2100-01-01'}));
+$dropping->send("BEGIN; $again COMMIT");
+await(
+	$node,
+	"SELECT clock_timestamp() - waitstart > interval '1700 ms' FROM pg_locks WHERE pid = $dropping->{pid} AND NOT granted",
+	'DROP EXTENSION has waited for a while');
+is($reading->query('SELECT count(*) FROM taskshed.tasks'),
+	'1', 'who takes his time to read the views loses nothing');
+$reading->query('COMMIT; RESET deadlock_timeout');
+is($dropping->result, '', 'dropped');
+
 # views, and then the tables
 $holding->query('BEGIN; LOCK TABLE taskshed.task');
 $dropping->send("BEGIN; $again COMMIT");

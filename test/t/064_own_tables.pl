@@ -180,6 +180,9 @@ foreach my $tables ('taskshed.task', 'taskshed.alarm',
 		q{SELECT taskshed.add_task('note', now() + n * interval '1 ms', '{"what": "emptied"}') FROM generate_series(500, 1500) n}
 	);
 	query("TRUNCATE $tables");
+
+	# (where that took half a second, some have run before)
+	my $ran = query(q{SELECT count(*) FROM ledger WHERE what = 'emptied'});
 	query(
 		q{SELECT taskshed.add_task('note', now() + interval '2 s', '{"what": "afterwards"}')}
 	);
@@ -188,7 +191,7 @@ foreach my $tables ('taskshed.task', 'taskshed.alarm',
 		q{SELECT count(*) = 1 FROM ledger WHERE what = 'afterwards'},
 		"new tasks run after TRUNCATE $tables");
 	is(query(q{SELECT count(*) FROM ledger WHERE what = 'emptied'}),
-		'0', 'and those that were there do not');
+		$ran, 'and those that were there do not');
 	query('TRUNCATE taskshed.task, taskshed.alarm');
 }
 
