@@ -205,9 +205,10 @@ databases_probe(void)
 	if (unprobed == NIL)
 		return -1;
 	starting = databases_count_probes(&left);
-	while (unprobed != NIL && starting++ < PROBES)
+	while (unprobed != NIL && starting < PROBES)
 	{
 		TsDatabase *db = shared_try_reserve_database(linitial_oid(unprobed));
+		bool		begins;
 
 		if (db == NULL)
 		{
@@ -215,8 +216,15 @@ databases_probe(void)
 			return -1;
 		}
 		unprobed = list_delete_first(unprobed);
-		probing[db - ts_shared->databases] = shared_ticks();
 		shared_want_scheduler(db);
+		SpinLockAcquire(&db->mutex);
+		begins = (db->state == TS_DB_WANTED || db->state == TS_DB_STARTING);
+		SpinLockRelease(&db->mutex);
+		if (begins)				/* else it has one, or sleeps */
+		{
+			probing[db - ts_shared->databases] = shared_ticks();
+			starting++;
+		}
 		shared_release_database(db);
 	}
 	if (unprobed != NIL)

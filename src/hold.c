@@ -236,12 +236,15 @@ hold_end_processes(TsDatabase *db, List *pids, bool *found)
 		SpinLockAcquire(&worker->mutex);
 		if (worker->database == database && worker->state == TS_WORKER_ASKED)
 			worker->state = TS_WORKER_FREE;
-		else if (worker->database == database && worker->state != TS_WORKER_FREE &&
-				 worker->pid != MyProcPid)
+		else if (worker->database == database && worker->state != TS_WORKER_FREE)
 		{
-			pid = worker->pid;
+			/* a callback may have given the command: its run comes to its end */
 			worker->retire = true;
-			worker->bystander = true;
+			if (worker->pid != MyProcPid)
+			{
+				pid = worker->pid;
+				worker->bystander = true;
+			}
 		}
 		SpinLockRelease(&worker->mutex);
 		if (pid == 0)

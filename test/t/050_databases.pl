@@ -379,6 +379,26 @@ is(try_as('owns',    'ALTER DATABASE d IS_TEMPLATE DEFAULT'),
 	'', 'no template any more');
 finish_run('d', 1, 'ALTER DATABASE IS_TEMPLATE from within');
 
+# By a callback: its worker ends its run, and goes.
+$node->safe_psql(
+	'd', q{
+	CREATE FUNCTION close_it() RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		ALTER DATABASE d IS_TEMPLATE true;
+		PERFORM public.note('closed');
+	END $$;
+	TRUNCATE ledger;
+	SELECT taskshed.add_task('close_it', max_attempts => 1)});
+await(
+	$node,
+	q{SELECT count(*) = 1 FROM ledger WHERE what = 'closed'},
+	'a callback has made its database a template', 'd');
+is(try_as('mallory', 'CREATE DATABASE copy TEMPLATE d'),
+	'', 'anybody can copy it then');
+is(try_as('mallory', 'DROP DATABASE copy'), '', '... and drop the copy');
+is(try_as('owns',    'ALTER DATABASE d IS_TEMPLATE false'),
+	'', 'no template any more');
+
 # Who may not, cannot.
 start_run('d');
 my $before = processes('d');

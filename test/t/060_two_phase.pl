@@ -211,7 +211,15 @@ foreach my $state ('disabled', 'active')
 	await_status($node, 'postgres', $state);
 }
 
-# Databases
+# Databases, with some that have nothing to do with it
+query("CREATE DATABASE served$_") foreach (1 .. 4);
+$node->safe_psql("served$_",
+	q{CREATE EXTENSION taskshed; SELECT taskshed.add_task('pg_sleep', now() + interval '4 minutes', validate => false)}
+) foreach (1 .. 4);
+await(
+	$node,
+	q{SELECT count(*) = 4 AND bool_and(state = 'active') FROM taskshed.status WHERE database LIKE 'served%'},
+	'four databases are served');
 query('CREATE DATABASE d');
 $node->safe_psql('d', 'CREATE EXTENSION taskshed');
 query('ALTER DATABASE d ALLOW_CONNECTIONS false');
@@ -221,6 +229,7 @@ await(
 	$node,
 	q{SELECT state IN ('active', 'asleep') FROM taskshed.status WHERE database = 'd'},
 	'a database that was opened is served');
+query("DROP DATABASE served$_") foreach (1 .. 4);
 my $served =
   q{SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'd' AND backend_type LIKE 'taskshed%'};
 
