@@ -24,6 +24,8 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -131,8 +133,8 @@ databases_list_closed(List *databases)
 }
 
 /*
- * Ends our processes in databases that were closed while they were there, which
- * only COMMIT PREPARED does.  Each wakes us when it has left, and the next step
+ * Ends our processes in databases that were closed while they were there: by
+ * COMMIT PREPARED, or by hand.  Each wakes us when it has left, and the next step
  * is taken.
  */
 void
@@ -153,13 +155,20 @@ databases_clear_closed(void)
 	}
 }
 
-/* How many databases are being looked into, and how long (us) that may go on. */
+/*
+ * How many databases are being looked into, and how long (us) that may go on.  One
+ * that waits for a place in max_worker_processes has all its time still.
+ */
 static int
 databases_count_probes(int64 *left)
 {
 	int64		now = shared_ticks();
 	int			n = 0;
+	bool		crowded;
 
+	SpinLockAcquire(&ts_shared->mutex);
+	crowded = ts_shared->crowded;
+	SpinLockRelease(&ts_shared->mutex);
 	*left = PROBE_TIME;
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
@@ -168,6 +177,9 @@ databases_count_probes(int64 *left)
 		SpinLockAcquire(&db->mutex);
 		if (db->state != TS_DB_WANTED && db->state != TS_DB_STARTING)
 			probing[i] = 0;
+		if (probing[i] != 0 && crowded && db->state == TS_DB_WANTED &&
+			db->holds == 0 && db->bad_starts == 0)
+			probing[i] = now;
 		SpinLockRelease(&db->mutex);
 		if (probing[i] == 0 || now - probing[i] >= PROBE_TIME)
 			continue;
@@ -257,6 +269,8 @@ databases_may_serve(TsDatabase *db)
 		if (db->state == TS_DB_WANTED && !db->wanted_again)
 			db->state = TS_DB_IDLE;
 		SpinLockRelease(&db->mutex);
+		if (unprobed != NIL)
+			SetLatch(MyLatch);	/* there may be an entry for another now */
 	}
 	return may;
 }

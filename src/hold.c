@@ -58,7 +58,8 @@
 /* What this transaction has to do with a database. */
 typedef struct Hold
 {
-	TsDatabase *db;				/* reserved */
+	TsDatabase *db;				/* reserved; NULL if shared memory has no room
+								 * for it, so that no process of ours is there */
 	SubTransactionId subid;		/* that has taken it */
 	bool		held;			/* else only to be looked into */
 	bool		closed;			/* at commit, and all others may come before */
@@ -94,6 +95,12 @@ hold_end(Hold *hold, XactEvent event)
 {
 	bool		opened = (hold->opened && event == XACT_EVENT_COMMIT);
 
+	if (hold->db == NULL)
+	{
+		if (opened)
+			shared_look_around();	/* when there is room */
+		return;
+	}
 	if (hold->held || opened)
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -107,7 +114,6 @@ hold_end(Hold *hold, XactEvent event)
 		if (hold->db->state == TS_DB_WANTED)
 			hold->db->start_at = now;
 		SpinLockRelease(&hold->db->mutex);
-		shared_wake_launcher();
 	}
 	/* one whose scheduler is away may be closed or gone now */
 	if (hold->held && event != XACT_EVENT_ABORT)
@@ -117,6 +123,8 @@ hold_end(Hold *hold, XactEvent event)
 	if (opened)
 		shared_want_scheduler(hold->db);
 	shared_release_database(hold->db);
+	if (hold->held || opened)
+		shared_wake_launcher();
 }
 
 static void
@@ -178,7 +186,7 @@ hold_init(void)
 	RegisterSubXactCallback(hold_subxact_callback, NULL);
 }
 
-/* This transaction's entry for a database; NULL if shared memory has no room for one. */
+/* A new entry of this transaction's for a database. */
 static Hold *
 hold_enter(Oid database)
 {
@@ -188,12 +196,6 @@ hold_enter(Oid database)
 	hold->subid = GetCurrentSubTransactionId();
 	holds = lappend(holds, hold);
 	hold->db = shared_try_reserve_database(database);
-	if (hold->db == NULL)
-	{
-		holds = list_delete_last(holds);
-		pfree(hold);
-		hold = NULL;
-	}
 	MemoryContextSwitchTo(old);
 	return hold;
 }
@@ -287,8 +289,8 @@ hold_take(Oid database)
 	List	   *pids = NIL;
 	long		delay = 1;
 
-	if (hold == NULL)
-		return NULL;			/* what has no entry has no process */
+	if (hold->db == NULL)
+		return hold;
 	SpinLockAcquire(&hold->db->mutex);
 	hold->db->holds++;
 	SpinLockRelease(&hold->db->mutex);
@@ -318,20 +320,15 @@ hold_take(Oid database)
 void
 hold_for_drop(Oid database)
 {
-	Hold	   *hold = database != MyDatabaseId ? hold_take(database) : NULL;
-
-	if (hold != NULL)
-		hold->dropped = true;
+	if (database != MyDatabaseId)
+		hold_take(database)->dropped = true;
 }
 
 /* When this commits there may be a scheduler wanted in that database. */
 void
 hold_look_into(Oid database)
 {
-	Hold	   *hold = hold_enter(database);
-
-	if (hold != NULL)
-		hold->opened = true;
+	hold_enter(database)->opened = true;
 }
 
 /* May the user create databases? */
@@ -428,12 +425,7 @@ hold_for_statement(const Node *statement)
 	if (!OidIsValid(database) || !compat_owns_database(database, GetUserId()))
 		return;
 	if (closes && (own || database != MyDatabaseId))
-	{
-		Hold	   *hold = hold_take(database);
-
-		if (hold != NULL)
-			hold->closed = shuts;
-	}
+		hold_take(database)->closed = shuts;
 	if (opens)
 		hold_look_into(database);
 }

@@ -135,7 +135,6 @@ scheduler_attach(Oid database)
 	bool		mine = false;
 
 	started_at = GetCurrentTimestamp();
-	shared_note_reloads();
 	my_db = shared_find_database(database);
 	if (my_db == NULL)
 		proc_exit(0);

@@ -13,6 +13,7 @@
  *		IDLE -> WANTED		somebody has asked for a scheduler
  *		WANTED -> STARTING	the launcher has registered the process
  *		STARTING -> RUNNING	it has attached
+ *		STARTING -> WANTED	it will not: sent away on its way, or never come
  *		RUNNING -> ASLEEP	it leaves since there is nothing to do until
  *							start_at, which a commit may bring forward
  *		ASLEEP -> WANTED	that time has come
@@ -62,6 +63,7 @@
 TsShared   *ts_shared = NULL;
 
 /* ts_shared->reloads when this process has last read its settings. */
+static bool has_read_settings = false;
 static uint32 reloads_noted = 0;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
@@ -565,27 +567,21 @@ shared_process_interrupts(void)
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
-		shared_note_reloads();
+		reloads_noted = pg_atomic_read_u32(&ts_shared->reloads);
+		has_read_settings = true;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
 }
 
-/* This process has, or is about to read, what the settings are now. */
-void
-shared_note_reloads(void)
-{
-	reloads_noted = pg_atomic_read_u32(&ts_shared->reloads);
-}
-
 /*
  * Has this process got the settings that the launcher has seen?  It may be told
- * of a reload later than that.  If not it reads them when it next serves
- * interrupts.
+ * of a reload later than that, or may have come with old ones while it was told.
+ * If it is not known to have them it reads them when it next serves interrupts.
  */
 bool
 shared_has_settings(void)
 {
-	if (reloads_noted != pg_atomic_read_u32(&ts_shared->reloads))
+	if (!has_read_settings || reloads_noted != pg_atomic_read_u32(&ts_shared->reloads))
 		ConfigReloadPending = true;
 	return !ConfigReloadPending;
 }

@@ -350,14 +350,6 @@ store_try_open(LOCKMODE lockmode)
 	return store;
 }
 
-/* Waits until nobody uses the tables, and keeps others from it. */
-void
-store_wait_for_drop(void)
-{
-	if (store_exists())
-		LockRelationOid(oids.task, AccessExclusiveLock);
-}
-
 /*
  * Locks the tables as DROP EXTENSION will, and an update may, in the order in
  * which our processes open them: the first is the one whose lock they have or

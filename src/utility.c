@@ -144,19 +144,19 @@ utility_ends_prepared(const Node *statement)
 		 ((const TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 }
 
-/* Locks our views, as readers do: each before those that it is made of. */
-static void
-utility_lock_views(void)
+/* The extension's relations of that kind, in the order in which they were made. */
+static List *
+utility_list_relations(char relkind)
 {
 	Oid			extension = get_extension_oid("taskshed", true);
-	List	   *views = NIL;
+	List	   *relations = NIL;
 	Relation	rel;
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	if (!OidIsValid(extension))
-		return;
+		return NIL;
 	rel = table_open(DependRelationId, AccessShareLock);
 	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(ExtensionRelationId));
@@ -167,16 +167,47 @@ utility_lock_views(void)
 	{
 		Form_pg_depend depend = (Form_pg_depend) GETSTRUCT(tuple);
 
-		if (depend->classid == RelationRelationId && get_rel_relkind(depend->objid) == RELKIND_VIEW)
-			views = lappend_oid(views, depend->objid);
+		if (depend->classid == RelationRelationId && get_rel_relkind(depend->objid) == relkind)
+			relations = lappend_oid(relations, depend->objid);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+	list_sort(relations, list_oid_cmp);
+	return relations;
+}
 
-	/* what is made of others was made after them */
-	list_sort(views, list_oid_cmp);
+/* Locks our views, as readers do: each before those that it is made of. */
+static void
+utility_lock_views(void)
+{
+	List	   *views = utility_list_relations(RELKIND_VIEW);
+
 	for (int i = list_length(views) - 1; i >= 0; i--)
 		LockRelationOid(list_nth_oid(views, i), AccessExclusiveLock);
+}
+
+/*
+ * Waits until those have gone who use our relations, one after the other, with no
+ * lock on any but the first table in the end: that is the one whose users are many,
+ * and others do not come back to it.
+ */
+static void
+utility_wait(void)
+{
+	List	   *tables = utility_list_relations(RELKIND_RELATION);
+	List	   *relations = list_concat_copy(utility_list_relations(RELKIND_VIEW), tables);
+
+	for (int i = list_length(relations) - 1; i >= 0; i--)
+	{
+		Oid			relid = list_nth_oid(relations, i);
+
+		if (relid == linitial_oid(tables))
+			continue;
+		LockRelationOid(relid, AccessExclusiveLock);
+		UnlockRelationOid(relid, AccessExclusiveLock);
+	}
+	if (tables != NIL)
+		LockRelationOid(linitial_oid(tables), AccessExclusiveLock);
 }
 
 /* As a ProcessUtility_hook: to the next one, and in the end to the server. */
@@ -195,9 +226,10 @@ utility_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 /*
  * Tries once to execute what drops or alters the extension.  Waits for no lock
- * longer than patience (ms) while it holds others; alone it waits, if it is to, for
- * that of our tables which all who use them have.  Returns false if that is not
- * enough, or is a deadlock; everything is then as it was, and nothing locked.
+ * longer than patience (ms) while it holds others; if it is to, it first waits
+ * without any for all who are there.  Returns false if that is not enough, or is a
+ * deadlock; then everything is as it was, and nothing locked.  (Notices have been
+ * given, perhaps, and event triggers have run.)
  */
 static bool
 utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext context,
@@ -217,7 +249,7 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
 		char		value[12];
 
 		if (wait)
-			store_wait_for_drop();
+			utility_wait();
 		waiting = false;
 		snprintf(value, sizeof(value), "%d", patience);
 		(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
@@ -259,10 +291,10 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
  * what we hold.  So we do not wait for long while we hold anything, but let go of
  * everything and begin anew, before others find out that there is a deadlock.
  *
- * Locking the views first does for all who read them, and finds the tables free
- * soon if runs are short.  Otherwise it is waited for the tables first, as long as
- * the user's lock_timeout allows, and then nobody is left who would read the views
- * but those who have just begun to.  In the end we insist.
+ * That is enough if runs are short, and who reads the views is done soon.  Every
+ * other time it is first waited for all of them, as long as the user's lock_timeout
+ * allows.  In the end we insist; so we do at once where an error would end the
+ * session, or lock_timeout is shorter than a try.
  */
 static void
 utility_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -271,7 +303,8 @@ utility_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 {
 	int			patience = Max(DeadlockTimeout / 10, 1);
 
-	for (int i = 0; i < MAX_TRIES && (LockTimeout == 0 || patience < LockTimeout); i++)
+	for (int i = 0; i < MAX_TRIES && !ExitOnAnyError &&
+		 (LockTimeout == 0 || patience < LockTimeout); i++)
 	{
 		if (utility_try(pstmt, queryString, context, params, queryEnv, dest, qc, patience,
 						i % 2 == 1))

@@ -122,10 +122,19 @@ static void
 worker_attach(int slot, uint32 generation)
 {
 	TsWorker   *worker = &ts_shared->workers[slot];
+	Oid			database;
 	bool		mine;
 
 	SpinLockAcquire(&worker->mutex);
-	mine = (worker->state == TS_WORKER_STARTING && worker->generation == generation);
+	database = worker->database;
+	SpinLockRelease(&worker->mutex);
+	my_db = shared_try_reserve_database(database);
+	if (my_db == NULL)
+		proc_exit(0);			/* its scheduler has given up, and others came */
+
+	SpinLockAcquire(&worker->mutex);
+	mine = (worker->state == TS_WORKER_STARTING && worker->generation == generation &&
+			worker->database == database);
 	if (mine)
 	{
 		worker->proc = MyProc;
@@ -133,9 +142,10 @@ worker_attach(int slot, uint32 generation)
 	}
 	SpinLockRelease(&worker->mutex);
 	if (!mine)
+	{
+		shared_release_database(my_db);
 		proc_exit(0);			/* nobody waits for us any more */
-
-	my_db = shared_reserve_database(worker->database);
+	}
 	ts_my_worker = worker;
 	before_shmem_exit(worker_exit, (Datum) 0);
 
