@@ -229,6 +229,20 @@ await(
 	$node,
 	q{SELECT state IN ('active', 'asleep') FROM taskshed.status WHERE database = 'd'},
 	'a database that was opened is served');
+
+# The same while three others are held by transactions that may last.
+query('ALTER DATABASE d ALLOW_CONNECTIONS false');
+prepare('open', 'ALTER DATABASE d ALLOW_CONNECTIONS true');
+my @holding = map { session($node) } 1 .. 3;
+$holding[ $_ - 1 ]->query("BEGIN; ALTER DATABASE served$_ IS_TEMPLATE true")
+  foreach (1 .. 3);
+commit('open');
+await(
+	$node,
+	q{SELECT state IN ('active', 'asleep') FROM taskshed.status WHERE database = 'd'},
+	'others that are held keep it from nothing');
+$_->query('ROLLBACK')           foreach @holding;
+$_->quit                        foreach @holding;
 query("DROP DATABASE served$_") foreach (1 .. 4);
 my $served =
   q{SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'd' AND backend_type LIKE 'taskshed%'};
