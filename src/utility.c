@@ -12,7 +12,7 @@
  * DROP EXTENSION locks tables as it comes to them, and so do the scripts that
  * update the extension.  Our processes lock several of them in a fixed order, so
  * these are made to keep that order.  With those who read our views as well there
- * is none that would do for all, so these commands do not insist.
+ * is none that would do for all, so these commands give way at first.
  *
  * Other commands are passed on to whom they concern: those that must have a
  * database alone (hold.c), make one (home.c), change settings (settings.c), change
@@ -176,14 +176,19 @@ utility_list_relations(char relkind)
 	return relations;
 }
 
-/* Locks our views, as readers do: each before those that it is made of. */
+/*
+ * Locks our views, as readers do, each before those that it is made of, and our
+ * tables, as our processes do.
+ */
 static void
-utility_lock_views(void)
+utility_lock(void)
 {
 	List	   *views = utility_list_relations(RELKIND_VIEW);
 
 	for (int i = list_length(views) - 1; i >= 0; i--)
 		LockRelationOid(list_nth_oid(views, i), AccessExclusiveLock);
+	store_lock_for_drop();
+	history_lock_for_drop();
 }
 
 /*
@@ -196,18 +201,19 @@ utility_wait(void)
 {
 	List	   *tables = utility_list_relations(RELKIND_RELATION);
 	List	   *relations = list_concat_copy(utility_list_relations(RELKIND_VIEW), tables);
+	Oid			first = tables != NIL ? linitial_oid(tables) : InvalidOid;
 
 	for (int i = list_length(relations) - 1; i >= 0; i--)
 	{
 		Oid			relid = list_nth_oid(relations, i);
 
-		if (relid == linitial_oid(tables))
+		if (relid == first)
 			continue;
 		LockRelationOid(relid, AccessExclusiveLock);
 		UnlockRelationOid(relid, AccessExclusiveLock);
 	}
-	if (tables != NIL)
-		LockRelationOid(linitial_oid(tables), AccessExclusiveLock);
+	if (OidIsValid(first))
+		LockRelationOid(first, AccessExclusiveLock);
 }
 
 /* As a ProcessUtility_hook: to the next one, and in the end to the server. */
@@ -254,9 +260,7 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
 		snprintf(value, sizeof(value), "%d", patience);
 		(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		utility_lock_views();
-		store_lock_for_drop();
-		history_lock_for_drop();
+		utility_lock();
 		utility_pass_on(pstmt, queryString, true, context, params, queryEnv, dest, qc);
 		AtEOXact_GUC(true, nest);
 		ReleaseCurrentSubTransaction();
@@ -310,9 +314,7 @@ utility_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 						i % 2 == 1))
 			return;
 	}
-	utility_lock_views();
-	store_lock_for_drop();
-	history_lock_for_drop();
+	utility_lock();
 	utility_pass_on(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 }
 
