@@ -108,7 +108,8 @@ CREATE TABLE taskshed.alarm (
 	last_run_at timestamptz,
 	last_status text COLLATE "C",
 	last_sqlstate text COLLATE "C",
-	last_error text
+	last_error text,
+	late_from timestamptz
 ) USING heap;
 CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id)
 	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
@@ -135,6 +136,7 @@ COMMENT ON COLUMN taskshed.alarm.last_run_at IS 'When the last run started.';
 COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
 COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
 COMMENT ON COLUMN taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
+COMMENT ON COLUMN taskshed.alarm.late_from IS 'How late the next run is, is counted from then, if that is after scheduled_at; infinity: it has begun before, and is not late any more. NULL: from scheduled_at.';
 COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
 COMMENT ON INDEX taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
 COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';

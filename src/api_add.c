@@ -175,6 +175,21 @@ add_fill_task(TaskRow *row, const NewTask *task)
 		ROW_SET(Pointer, row, task_history, cstring_to_text(spec->history));
 }
 
+/*
+ * What the transaction still takes makes no task late that was given no time.
+ * Those that can be late at all are remembered until the commit.
+ */
+static void
+add_forgive_delay(const TaskSpec *spec, int64 id, TimestampTz run_at)
+{
+	if (spec->has_run_at)
+		return;
+	if (spec->start_within != NULL)
+		late_from_commit(id, run_at, spec_interval_usecs(spec->start_within));
+	else if (strcmp(spec->catch_up, "skip") == 0)
+		late_from_commit(id, run_at, SKIP_START_WITHIN);
+}
+
 /* Writes the alarm of a task that has none. */
 static void
 add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
@@ -198,6 +213,7 @@ add_insert_alarm(Store *store, const TaskSpec *spec, int64 id, TimestampTz now)
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
 	store_insert_alarm(store, &row);
+	add_forgive_delay(spec, id, run_at);
 	if (!spec->paused)
 		notes_add(run_at, id, spec->owner);
 }
@@ -286,6 +302,10 @@ add_replace(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm,
 	}
 	else
 		alarm_count_anew(alarm);
+	if (again || read_is_running(id))
+		ROW_SET(TimestampTz, alarm, alarm_late_from, now);
+	else if (!same_times)
+		add_forgive_delay(spec, id, ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)
@@ -315,6 +335,9 @@ add_keep(Store *store, const NewTask *task, TaskRow *old, AlarmRow *alarm, Times
 		return;
 	}
 	alarm_raise_revision(alarm);
+	if (ROW_ISNULL(alarm, alarm_late_from) ||
+		ROW_GET(TimestampTz, alarm, alarm_late_from) < now)
+		ROW_SET(TimestampTz, alarm, alarm_late_from, now);
 	store_update_alarm(store, alarm);
 	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, task->spec.owner);
 }

@@ -73,9 +73,15 @@ change_remove(Store *store, AlarmRow *alarm, int64 unused)
 static bool
 change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
 {
+	bool		failed = !ROW_ISNULL(alarm, alarm_failed_at);
+
 	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 	alarm_raise_revision(alarm);
 	alarm_count_anew(alarm);
+
+	/* neither a time that has failed nor a run in progress makes it late */
+	if (failed || read_is_running(ROW_GET(Int64, alarm, alarm_id)))
+		ROW_SET(TimestampTz, alarm, alarm_late_from, GetCurrentTimestamp());
 	ROW_SET_NULL(alarm, alarm_failed_at);
 	ROW_SET_NULL(alarm, alarm_resume_at);
 	store_update_alarm(store, alarm);
@@ -96,15 +102,8 @@ change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 static bool
 change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 {
-	TaskRow		task;
-
 	if (ROW_ISNULL(alarm, alarm_failed_at))
 		return false;
-
-	/* a one-off is not late for the time that it has failed at */
-	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task) &&
-		ROW_ISNULL(&task, task_every) && ROW_ISNULL(&task, task_schedule))
-		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, now);
 	return change_schedule(store, alarm, now);
 }
 

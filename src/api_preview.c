@@ -135,6 +135,7 @@ preview_task(Preview *preview, text *task_id, TimestampTz now)
 		start.scheduled_at = next;
 		start.started_at = Max(now, next);
 		start.attempt = 1;
+		start.late_from = DT_NOBEGIN;
 	} while (next <= start.until);
 }
 

@@ -265,6 +265,7 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 	TimestampTz next;
 
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET_NULL(alarm, alarm_late_from);
 	if (start->no_grid != NULL)
 	{
 		outcome_set_status(alarm, "failed", "22023", start->no_grid);
@@ -458,8 +459,6 @@ outcome_retry_at(const RunStart *start, TimestampTz *retry_at)
 					(double) start->retry_max_delay);
 	delay *= 1 - RETRY_JITTER * pg_prng_double(&pg_global_prng_state);
 	*retry_at = GetCurrentTimestamp() + (int64) delay;
-	if (*retry_at > start->until)
-		return false;
 	if (!start->recurring || start->no_grid != NULL)
 		return true;
 
@@ -562,6 +561,8 @@ outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *inte
 		start.attempt = lost->attempt;
 	}
 	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
+	if (start.revision == lost->revision && !start.extra)
+		ROW_SET(TimestampTz, &alarm, alarm_late_from, DT_NOEND);
 	if (lost->timed_out)
 	{
 		error.sqlerrcode = ERRCODE_QUERY_CANCELED;

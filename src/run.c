@@ -28,6 +28,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
@@ -68,6 +69,9 @@ typedef struct Run
 	ItemPointerData place;		/* where its alarm was seen, or invalid */
 	RunStart	start;
 	bool		started;		/* start is filled in */
+	bool		missed;			/* it is too late for it */
+	TimestampTz begun_for;		/* it has begun for this time, */
+	int64		begun_revision; /* of this revision; DT_NOBEGIN: for none */
 	bool		called;			/* the callback has begun */
 	bool		committed;		/* it has ended transactions of its own */
 	int64		begun;			/* revision of which a begin was recorded */
@@ -147,9 +151,12 @@ run_begin(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
-/* Tells others what they need to know if this process should not come back. */
+/*
+ * Tells others what they need to know if this process should not come back, and
+ * whether it does so because of the run, as far as anybody knows.
+ */
 static void
-run_announce(const Run *run)
+run_announce(const Run *run, bool blameless)
 {
 	Suspect		suspect;
 
@@ -163,8 +170,11 @@ run_announce(const Run *run)
 	suspect.owner = run->start.owner;
 	suspect.attempt = run->start.attempt;
 	suspect.worker_pid = MyProcPid;
+	suspect.blameless = blameless;
 
 	SpinLockAcquire(&ts_my_worker->mutex);
+	if (blameless)
+		ts_my_worker->bystander = true;
 	ts_my_worker->running_since = run->start.started_at;
 	ts_my_worker->running_revision = run->start.revision;
 	ts_my_worker->running_scheduled_at = run->start.scheduled_at;
@@ -250,9 +260,17 @@ run_read(Run *run)
 	old = MemoryContextSwitchTo(run->context);
 	run_start_read(&run->start, &task, &alarm, now);
 	run->start.places = places;
+	if (run->begun_for == run->start.scheduled_at && run->begun_revision == run->start.revision)
+		run->start.late_from = DT_NOEND;
+	run->missed = run_start_is_missed(&run->start);
 	run->started = true;
 	run->callback = run->start.callback;
-	run_announce(run);
+	if (!run->missed)
+	{
+		run->begun_for = run->start.scheduled_at;
+		run->begun_revision = run->start.revision;
+		run_announce(run, false);
+	}
 	if (ROW_GET(ObjectId, &task, task_owner) != GetSessionUserId())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -428,7 +446,7 @@ run_attempt(Run *run)
 		run_begin();
 	}
 
-	if (run_start_is_missed(&run->start))
+	if (run->missed)
 	{
 		run->start.places.known = false;
 		PopActiveSnapshot();
@@ -448,7 +466,7 @@ run_attempt(Run *run)
 	store = run_open_store(run);
 	if (store != NULL)
 	{
-		if (run_start_is_missed(&run->start))
+		if (run->missed)
 			outcome_missed(store, &run->start, run->report);
 		else
 			outcome_succeeded(store, &run->start, run->result, run->report);
@@ -579,8 +597,10 @@ run_pause(long ms)
 
 /*
  * Records a failure.  If there is no space for that, or the tables have become
- * those of another version, the task stays as it was and will be run again.  Not at
- * once: there is nothing that would slow it down, or the tasks behind it.
+ * those of another version, the task stays as it was and will be run again, when
+ * the scheduler has written down that this run has begun: it is a lost run whose
+ * worker leaves.  Not at once: there is nothing that would slow it down, or the
+ * tasks behind it.
  */
 static void
 run_try_record_failure(Run *run, const ErrorData *error)
@@ -609,10 +629,9 @@ run_try_record_failure(Run *run, const ErrorData *error)
 					outcome_one_line(run->start.task_id), outcome_one_line(second->message)),
 			 errdetail("The task is run again."),
 			 errhidestmt(true)));
-	run->report->id = run->id;
-	run->report->fate = TS_FATE_LOOK;
-	suspects_clear();
+	run_announce(run, true);
 	run_pause(SHORTAGE_PAUSE);
+	proc_exit(0);
 }
 
 /*
@@ -624,7 +643,8 @@ RunResult
 run_task(const TsHanded *task, TsReport *report)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Run			run = {.id = task->id,.place = task->place,.report = report,.context = context};
+	Run			run = {.id = task->id,.place = task->place,.report = report,.context = context,
+	.begun_for = DT_NOBEGIN};
 	ErrorData  *volatile error = NULL;
 	volatile int tries = 0;
 	volatile bool again;
@@ -686,7 +706,7 @@ run_task(const TsHanded *task, TsReport *report)
 	callback_prune();
 	if (error != NULL)
 		return RUN_FAILED;
-	return run.started && !run_start_is_missed(&run.start) ? RUN_SUCCEEDED : RUN_NONE;
+	return run.started && !run.missed ? RUN_SUCCEEDED : RUN_NONE;
 }
 
 /*

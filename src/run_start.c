@@ -19,9 +19,6 @@
 
 #include "taskshed.h"
 
-/* A task with catch_up skip starts this late at most, in microseconds. */
-#define SKIP_START_WITHIN	USECS_PER_SEC
-
 /* What tasks have that were not given other delays, in microseconds. */
 #define RETRY_DELAY			(10 * USECS_PER_SEC)
 #define RETRY_BACKOFF		2.0
@@ -109,6 +106,10 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
 	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
 	start->interruptions = ROW_GET(Int32, alarm, alarm_interruptions);
+	start->late_from = ROW_ISNULL(alarm, alarm_late_from) ? DT_NOBEGIN :
+		ROW_GET(TimestampTz, alarm, alarm_late_from);
+	if (!ROW_ISNULL(alarm, alarm_begun_at))
+		start->late_from = DT_NOEND;
 	start->previous_run_at = ROW_ISNULL(alarm, alarm_previous_run_at) ? DT_NOBEGIN :
 		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
 	start->started_at = now;
@@ -147,15 +148,21 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 		run_start_letter(ROW_DATUM(task, task_history));
 }
 
-/* Is it too late for this run?  A further attempt starts late by its nature. */
+/*
+ * Is it too late for this run?  That is asked once: a run that has begun, and
+ * begins again, is never too late, whether that was an attempt that has failed
+ * or has lost its worker.  The time of day may be beyond until, which bounds the
+ * times that runs are for.
+ */
 bool
 run_start_is_missed(const RunStart *start)
 {
-	if (start->extra)
+	TimestampTz late_from = Max(start->scheduled_at, start->late_from);
+
+	if (start->extra || start->attempt > 1 || start->late_from == DT_NOEND)
 		return false;
-	return start->started_at > start->until ||
-		(start->attempt == 1 && start->start_within >= 0 &&
-		 start->started_at - start->scheduled_at > start->start_within);
+	return start->scheduled_at > start->until ||
+		(start->start_within >= 0 && start->started_at - late_from > start->start_within);
 }
 
 /*

@@ -496,7 +496,8 @@ ts_scheduler_main(Datum main_arg)
 			.attempt = suspect.attempt,
 			.slot = -1,
 			.owner = suspect.owner,
-			.crashed = true,
+			.crashed = !suspect.blameless,
+			.bystander = suspect.blameless,
 			.worker_pid = suspect.worker_pid
 		};
 

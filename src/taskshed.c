@@ -231,6 +231,7 @@ _PG_init(void)
 	shared_init();
 	prepared_init();
 	notes_init();
+	late_from_init();
 	roles_init();
 	quota_init();
 	hold_init();

@@ -21,6 +21,7 @@
  *		home.c			whether the tasks of a database may run in it
  *		replicated.c	our tables when a subscription truncates them
  *		quota.c			how many tasks a role may have
+ *		late_from.c		what a transaction takes makes no task late
  *		queue.c			reading alarms in the order they are due
  *		zone.c			local times and instants
  *		recurrence.c	the grid of times of an interval
@@ -337,6 +338,7 @@ typedef struct Suspect
 	Oid			owner;
 	int			attempt;
 	int			worker_pid;
+	bool		blameless;		/* it had ended, which could not be recorded */
 } Suspect;
 
 /* How many tasks a role has in a database, at most. */
@@ -577,7 +579,8 @@ enum
 	Anum_alarm_last_status,
 	Anum_alarm_last_sqlstate,
 	Anum_alarm_last_error,
-	Natts_alarm = Anum_alarm_last_error
+	Anum_alarm_late_from,
+	Natts_alarm = Anum_alarm_late_from
 };
 
 /* A row of either table: its place and its columns. */
@@ -628,6 +631,7 @@ alarm_count_anew(AlarmRow *alarm)
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
 	ROW_SET_NULL(alarm, alarm_begun_at);
+	ROW_SET_NULL(alarm, alarm_late_from);
 }
 
 /* Their indexes. */
@@ -779,6 +783,16 @@ extern void replicated_relation_changed(Oid relid);
 extern void quota_init(void);
 extern void quota_note(Oid owner);
 extern void quota_add(Store *store, Oid owner);
+
+/* ------------------------------------------------------------------------
+ * late_from.c
+ */
+
+/* A task with catch_up skip starts this late (us) at most, if it does not say. */
+#define SKIP_START_WITHIN	USECS_PER_SEC
+
+extern void late_from_init(void);
+extern void late_from_commit(int64 id, TimestampTz called_at, int64 start_within);
 
 /* ------------------------------------------------------------------------
  * queue.c
@@ -1140,6 +1154,8 @@ typedef struct RunStart
 	int64		id;
 	int64		revision;
 	TimestampTz scheduled_at;	/* the time it is for */
+	TimestampTz late_from;		/* it is not late before this; DT_NOEND: it has
+								 * begun before, and is not late at all */
 	TimestampTz started_at;
 	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
 	int			attempt;		/* counted from 1 */

@@ -9,6 +9,7 @@ DROP VIEW taskshed.tasks;
 DROP VIEW taskshed.task_details;
 
 ALTER TABLE taskshed.alarm ADD COLUMN last_error text;
+ALTER TABLE taskshed.alarm ADD COLUMN late_from timestamptz;
 CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
 CREATE TABLE taskshed.home (
