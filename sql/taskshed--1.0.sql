@@ -192,7 +192,8 @@ CREATE TABLE taskshed.run_0 (
 	message text,
 	detail text,
 	hint text,
-	context text
+	context text,
+	by_hand boolean
 ) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE INDEX run_0_task ON taskshed.run_0 (task_id);
 CREATE TABLE taskshed.run_1 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
@@ -249,7 +250,8 @@ BEGIN
 			('message', 'Message of the error.'),
 			('detail', 'Detail of the error.'),
 			('hint', 'Hint of the error.'),
-			('context', 'Context of the error.')) AS c (name, description)
+			('context', 'Context of the error.'),
+			('by_hand', 'True for a run beside the schedule that run_tasks asked for; NULL for others.')) AS c (name, description)
 		LOOP
 			EXECUTE pg_catalog.format('COMMENT ON COLUMN taskshed.run_%s.%I IS %L', part,
 				col.name, col.description);
@@ -984,7 +986,8 @@ SELECT r.run_id,
 	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.detail END AS detail,
 	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.hint END AS hint,
 	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.context END AS context,
-	r.worker_pid
+	r.worker_pid,
+	r.by_hand IS TRUE AS by_hand
 FROM (SELECT * FROM taskshed.run_0
 	UNION ALL SELECT * FROM taskshed.run_1
 	UNION ALL SELECT * FROM taskshed.run_2
@@ -1013,6 +1016,7 @@ COMMENT ON COLUMN taskshed.runs.detail IS 'Detail of the error.';
 COMMENT ON COLUMN taskshed.runs.hint IS 'Hint of the error.';
 COMMENT ON COLUMN taskshed.runs.context IS 'Context of the error.';
 COMMENT ON COLUMN taskshed.runs.worker_pid IS 'Process that ran it.';
+COMMENT ON COLUMN taskshed.runs.by_hand IS 'Whether it was a run beside the schedule that run_tasks asked for.';
 
 CREATE VIEW taskshed.callbacks WITH (security_barrier) AS
 SELECT coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = c.owner), c.owner::text::name) AS owner,

@@ -66,7 +66,8 @@ enum
 	Anum_run_detail,
 	Anum_run_hint,
 	Anum_run_context,
-	Natts_run = Anum_run_context
+	Anum_run_by_hand,
+	Natts_run = Anum_run_by_hand
 };
 
 enum
@@ -80,7 +81,7 @@ enum
 static const ColumnShape run_columns[Natts_run] = {
 	{INT8OID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {OIDOID}, {INT4OID},
 	{INT4OID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID},
-	{TEXTOID}, {TEXTOID}, {TEXTOID}
+	{TEXTOID}, {TEXTOID}, {TEXTOID}, {BOOLOID}
 };
 
 static const ColumnShape history_columns[Natts_history] = {
@@ -198,6 +199,8 @@ history_record(const RunStart *start, const char *status, const char *result,
 	if (start->group_id != NULL)
 		values[Anum_run_group_id - 1] = CStringGetTextDatum(start->group_id);
 	values[Anum_run_callback - 1] = CStringGetTextDatum(start->callback);
+	values[Anum_run_by_hand - 1] = BoolGetDatum(true);
+	nulls[Anum_run_by_hand - 1] = !start->extra;
 	history_set_text(values, nulls, Anum_run_result, result);
 	history_set_text(values, nulls, Anum_run_sqlstate,
 					 error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL);

@@ -4,9 +4,10 @@
  *		What the end of a run writes into the task's rows.
  *
  * A run compares the alarm with what it was when the run began.  If its
- * revision has been raised, or the task removed, somebody's change has won
- * and nothing is written.  A pause does not raise it: the run's outcome and
- * the pause both stand.
+ * revision has been raised, somebody's change says when the task runs next:
+ * then the run is counted, and no more.  If the task was removed nothing is
+ * written.  A pause does not raise the revision: the run's outcome and the
+ * pause both stand.
  *
  * All functions here need a transaction with an active snapshot, wait for
  * uncommitted changes of the task by others, and fill in what the scheduler
@@ -104,8 +105,19 @@ outcome_log_failure(const RunStart *start, const char *callback, int sqlstate, c
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* Locks the alarm; false if the run's outcome has nowhere to go. */
-static bool
+/* What the end of a run finds of its task. */
+typedef enum Found
+{
+	FOUND_GONE,					/* it was removed */
+	FOUND_CHANGED,				/* its revision was raised */
+	FOUND_SAME
+} Found;
+
+/*
+ * Lock the alarm, and say what has become of the task.  Unless it is the same,
+ * the report is filled in.
+ */
+static Found
 outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
 	TM_Result	result = store_relock_alarm(store, start->id, &start->places, alarm, LockWaitSkip);
@@ -123,14 +135,14 @@ outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *rep
 	if (result == TM_Deleted)
 	{
 		report->fate = TS_FATE_GONE;
-		return false;
+		return FOUND_GONE;
 	}
 	if (ROW_GET(Int64, alarm, alarm_revision) != start->revision)
 	{
 		report->fate = TS_FATE_LOOK;
-		return false;
+		return FOUND_CHANGED;
 	}
-	return true;
+	return FOUND_SAME;
 }
 
 static text *
@@ -157,19 +169,38 @@ outcome_set_status(AlarmRow *alarm, const char *status, const char *sqlstate, co
 		ROW_SET_NULL(alarm, alarm_last_error);
 }
 
-/* The run has come to an end. */
+/*
+ * The run has come to an end: note how.  error is NULL if it has succeeded.
+ */
 static void
-outcome_end(AlarmRow *alarm)
+outcome_end(AlarmRow *alarm, const RunStart *start, const char *status, const ErrorData *error)
 {
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
 	ROW_SET_NULL(alarm, alarm_begun_at);
+	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
+	if (error == NULL)
+		ROW_SET(Int32, alarm, alarm_failures_in_row, 0);
+	outcome_set_status(alarm, status,
+					   error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL,
+					   error != NULL ? error->message : NULL);
 }
 
+/* Count a run of the schedule that is over, with all its attempts. */
 static void
-outcome_count_run(AlarmRow *alarm, const RunStart *start)
+outcome_count_run(AlarmRow *alarm, const RunStart *start, bool failed)
 {
 	ROW_SET(TimestampTz, alarm, alarm_previous_run_at, start->scheduled_at);
 	ROW_SET(Int64, alarm, alarm_run_count, ROW_GET(Int64, alarm, alarm_run_count) + 1);
+	if (failed)
+		ROW_SET(Int32, alarm, alarm_failures_in_row,
+				ROW_GET(Int32, alarm, alarm_failures_in_row) + 1);
+}
+
+/* Has the task had as many runs as it may have? */
+static bool
+outcome_had_all_runs(const AlarmRow *alarm, int max_runs)
+{
+	return max_runs > 0 && ROW_GET(Int64, alarm, alarm_run_count) >= max_runs;
 }
 
 /*
@@ -348,7 +379,7 @@ outcome_begin(Store *store, RunStart *start, TsReport *report)
 {
 	AlarmRow	alarm;
 
-	if (!outcome_lock(store, start, &alarm, report))
+	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
 		return false;
 	if (!outcome_is_queued(&alarm) ||
 		ROW_GET(TimestampTz, &alarm, alarm_run_at) > start->started_at)
@@ -394,13 +425,45 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 	AlarmRow	alarm;
 
 	outcome_record_missed(start);
-	if (!outcome_lock(store, start, &alarm, report))
+	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
 		return;
 	outcome_set_status(&alarm, "missed", NULL, NULL);
 	if (start->recurring)
 		outcome_advance(store, start, true, true, &alarm, report);
 	else
 		outcome_fail(store, &alarm, report);
+}
+
+/*
+ * The run of a task has come to an end that somebody has changed meanwhile.  What
+ * comes next is as the change says, but the run was one of those that the task may
+ * have, and it says of it how it went.  A change that leaves the task without
+ * another run has come too late.
+ */
+static void
+outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const char *status,
+				const ErrorData *error, TsReport *report)
+{
+	TaskRow		task;
+	bool		failed = (error != NULL && strcmp(status, "cancelled") != 0);
+
+	outcome_end(alarm, start, status, error);
+	if (!start->extra)
+		outcome_count_run(alarm, start, failed);
+	if (!start->extra && store_get_task(store, start->id, &task) &&
+		!ROW_ISNULL(&task, task_max_runs) &&
+		outcome_had_all_runs(alarm, ROW_GET(Int32, &task, task_max_runs)))
+	{
+		RunStart	last = *start;
+
+		last.places.known = false;
+		if (error == NULL)
+			outcome_remove(store, &last, alarm, report);
+		else
+			outcome_fail(store, alarm, report);
+		return;
+	}
+	store_update_alarm(store, alarm);
 }
 
 /* The run has succeeded: a one-off task is done, a recurring one goes on. */
@@ -419,9 +482,17 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		report->fate = TS_FATE_GONE;
 		return;
 	}
-	if (!outcome_lock(store, start, &alarm, report))
-		return;
-	outcome_end(&alarm);
+	switch (outcome_lock(store, start, &alarm, report))
+	{
+		case FOUND_GONE:
+			return;
+		case FOUND_CHANGED:
+			outcome_changed(store, start, &alarm, "succeeded", NULL, report);
+			return;
+		case FOUND_SAME:
+			break;
+	}
+	outcome_end(&alarm, start, "succeeded", NULL);
 	if (start->extra)
 	{
 		outcome_extra(store, start, &alarm, report);
@@ -432,10 +503,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		outcome_remove(store, start, &alarm, report);
 		return;
 	}
-	ROW_SET(TimestampTz, &alarm, alarm_last_run_at, start->started_at);
-	ROW_SET(Int32, &alarm, alarm_failures_in_row, 0);
-	outcome_set_status(&alarm, "succeeded", NULL, NULL);
-	outcome_count_run(&alarm, start);
+	outcome_count_run(&alarm, start, false);
 	outcome_advance(store, start, false, true, &alarm, report);
 }
 
@@ -478,31 +546,35 @@ outcome_failed(Store *store, const RunStart *start, const char *status,
 	AlarmRow	alarm;
 	TimestampTz retry_at;
 	bool		cancelled = (strcmp(status, "cancelled") == 0);
-	int			failures;
 
 	history_record(start, status, NULL, error);
-	if (!outcome_lock(store, start, &alarm, report))
-		return;
-	outcome_end(&alarm);
+	switch (outcome_lock(store, start, &alarm, report))
+	{
+		case FOUND_GONE:
+			return;
+		case FOUND_CHANGED:
+			outcome_changed(store, start, &alarm, status, error, report);
+			return;
+		case FOUND_SAME:
+			break;
+	}
+	outcome_end(&alarm, start, status, error);
 	if (start->extra)
 	{
 		outcome_extra(store, start, &alarm, report);
 		return;
 	}
-	ROW_SET(TimestampTz, &alarm, alarm_last_run_at, start->started_at);
-	outcome_set_status(&alarm, status, unpack_sql_state(error->sqlerrcode), error->message);
 	if (!cancelled && outcome_retry_at(start, &retry_at))
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
 		outcome_wait(store, &alarm, retry_at, report);
 		return;
 	}
-	failures = ROW_GET(Int32, &alarm, alarm_failures_in_row) + (cancelled ? 0 : 1);
-	ROW_SET(Int32, &alarm, alarm_failures_in_row, failures);
+	outcome_count_run(&alarm, start, !cancelled);
 	if (start->recurring && !cancelled && ts_pause_after_failures > 0 &&
-		failures >= ts_pause_after_failures && ROW_ISNULL(&alarm, alarm_paused_at))
+		ROW_GET(Int32, &alarm, alarm_failures_in_row) >= ts_pause_after_failures &&
+		ROW_ISNULL(&alarm, alarm_paused_at))
 		ROW_SET(TimestampTz, &alarm, alarm_paused_at, GetCurrentTimestamp());
-	outcome_count_run(&alarm, start);
 	if (start->recurring)
 		outcome_advance(store, start, false, false, &alarm, report);
 	else
@@ -618,8 +690,7 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 	error.hint = "taskshed.set_owner() gives its tasks to another role.";
 	history_record(&start, "failed", NULL, &error);
 	outcome_tell_failure(&start, &error);
-	outcome_set_status(&alarm, "failed", unpack_sql_state(error.sqlerrcode), error.message);
-	outcome_end(&alarm);
+	outcome_end(&alarm, &start, "failed", &error);
 	outcome_give_up(store, &alarm, &report);
 	return true;
 }

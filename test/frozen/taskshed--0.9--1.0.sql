@@ -12,6 +12,13 @@ ALTER TABLE taskshed.alarm ADD COLUMN last_error text;
 ALTER TABLE taskshed.alarm ADD COLUMN late_from timestamptz;
 CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
+DO $$
+BEGIN
+	FOR part IN 0..7 LOOP
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.run_%s ADD COLUMN by_hand boolean', part);
+	END LOOP;
+END $$;
+
 CREATE TABLE taskshed.home (
 	database oid NOT NULL,
 	restored boolean NOT NULL
@@ -140,3 +147,33 @@ RETURNS taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
 
 GRANT SELECT ON taskshed.task_details, taskshed.tasks TO PUBLIC;
+
+CREATE OR REPLACE VIEW taskshed.runs WITH (security_barrier) AS
+SELECT r.run_id,
+	coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = r.owner), r.owner::text::name) AS owner,
+	r.task_id,
+	r.group_id,
+	r.callback,
+	r.scheduled_at,
+	r.started_at,
+	r.finished_at,
+	r.status,
+	r.attempt,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.result END AS result,
+	r.sqlstate,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.message END AS message,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.detail END AS detail,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.hint END AS hint,
+	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.context END AS context,
+	r.worker_pid,
+	r.by_hand IS TRUE AS by_hand
+FROM (SELECT * FROM taskshed.run_0
+	UNION ALL SELECT * FROM taskshed.run_1
+	UNION ALL SELECT * FROM taskshed.run_2
+	UNION ALL SELECT * FROM taskshed.run_3
+	UNION ALL SELECT * FROM taskshed.run_4
+	UNION ALL SELECT * FROM taskshed.run_5
+	UNION ALL SELECT * FROM taskshed.run_6
+	UNION ALL SELECT * FROM taskshed.run_7) r
+WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
+	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');

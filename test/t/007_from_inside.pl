@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use TaskshedTest;
 use Test::More;
 
-my $node = taskshed_node('from_inside');
+my $node = taskshed_node('from_inside', conf => "taskshed.max_workers = 8\n");
 my $app;
 
 $node->safe_psql('postgres', 'CREATE ROLE app LOGIN');
@@ -140,20 +140,20 @@ inside('pause resume',
 inside(
 	'move',
 	"SELECT taskshed.update_execution_time(ID, $far)",
-	'scheduled|0|in 2 days|once move',
-	'scheduled|0|in 2 days|every move');
+	'scheduled|1|in 2 days|once move',
+	'scheduled|1|in 2 days|every move');
 inside(
 	'move pause',
 	"SELECT taskshed.update_execution_time(ID, $far); SELECT taskshed.pause_task(ID)",
-	'paused|0|in 2 days|once move pause',
-	'paused|0|in 2 days|every move pause');
+	'paused|1|in 2 days|once move pause',
+	'paused|1|in 2 days|every move pause');
 inside('remove',     'SELECT taskshed.remove_task(ID)',    '', '');
 inside('remove all', 'SELECT taskshed.remove_all_tasks()', '', '');
 inside(
 	'replace',
 	"SELECT REPLACE_FAR",
-	'scheduled|0|in 2 days|new',
-	'scheduled|0|in 2 days|new');
+	'scheduled|1|in 2 days|new',
+	'scheduled|1|in 2 days|new');
 inside(
 	'replace remove',
 	"SELECT REPLACE_FAR; SELECT taskshed.remove_task(ID)",
@@ -321,6 +321,74 @@ await(
 	q{SELECT count(*) = 5 FROM ledger WHERE what LIKE 'kept %'},
 	'what it committed has run');
 is(ledger('never%'), '0', 'what it rolled back has not');
+
+# A change during a run loses only what it conflicts with: the run says how it
+# went, and is one of those that the task may have.
+$node->safe_psql(
+	'postgres', q{
+CREATE FUNCTION move_on(task_id text) RETURNS void LANGUAGE sql AS $$
+	SELECT taskshed.update_execution_time(task_id, clock_timestamp());
+	SELECT public.note('moves on');
+$$;
+CREATE FUNCTION move_later(task_id text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM taskshed.update_execution_time(task_id, '2100-01-01');
+	RAISE 'rolled back';
+END $$;
+CREATE FUNCTION fail_held(lock integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_advisory_xact_lock_shared(lock);
+	RAISE 'on purpose';
+END $$;
+SELECT taskshed.add_task('move_on', kwargs => '{"task_id": "moves on"}', task_id => 'moves on',
+	every => '1 day', max_runs => 3);
+SELECT taskshed.add_task('move_on', kwargs => '{"task_id": "moves once"}', task_id => 'moves once', max_runs => 2);
+SELECT taskshed.add_task('move_later', kwargs => '{"task_id": "fails"}', task_id => 'fails')}
+);
+await_no_task($node, 'moves %');
+is(ledger('moves on'), '5', 'max_runs counts runs that move their task');
+await_state($node, 'fails', 'failed');
+is(task('fails'), 'failed|1|past|',
+	'a move that is rolled back leaves nothing');
+
+my $locker = session($node);
+$locker->query('SELECT pg_advisory_lock(77)');
+$node->safe_psql(
+	'postgres', q{
+SELECT taskshed.add_task('hold', kwargs => '{"what": "moved once", "lock": 77}', task_id => 'moved once');
+SELECT taskshed.add_task('hold', kwargs => '{"what": "last one", "lock": 77}', task_id => 'last one', every => '1 day', max_runs => 1);
+SELECT taskshed.add_task('hold', kwargs => '{"what": "lowered", "lock": 77}', task_id => 'lowered', every => '1 day');
+SELECT taskshed.add_task('fail_held', kwargs => '{"lock": 77}', task_id => 'moved failing', every => '1 day', max_attempts => 3);
+SELECT taskshed.add_task('fail_held', kwargs => '{"lock": 77}', task_id => 'last failing', every => '1 day', max_runs => 1)}
+);
+await_blocked($node, 5, 77);
+$node->safe_psql(
+	'postgres', q{
+SELECT taskshed.update_execution_time(id, '2100-01-01')
+FROM unnest(ARRAY['moved once', 'last one', 'moved failing', 'last failing']) AS id;
+SELECT taskshed.add_task('note', '2100-01-01', '{"what": "x"}', task_id => 'lowered', every => '1 day', max_runs => 1)}
+);
+$locker->query('SELECT pg_advisory_unlock(77)');
+await(
+	$node,
+	q{SELECT count(*) = 5 FROM taskshed.runs WHERE task_id IN ('moved once', 'last one', 'lowered', 'moved failing', 'last failing')},
+	'all are over');
+await_calm();
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT task_id, state, run_count, last_status, last_error, failures_in_row, last_run_at IS NOT NULL,
+			run_at = '2100-01-01'
+		FROM taskshed.tasks WHERE task_id IN ('moved once', 'last one', 'lowered', 'moved failing', 'last failing')
+		ORDER BY 1}
+	),
+	join("\n",
+		'last failing|failed|1|failed|on purpose|1|t|t',
+		'moved failing|scheduled|1|failed|on purpose|1|t|t',
+		'moved once|scheduled|1|succeeded||0|t|t'),
+	'who is moved while it runs tells of the run; one that had its last is over'
+);
+$locker->quit;
+$node->safe_psql('postgres', 'SELECT taskshed.remove_all_tasks()');
 
 # A callback that changes its task's rows by hand.
 $node->safe_psql(
