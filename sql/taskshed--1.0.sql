@@ -109,7 +109,10 @@ CREATE TABLE taskshed.alarm (
 	last_status text COLLATE "C",
 	last_sqlstate text COLLATE "C",
 	last_error text,
-	late_from timestamptz
+	late_from timestamptz,
+	restarts integer,
+	shortage_since timestamptz,
+	close_failures integer
 ) USING heap;
 CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id)
 	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
@@ -137,6 +140,9 @@ COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeed
 COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
 COMMENT ON COLUMN taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
 COMMENT ON COLUMN taskshed.alarm.late_from IS 'How late the next run is, is counted from then, if that is after scheduled_at; infinity: it has begun before, and is not late any more. NULL: from scheduled_at.';
+COMMENT ON COLUMN taskshed.alarm.restarts IS 'Runs for scheduled_at that have begun and were cut off, whatever by; NULL for none.';
+COMMENT ON COLUMN taskshed.alarm.shortage_since IS 'Since when the run for scheduled_at fails because the server is short of disk space, memory or connections, and is tried again without being counted.';
+COMMENT ON COLUMN taskshed.alarm.close_failures IS 'Failures in a row, each within a minute of the one before; NULL after a run that succeeded.';
 COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
 COMMENT ON INDEX taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
 COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';

@@ -127,7 +127,7 @@ losses_write(Store *store)
 		bool		again;
 		int			interruptions;
 
-		loss->look = outcome_lost(store, loss->id, &loss->run, &again, &interruptions) &&
+		loss->look = cut_off_record(store, loss->id, &loss->run, &again, &interruptions) &&
 			!again;
 		loss->not_before = DT_NOBEGIN;
 		if (interruptions > 1)

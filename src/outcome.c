@@ -19,9 +19,6 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
-#include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
@@ -32,9 +29,6 @@
 
 #include "taskshed.h"
 
-/* The part of a delay by which it may be shorter. */
-#define RETRY_JITTER		0.1
-
 /* How often (ms) a run that waits looks for a deadlock. */
 #define DEADLOCK_CHECK		10
 
@@ -43,8 +37,6 @@
 
 /* Longest error message kept in a task's row, in bytes. */
 #define MAX_ERROR_LENGTH	2048
-
-#define INTERRUPTED			"the run was interrupted: its worker or the server went away"
 
 static TimeoutId deadlock_check;
 
@@ -70,54 +62,11 @@ outcome_init(void)
 	deadlock_check = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
 }
 
-/* So that a name or message does not break a line of the log, or fill it. */
-char *
-outcome_one_line(const char *text)
-{
-	char	   *line = pnstrdup(text, pg_mbcliplen(text, strlen(text), MAX_ERROR_LENGTH));
-
-	for (char *p = line; *p != '\0'; p++)
-	{
-		if (*p == '\n' || *p == '\r')
-			*p = ' ';
-	}
-	return line;
-}
-
-/*
- * One line for a failed run, without its arguments: message must not quote
- * one.  callback is what was called, an alias resolved.
- */
-void
-outcome_log_failure(const RunStart *start, const char *callback, int sqlstate, const char *message)
-{
-	char	   *owner = GetUserNameFromId(start->owner, true);
-
-	if (ts_log_failures == 0)
-		return;
-	ereport(ts_log_failures,
-			(errcode(sqlstate),
-			 errmsg("task \"%s\" of role \"%s\" failed in %s: %s: %s",
-					outcome_one_line(start->task_id),
-					owner != NULL ? outcome_one_line(owner) : "?",
-					outcome_one_line(callback), unpack_sql_state(sqlstate),
-					outcome_one_line(message)),
-			 errhidestmt(true), errhidecontext(true)));
-}
-
-/* What the end of a run finds of its task. */
-typedef enum Found
-{
-	FOUND_GONE,					/* it was removed */
-	FOUND_CHANGED,				/* its revision was raised */
-	FOUND_SAME
-} Found;
-
 /*
  * Lock the alarm, and say what has become of the task.  Unless it is the same,
  * the report is filled in.
  */
-static Found
+Found
 outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
 	TM_Result	result = store_relock_alarm(store, start->id, &start->places, alarm, LockWaitSkip);
@@ -172,14 +121,18 @@ outcome_set_status(AlarmRow *alarm, const char *status, const char *sqlstate, co
 /*
  * The run has come to an end: note how.  error is NULL if it has succeeded.
  */
-static void
+void
 outcome_end(AlarmRow *alarm, const RunStart *start, const char *status, const ErrorData *error)
 {
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	ROW_SET_NULL(alarm, alarm_restarts);
 	ROW_SET_NULL(alarm, alarm_begun_at);
 	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
 	if (error == NULL)
+	{
 		ROW_SET(Int32, alarm, alarm_failures_in_row, 0);
+		ROW_SET_NULL(alarm, alarm_close_failures);
+	}
 	outcome_set_status(alarm, status,
 					   error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL,
 					   error != NULL ? error->message : NULL);
@@ -234,7 +187,7 @@ outcome_fail(Store *store, AlarmRow *alarm, TsReport *report)
 }
 
 /* The task stays as failed, and with it a run beside its schedule. */
-static void
+void
 outcome_give_up(Store *store, AlarmRow *alarm, TsReport *report)
 {
 	if (!ROW_ISNULL(alarm, alarm_resume_at))
@@ -297,6 +250,7 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
 	ROW_SET_NULL(alarm, alarm_late_from);
+	ROW_SET_NULL(alarm, alarm_shortage_since);
 	if (start->no_grid != NULL)
 	{
 		outcome_set_status(alarm, "failed", "22023", start->no_grid);
@@ -315,92 +269,6 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);
 		outcome_wait(store, alarm, next, report);
 	}
-}
-
-/*
- * Counts and logs a failure that no worker could record.  A task that names an
- * alias is logged with that: what it stood for during the run is not known.
- */
-static void
-outcome_tell_failure(const RunStart *start, const ErrorData *error)
-{
-	TsDatabase *db = shared_find_database(MyDatabaseId);
-
-	outcome_log_failure(start, start->callback, error->sqlerrcode, error->message);
-	if (db == NULL)
-		return;
-	SpinLockAcquire(&db->mutex);
-	db->counts.runs_failed++;
-	db->counts.last_failure_at = GetCurrentTimestamp();
-	SpinLockRelease(&db->mutex);
-}
-
-/*
- * A run was cut off: records it and counts how many in a row were.  Returns
- * false if these are too many, so that the task has failed; otherwise the
- * caller writes the alarm.
- */
-static bool
-outcome_interrupted(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
-{
-	int			interruptions = ROW_GET(Int32, alarm, alarm_interruptions) + 1;
-	ErrorData	error = {0};
-
-	ROW_SET(Int32, alarm, alarm_interruptions, interruptions);
-	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
-	ROW_SET_NULL(alarm, alarm_begun_at);
-	error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-	error.message = INTERRUPTED;
-	if (interruptions < ts_max_interruptions)
-	{
-		history_record(start, "interrupted", NULL, &error);
-		return true;
-	}
-
-	error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",
-							 interruptions);
-	error.hint = "The callback may be what ends them. taskshed.retry_task() has it tried again.";
-	history_record(start, "interrupted", NULL, &error);
-	outcome_tell_failure(start, &error);
-	outcome_set_status(alarm, "interrupted", unpack_sql_state(error.sqlerrcode), error.message);
-	ROW_SET(Int32, alarm, alarm_interruptions, 0);
-	outcome_give_up(store, alarm, report);
-	return false;
-}
-
-/*
- * A run that may commit pieces of its work is about to begin: records that, so
- * that whatever happens, the next run knows that this one was.  The same if
- * this run finds that an earlier one never came to its end.  Returns false if
- * the task is not to run now after all.
- */
-bool
-outcome_begin(Store *store, RunStart *start, TsReport *report)
-{
-	AlarmRow	alarm;
-
-	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
-		return false;
-	if (!outcome_is_queued(&alarm) ||
-		ROW_GET(TimestampTz, &alarm, alarm_run_at) > start->started_at)
-	{
-		report->fate = TS_FATE_LOOK;
-		return false;
-	}
-	if (!ROW_ISNULL(&alarm, alarm_begun_at))
-	{
-		RunStart	earlier = *start;
-
-		earlier.started_at = ROW_GET(TimestampTz, &alarm, alarm_begun_at);
-		earlier.worker_pid = 0;
-		if (!outcome_interrupted(store, &earlier, &alarm, report))
-			return false;
-		start->interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
-	}
-	ROW_SET(TimestampTz, &alarm, alarm_begun_at, start->started_at);
-	store_update_alarm(store, &alarm);
-	ForceSyncCommit();
-	return true;
 }
 
 /* Records the times that have passed without a run, the earliest first. */
@@ -508,31 +376,28 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 }
 
 /*
- * When a failed run is to be tried again; false if it is not.  The delay
- * varies a little, so that tasks that failed together do not come back
- * together.  A recurring task's attempts end before its next time.
+ * The run has failed because the server is short of something: it is tried again
+ * as if it had not been.  Returns false if that has gone on for too long.
  */
 static bool
-outcome_retry_at(const RunStart *start, TimestampTz *retry_at)
+outcome_outlast_shortage(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
-	double		delay;
-	TimestampTz next;
+	TimestampTz retry_at;
 
-	if (start->max_attempts > 0 && start->attempt >= start->max_attempts)
+	if (!failure_outlast_shortage(alarm, &retry_at))
 		return false;
-	if (start->retry_delay == 0)
-		delay = 0;				/* 0 times infinity, after many attempts */
-	else
-		delay = Min((double) start->retry_delay * pow(start->retry_backoff, start->attempt - 1),
-					(double) start->retry_max_delay);
-	delay *= 1 - RETRY_JITTER * pg_prng_double(&pg_global_prng_state);
-	*retry_at = GetCurrentTimestamp() + (int64) delay;
-	if (!start->recurring || start->no_grid != NULL)
+	ROW_SET(Int32, alarm, alarm_restarts, start->restarts + 1);
+	if (!start->extra)
+	{
+		ROW_SET(TimestampTz, alarm, alarm_late_from, DT_NOEND);
+		outcome_wait(store, alarm, retry_at, report);
 		return true;
-
-	/* one that is behind has until the first time that is still to come */
-	return !calendar_next(&start->calendar, Max(start->scheduled_at, start->started_at), &next) ||
-		*retry_at < next;
+	}
+	ROW_SET(TimestampTz, alarm, alarm_run_at, retry_at);
+	store_update_alarm(store, alarm);
+	report->fate = TS_FATE_NEXT;
+	report->next_run_at = retry_at;
+	return true;
 }
 
 /*
@@ -540,31 +405,36 @@ outcome_retry_at(const RunStart *start, TimestampTz *retry_at)
  * one-off task has failed too, and a recurring one goes on.
  */
 void
-outcome_failed(Store *store, const RunStart *start, const char *status,
-			   const ErrorData *error, TsReport *report)
+outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsReport *report)
 {
+	const ErrorData *error = failure->error;
 	AlarmRow	alarm;
 	TimestampTz retry_at;
-	bool		cancelled = (strcmp(status, "cancelled") == 0);
+	bool		cancelled = (strcmp(failure->status, "cancelled") == 0);
+	Found		found;
 
-	history_record(start, status, NULL, error);
-	switch (outcome_lock(store, start, &alarm, report))
+	history_record(start, failure->status, NULL, error);
+	found = outcome_lock(store, start, &alarm, report);
+	failure_log(start, failure, found == FOUND_GONE ? NULL : &alarm);
+	switch (found)
 	{
 		case FOUND_GONE:
 			return;
 		case FOUND_CHANGED:
-			outcome_changed(store, start, &alarm, status, error, report);
+			outcome_changed(store, start, &alarm, failure->status, error, report);
 			return;
 		case FOUND_SAME:
 			break;
 	}
-	outcome_end(&alarm, start, status, error);
+	outcome_end(&alarm, start, failure->status, error);
+	if (failure_is_shortage(error) && outcome_outlast_shortage(store, start, &alarm, report))
+		return;
 	if (start->extra)
 	{
 		outcome_extra(store, start, &alarm, report);
 		return;
 	}
-	if (!cancelled && outcome_retry_at(start, &retry_at))
+	if (!cancelled && failure_retry_at(start, &retry_at))
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
 		outcome_wait(store, &alarm, retry_at, report);
@@ -585,83 +455,6 @@ outcome_failed(Store *store, const RunStart *start, const char *status,
 }
 
 /*
- * The scheduler's part: a run has lost its worker.  A run that was ended
- * because it would not stop has timed out; any other was interrupted, which
- * uses no attempt but is not tolerated for ever.
- *
- * Returns whether the task is to run again, and how many of its runs in a row
- * were interrupted; again is set if somebody is changing it just now, so that
- * this must be called once more.
- */
-bool
-outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again, int *interruptions)
-{
-	AlarmRow	alarm;
-	TaskRow		task;
-	RunStart	start;
-	TsReport	report;
-	ErrorData	error = {0};
-	TM_Result	result = store_lock_alarm(store, id, &alarm, LockWaitSkip);
-
-	*interruptions = 0;
-	*again = (result == TM_WouldBlock);
-	if (result != TM_Ok || !store_get_task(store, id, &task))
-		return true;
-
-	/* known, if the server went down before that was noted */
-	if (!ROW_ISNULL(&alarm, alarm_last_run_at) &&
-		ROW_GET(TimestampTz, &alarm, alarm_last_run_at) == lost->started_at)
-		return true;
-
-	run_start_read(&start, &task, &alarm, lost->started_at);
-	start.worker_pid = lost->worker_pid;
-	start.owner = lost->owner;
-	if (start.revision == lost->revision)
-	{
-		/* it may have been asked for a run beside its schedule meanwhile */
-		start.extra = start.extra &&
-			lost->scheduled_at != ROW_GET(TimestampTz, &alarm, alarm_scheduled_at);
-		if (!start.extra)
-			start.scheduled_at = ROW_GET(TimestampTz, &alarm, alarm_scheduled_at);
-		if (start.scheduled_at != lost->scheduled_at || start.attempt != lost->attempt)
-			return true;		/* it had come to its end after all */
-	}
-	else
-	{
-		/* somebody has changed the task, whose new definition was not run */
-		start.scheduled_at = lost->scheduled_at;
-		start.attempt = lost->attempt;
-	}
-	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
-	if (start.revision == lost->revision && !start.extra)
-		ROW_SET(TimestampTz, &alarm, alarm_late_from, DT_NOEND);
-	if (lost->timed_out)
-	{
-		error.sqlerrcode = ERRCODE_QUERY_CANCELED;
-		error.message = "the run took longer than its timeout and would not stop; its worker was terminated";
-		outcome_tell_failure(&start, &error);
-		start.revision = lost->revision;
-		outcome_failed(store, &start, "timeout", &error, &report);
-		return true;
-	}
-	if (lost->bystander)
-	{
-		error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-		error.message = INTERRUPTED;
-		history_record(&start, "interrupted", NULL, &error);
-		ROW_SET(TimestampTz, &alarm, alarm_last_run_at, lost->started_at);
-		ROW_SET_NULL(&alarm, alarm_begun_at);
-		store_update_alarm(store, &alarm);
-		return true;
-	}
-	if (!outcome_interrupted(store, &start, &alarm, &report))
-		return false;
-	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
-	store_update_alarm(store, &alarm);
-	return true;
-}
-
-/*
  * A task is due whose owner does not exist: it has failed.  Returns whether
  * that is so; not if somebody is changing it just now.
  */
@@ -673,6 +466,7 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 	RunStart	start;
 	TsReport	report;
 	ErrorData	error = {0};
+	Failure		failure;
 	TM_Result	result = store_lock_alarm(store, id, &alarm, LockWaitSkip);
 
 	if (result == TM_WouldBlock)
@@ -689,7 +483,8 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 							 NameStr(*ROW_GET(Name, &task, task_owner_name)));
 	error.hint = "taskshed.set_owner() gives its tasks to another role.";
 	history_record(&start, "failed", NULL, &error);
-	outcome_tell_failure(&start, &error);
+	failure = failure_found(&start, "failed", &error);
+	failure_log(&start, &failure, &alarm);
 	outcome_end(&alarm, &start, "failed", &error);
 	outcome_give_up(store, &alarm, &report);
 	return true;

@@ -334,7 +334,7 @@ run_prepare(Run *run)
 	store = run_open_store(run);
 	if (store != NULL)
 	{
-		go_on = outcome_begin(store, &run->start, run->report);
+		go_on = cut_off_begin(store, &run->start, run->report);
 		store_close(store, NoLock);
 	}
 	PopActiveSnapshot();
@@ -497,6 +497,7 @@ run_status(const ErrorData *error)
 static void
 run_record_failure(Run *run, const ErrorData *error)
 {
+	Failure		failure = {run_status(error), error, run->callback, error->message};
 	const char *unbound = NULL;
 	Store	   *store;
 
@@ -506,12 +507,14 @@ run_record_failure(Run *run, const ErrorData *error)
 	run->start.places.known = false;
 	if (run->binding != NULL)
 		unbound = callback_unbound(run->binding);
-	outcome_log_failure(&run->start, run->callback, error->sqlerrcode,
-						unbound != NULL ? unbound : error->message);
+	if (unbound != NULL)
+		failure.message = unbound;
 	store = run_open_store(run);
-	if (store != NULL)
+	if (store == NULL)
+		failure_log(&run->start, &failure, NULL);
+	else
 	{
-		outcome_failed(store, &run->start, run_status(error), error, run->report);
+		outcome_failed(store, &run->start, &failure, run->report);
 		store_close(store, NoLock);
 	}
 	PopActiveSnapshot();
@@ -626,7 +629,7 @@ run_try_record_failure(Run *run, const ErrorData *error)
 	ereport(LOG,
 			(errcode(second->sqlerrcode),
 			 errmsg("could not record that task \"%s\" has failed: %s",
-					outcome_one_line(run->start.task_id), outcome_one_line(second->message)),
+					failure_one_line(run->start.task_id), failure_one_line(second->message)),
 			 errdetail("The task is run again."),
 			 errhidestmt(true)));
 	run_announce(run, true);
@@ -736,8 +739,7 @@ ts_current_task(PG_FUNCTION_ARGS)
 	nulls[1] = (run->start.group_id == NULL);
 	values[2] = TimestampTzGetDatum(run->start.scheduled_at);
 	/* of an earlier run that was cut off only a procedure has left anything */
-	values[3] = Int32GetDatum(run->start.attempt +
-							  (run->begun != 0 ? run->start.interruptions : 0));
+	values[3] = Int32GetDatum(run->start.attempt + (run->begun != 0 ? run->start.restarts : 0));
 	values[4] = IntervalPGetDatum(lag);
 	values[5] = TimestampTzGetDatum(run->start.previous_run_at);
 	nulls[5] = (run->start.previous_run_at == DT_NOBEGIN);

@@ -105,7 +105,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->revision = ROW_GET(Int64, alarm, alarm_revision);
 	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
 	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;
-	start->interruptions = ROW_GET(Int32, alarm, alarm_interruptions);
+	start->restarts = ROW_ISNULL(alarm, alarm_restarts) ? 0 : ROW_GET(Int32, alarm, alarm_restarts);
 	start->late_from = ROW_ISNULL(alarm, alarm_late_from) ? DT_NOBEGIN :
 		ROW_GET(TimestampTz, alarm, alarm_late_from);
 	if (!ROW_ISNULL(alarm, alarm_begun_at))
@@ -118,6 +118,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 
 	/* the alarm's: its task may have been given away before it was read */
 	start->owner = ROW_GET(ObjectId, alarm, alarm_owner);
+	start->owner_name = *ROW_GET(Name, task, task_owner_name);
 	start->task_id = TextDatumGetCString(ROW_DATUM(task, task_task_id));
 	start->group_id = ROW_ISNULL(task, task_group_id) ? NULL :
 		TextDatumGetCString(ROW_DATUM(task, task_group_id));

@@ -81,7 +81,8 @@ static const ColumnShape alarm_columns[Natts_alarm] = {
 	{INT8OID, true}, {INT8OID, true}, {OIDOID, true}, {INT4OID, true}, {INT4OID, true},
 	{INT4OID, true}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false},
 	{TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TEXTOID, false},
-	{TEXTOID, false}, {TEXTOID, false}, {TIMESTAMPTZOID, false}
+	{TEXTOID, false}, {TEXTOID, false}, {TIMESTAMPTZOID, false}, {INT4OID, false},
+	{TIMESTAMPTZOID, false}, {INT4OID, false}
 };
 
 static const ColumnShape home_columns[Natts_home] = {

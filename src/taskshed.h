@@ -43,7 +43,9 @@
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
  *		run_start.c		what is known of a task when its run begins
  *		history.c		the record of runs
+ *		failure.c		what follows a failed run
  *		outcome.c		what a run's end writes into the task's row
+ *		cut_off.c		runs that are cut off before their end
  *		api_preview.c	next_runs, describe
  *		stop.c			stopping a run
  *		session.c		a worker's session, as new after each run
@@ -580,7 +582,10 @@ enum
 	Anum_alarm_last_sqlstate,
 	Anum_alarm_last_error,
 	Anum_alarm_late_from,
-	Natts_alarm = Anum_alarm_late_from
+	Anum_alarm_restarts,
+	Anum_alarm_shortage_since,
+	Anum_alarm_close_failures,
+	Natts_alarm = Anum_alarm_close_failures
 };
 
 /* A row of either table: its place and its columns. */
@@ -630,8 +635,10 @@ alarm_count_anew(AlarmRow *alarm)
 {
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	ROW_SET_NULL(alarm, alarm_restarts);
 	ROW_SET_NULL(alarm, alarm_begun_at);
 	ROW_SET_NULL(alarm, alarm_late_from);
+	ROW_SET_NULL(alarm, alarm_shortage_since);
 }
 
 /* Their indexes. */
@@ -1159,11 +1166,12 @@ typedef struct RunStart
 	TimestampTz started_at;
 	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
 	int			attempt;		/* counted from 1 */
-	int			interruptions;	/* of runs just before this one */
+	int			restarts;		/* of it, after runs that were cut off */
 	int			worker_pid;
 	RowPlaces	places;			/* known only in the transaction that looked */
 
 	Oid			owner;
+	NameData	owner_name;		/* as last known */
 	char	   *task_id;
 	char	   *group_id;		/* or NULL */
 	char	   *callback;		/* as stored */
@@ -1200,7 +1208,53 @@ extern void history_lock_for_drop(void);
 extern void history_maintain(TsDatabase *db);
 
 /* ------------------------------------------------------------------------
+ * failure.c
+ */
+
+/* How a run has failed. */
+typedef struct Failure
+{
+	const char *status;			/* failed, timeout, cancelled or interrupted */
+	const ErrorData *error;
+	const char *callback;		/* what was called, an alias resolved */
+	const char *message;		/* of the error, without values of kwargs */
+} Failure;
+
+extern char *failure_one_line(const char *text);
+extern bool failure_is_shortage(const ErrorData *error);
+extern void failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm);
+extern bool failure_outlast_shortage(AlarmRow *alarm, TimestampTz *retry_at);
+extern Failure failure_found(const RunStart *start, const char *status, const ErrorData *error);
+extern bool failure_retry_at(const RunStart *start, TimestampTz *retry_at);
+
+/* ------------------------------------------------------------------------
  * outcome.c
+ */
+
+/* What the end of a run finds of its task. */
+typedef enum Found
+{
+	FOUND_GONE,					/* it was removed */
+	FOUND_CHANGED,				/* its revision was raised */
+	FOUND_SAME
+} Found;
+
+extern void outcome_init(void);
+extern bool outcome_is_queued(const AlarmRow *alarm);
+extern Found outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report);
+extern void outcome_end(AlarmRow *alarm, const RunStart *start, const char *status,
+						const ErrorData *error);
+extern void outcome_give_up(Store *store, AlarmRow *alarm, TsReport *report);
+extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
+extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,
+							  TsReport *report);
+extern void outcome_failed(Store *store, const RunStart *start, const Failure *failure,
+						   TsReport *report);
+extern bool outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason);
+extern bool outcome_expire(Store *store, int64 id, TimestampTz before);
+
+/* ------------------------------------------------------------------------
+ * cut_off.c
  */
 
 /* A run whose worker has gone, as far as its slot tells. */
@@ -1219,21 +1273,9 @@ typedef struct LostRun
 								 * probably is, or nobody */
 } LostRun;
 
-extern void outcome_init(void);
-extern char *outcome_one_line(const char *text);
-extern void outcome_log_failure(const RunStart *start, const char *callback, int sqlstate,
-								const char *message);
-extern bool outcome_is_queued(const AlarmRow *alarm);
-extern bool outcome_begin(Store *store, RunStart *start, TsReport *report);
-extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
-extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,
-							  TsReport *report);
-extern void outcome_failed(Store *store, const RunStart *start, const char *status,
-						   const ErrorData *error, TsReport *report);
-extern bool outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason);
-extern bool outcome_expire(Store *store, int64 id, TimestampTz before);
-extern bool outcome_lost(Store *store, int64 id, const LostRun *lost, bool *again,
-						 int *interruptions);
+extern bool cut_off_begin(Store *store, RunStart *start, TsReport *report);
+extern bool cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again,
+						   int *interruptions);
 
 /* ------------------------------------------------------------------------
  * stop.c

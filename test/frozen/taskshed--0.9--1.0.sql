@@ -10,6 +10,9 @@ DROP VIEW taskshed.task_details;
 
 ALTER TABLE taskshed.alarm ADD COLUMN last_error text;
 ALTER TABLE taskshed.alarm ADD COLUMN late_from timestamptz;
+ALTER TABLE taskshed.alarm ADD COLUMN restarts integer;
+ALTER TABLE taskshed.alarm ADD COLUMN shortage_since timestamptz;
+ALTER TABLE taskshed.alarm ADD COLUMN close_failures integer;
 CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
 DO $$

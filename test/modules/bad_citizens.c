@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * bad_citizens.c
- *		Functions that do what no callback should, for 033_bad_citizens.pl.
+ *		Functions that do what no callback should, for 033_bad_citizens.pl and
+ *		073_no_fault.pl.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -60,5 +61,20 @@ Datum
 bad_leak(PG_FUNCTION_ARGS)
 {
 	(void) MemoryContextAlloc(TopMemoryContext, (Size) PG_GETARG_INT32(0) * 1024 * 1024);
+	PG_RETURN_VOID();
+}
+
+/* Fails as the server's own code does, with that SQLSTATE. */
+PG_FUNCTION_INFO_V1(bad_error);
+Datum
+bad_error(PG_FUNCTION_ARGS)
+{
+	const char *code = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	if (strlen(code) != 5)
+		elog(ERROR, "an SQLSTATE has five characters");
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4])),
+			 errmsg("as the server says it")));
 	PG_RETURN_VOID();
 }

@@ -178,7 +178,7 @@ foreach my $bad (@bad)
 	is(scalar(@lines), 2, "$callback: and no more than that");
 	like(
 		$lines[0],
-		qr/WARNING:  task "$callback[^"]*" of role "app" failed in public\.$callback: $sqlstate: /,
+		qr/WARNING:  task "$callback[^"]*" of role "app" in database "postgres" failed in public\.$callback: $sqlstate: /,
 		"$callback: the log says what and why");
 }
 unlike(slurp_file($node->logfile, $log),
@@ -366,7 +366,7 @@ await(
 	'a callback has caught an error and raised another');
 like(
 	slurp_file($node->logfile),
-	qr/task "catches" of role "\w+" failed in public\.catches: P0001: an error of its own/,
+	qr/task "catches" of role "\w+" in database "postgres" failed in public\.catches: P0001: an error of its own/,
 	'the log tells of the latter');
 $node->safe_psql(
 	'postgres', q{

@@ -140,7 +140,8 @@ $node->safe_psql(
 	'postgres', qq{
 SET ROLE "two\nLOG:  lines";
 SELECT taskshed.add_task('public.none', validate => false)});
-ok( $node->wait_for_log(qr/of role "two LOG:  lines" failed in/, $log),
+ok( $node->wait_for_log(
+		qr/of role "two LOG:  lines" in database "postgres" failed in/, $log),
 	'a failure is one line of the log, whatever the role is called');
 
 # What is put into the temporary schema by its own name.
