@@ -67,21 +67,13 @@ failure_one_line(const char *text)
  * callback says with RAISE, which is the language's word, and not a limit that
  * somebody has set (53400).
  */
-bool
+static bool
 failure_is_shortage(const ErrorData *error)
 {
 	return (error->sqlerrcode == ERRCODE_DISK_FULL ||
 			error->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
 			error->sqlerrcode == ERRCODE_TOO_MANY_CONNECTIONS) &&
 		error->domain != NULL && strcmp(error->domain, PG_TEXTDOMAIN("postgres")) == 0;
-}
-
-/* Is a shortage still outlasted, or does it count by now? */
-static bool
-failure_is_outlasted(const AlarmRow *alarm)
-{
-	return ROW_ISNULL(alarm, alarm_shortage_since) ||
-		GetCurrentTimestamp() - ROW_GET(TimestampTz, alarm, alarm_shortage_since) < SHORTAGE_PATIENCE;
 }
 
 /* Write one line about a failed run, without its arguments. */
@@ -133,13 +125,6 @@ failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm)
 	char	   *detail = NULL;
 	int			count = 1;
 
-	if (alarm != NULL && failure_is_shortage(failure->error) && failure_is_outlasted(alarm))
-	{
-		if (ROW_ISNULL(alarm, alarm_shortage_since))
-			failure_log_line(start, failure,
-							 "It is tried again for an hour without being counted, after 1, 2, 4 ... 64 seconds.");
-		return;
-	}
 	if (alarm != NULL)
 	{
 		count = failure_count(start, alarm);
@@ -154,22 +139,30 @@ failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm)
 }
 
 /*
- * When a run that has failed by a shortage is tried again, without being counted;
- * false if that has gone on for too long.  Since when it has, goes into the alarm:
- * the delays grow with that, 1, 2, 4 ... 64 seconds.
+ * If a run has failed by a shortage: when it is tried again, without being
+ * counted.  False if it has not, or that has gone on for too long.  Since when it
+ * goes on, is kept in the alarm; the delays follow from that: 1, 2, 4 ... 64
+ * seconds.
  */
 bool
-failure_outlast_shortage(AlarmRow *alarm, TimestampTz *retry_at)
+failure_outlast_shortage(const RunStart *start, const Failure *failure, AlarmRow *alarm,
+						 TimestampTz *retry_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int64		delay = USECS_PER_SEC;
 	int64		lasted;
 
-	if (!failure_is_outlasted(alarm))
+	if (!failure_is_shortage(failure->error))
 		return false;
 	if (ROW_ISNULL(alarm, alarm_shortage_since))
+	{
 		ROW_SET(TimestampTz, alarm, alarm_shortage_since, now);
+		failure_log_line(start, failure,
+						 "It is tried again for an hour without being counted, after 1, 2, 4 ... 64 seconds.");
+	}
 	lasted = now - ROW_GET(TimestampTz, alarm, alarm_shortage_since);
+	if (lasted >= SHORTAGE_PATIENCE)
+		return false;
 
 	/* the delays so far come to one second less than the next */
 	while (delay < SHORTAGE_MAX_DELAY && lasted + USECS_PER_SEC >= 2 * delay)

@@ -256,7 +256,7 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 		outcome_set_status(alarm, "failed", "22023", start->no_grid);
 		outcome_fail(store, alarm, report);
 	}
-	else if ((start->max_runs > 0 && ROW_GET(Int64, alarm, alarm_run_count) >= start->max_runs) ||
+	else if (outcome_had_all_runs(alarm, start->max_runs) ||
 			 !run_start_next(start, missed, &next) || next > start->until)
 	{
 		if (ok)
@@ -375,34 +375,28 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	outcome_advance(store, start, false, true, &alarm, report);
 }
 
-/*
- * The run has failed because the server is short of something: it is tried again
- * as if it had not been.  Returns false if that has gone on for too long.
- */
-static bool
-outcome_outlast_shortage(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
+/* The run is tried again at a later time, as if it had not been. */
+static void
+outcome_put_off(Store *store, const RunStart *start, AlarmRow *alarm, TimestampTz run_at,
+				TsReport *report)
 {
-	TimestampTz retry_at;
-
-	if (!failure_outlast_shortage(alarm, &retry_at))
-		return false;
 	ROW_SET(Int32, alarm, alarm_restarts, start->restarts + 1);
 	if (!start->extra)
 	{
 		ROW_SET(TimestampTz, alarm, alarm_late_from, DT_NOEND);
-		outcome_wait(store, alarm, retry_at, report);
-		return true;
+		outcome_wait(store, alarm, run_at, report);
+		return;
 	}
-	ROW_SET(TimestampTz, alarm, alarm_run_at, retry_at);
+	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 	store_update_alarm(store, alarm);
 	report->fate = TS_FATE_NEXT;
-	report->next_run_at = retry_at;
-	return true;
+	report->next_run_at = run_at;
 }
 
 /*
- * The run has failed.  It is tried again if it has attempts left; otherwise a
- * one-off task has failed too, and a recurring one goes on.
+ * The run has failed.  It is tried again if it has attempts left, or if that is
+ * not its fault; otherwise a one-off task has failed too, and a recurring one goes
+ * on.
  */
 void
 outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsReport *report)
@@ -415,6 +409,12 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 
 	history_record(start, failure->status, NULL, error);
 	found = outcome_lock(store, start, &alarm, report);
+	if (found == FOUND_SAME && failure_outlast_shortage(start, failure, &alarm, &retry_at))
+	{
+		outcome_end(&alarm, start, failure->status, error);
+		outcome_put_off(store, start, &alarm, retry_at, report);
+		return;
+	}
 	failure_log(start, failure, found == FOUND_GONE ? NULL : &alarm);
 	switch (found)
 	{
@@ -427,8 +427,6 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 			break;
 	}
 	outcome_end(&alarm, start, failure->status, error);
-	if (failure_is_shortage(error) && outcome_outlast_shortage(store, start, &alarm, report))
-		return;
 	if (start->extra)
 	{
 		outcome_extra(store, start, &alarm, report);

@@ -493,6 +493,21 @@ is( query(
 	),
 	'21|00:00:02|succeeded',
 	'until is the last time');
+my %modes = (
+	all      => 'succeeded 1, succeeded 1',
+	coalesce => 'succeeded 1',
+	skip     => 'missed 1, missed 1');
+app(qq{add_task('beat', clock_timestamp(), every => '0.5 s', until => clock_timestamp() + '0.6 s',
+	catch_up => '$_', paused => true, task_id => 'late $_')}
+) foreach keys %modes;
+await(
+	$node,
+	q{SELECT min(clock_timestamp() - until) > '1.1 s' FROM taskshed.tasks WHERE task_id LIKE 'late %'},
+	'until is over');
+app(qq{resume_task('late $_')}) foreach keys %modes;
+await_no_task($node, 'late %');
+is(runs_of($node, "late $_"), $modes{$_}, "catch_up $_, begun after until")
+  foreach sort keys %modes;
 app(q{add_task('beat', '2100-01-01', task_id => 'over', until => '2100-01-01')}
 );
 app(q{update_execution_time('over', clock_timestamp())});
