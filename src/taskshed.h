@@ -34,6 +34,7 @@
  *		callback.c		callbacks that are ready to be called
  *		callback_bind.c	from values to parameters of the call
  *		call.c			making the call
+ *		api_checks.c	what all functions check: owners, ids, selectors
  *		alias.c			names that stand for callbacks
  *		spec.c			the parameters of add_task, checked
  *		api_add.c		add_task, add_tasks
@@ -1033,6 +1034,19 @@ extern char *call_at_top_level(Callback *callback, ParamListInfo params);
 extern char *call_here(Callback *callback, ParamListInfo params);
 
 /* ------------------------------------------------------------------------
+ * api_checks.c
+ */
+extern void spec_require_writable(const char *function);
+extern void spec_warn_if_waiting(void);
+extern Oid	spec_owner(const char *name);
+extern void spec_check_may_act(Oid owner);
+extern void spec_check_login(Oid owner);
+extern void spec_check_selector(bool no_task_ids, bool no_group_id);
+extern void spec_check_id(const char *what, text *id);
+extern void spec_check_run_at(TimestampTz run_at);
+extern pg_tz *spec_zone(const char *name);
+
+/* ------------------------------------------------------------------------
  * alias.c
  */
 extern void alias_relation_changed(Oid relid);
@@ -1107,17 +1121,8 @@ enum
 	ADD_NPARAMS
 };
 
-extern void spec_require_writable(const char *function);
-extern void spec_warn_if_waiting(void);
-extern Oid	spec_owner(const char *name);
-extern void spec_check_may_act(Oid owner);
-extern void spec_check_login(Oid owner);
-extern void spec_check_selector(bool no_task_ids, bool no_group_id);
-extern void spec_check_id(const char *what, text *id);
-extern void spec_check_run_at(TimestampTz run_at);
 extern TupleDesc spec_tupdesc(void);
 extern void spec_check_keys(Jsonb *object);
-extern pg_tz *spec_zone(const char *name);
 extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
 extern int64 spec_interval_usecs(const Interval *interval);
 extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls);

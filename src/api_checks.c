@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_checks.c
+ *		What our functions check, whatever they do: the call, and owners,
+ *		selectors, ids, times and time zones that they are given.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "taskshed.h"
+
+/* Longest task_id, group_id or alias, in characters. */
+#define MAX_ID_LENGTH	255
+
+/*
+ * Nobody calls our functions without USAGE on our schema.  The server asks for
+ * that where a name is looked up, which has been done long before in views,
+ * SQL functions with a parsed body and defaults, by whoever has made them.
+ * Error: 42501.
+ */
+static void
+spec_require_usage(void)
+{
+	Oid			schema = get_namespace_oid("taskshed", true);
+
+	if (OidIsValid(schema) && !compat_may_use_schema(schema, GetUserId()))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, "taskshed");
+}
+
+/*
+ * Starts any call that changes tasks: refuses where a change cannot be or
+ * must not be, and makes what this statement has written so far changeable.
+ *
+ * Errors: 55000 not preloaded, or another version; 25006 in a read-only transaction, or on a
+ * standby; 42501 without USAGE on our schema, and in a security-restricted
+ * operation, where code of another user than the one who asked for it runs.
+ */
+void
+spec_require_writable(const char *function)
+{
+	ts_require_preload();
+	spec_require_usage();
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", function),
+				 errdetail("Tasks are scheduled on the primary server.")));
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
+	if (InSecurityRestrictedOperation())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot execute %s within security-restricted operation", function)));
+	CommandCounterIncrement();
+	store_require_version();
+}
+
+/* Is this database a template, in which nothing of ours runs? */
+static bool
+spec_database_is_template(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	bool		is_template;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for database %u", MyDatabaseId);
+	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return is_template;
+}
+
+/*
+ * Says so, once a transaction, when what has been scheduled will not run by
+ * itself.
+ */
+void
+spec_warn_if_waiting(void)
+{
+	static TimestampTz warned_in = 0;
+
+	if (warned_in == GetCurrentTransactionStartTimestamp())
+		return;
+	warned_in = GetCurrentTransactionStartTimestamp();
+	if (!ts_enabled)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("taskshed is disabled, so tasks wait"),
+				 errhint("They run when taskshed.enabled is on.")));
+	else if (spec_database_is_template())
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("database \"%s\" is a template, so tasks wait",
+						get_database_name(MyDatabaseId)),
+				 errhint("They run after ALTER DATABASE ... IS_TEMPLATE false.")));
+}
+
+/* The role of that OID if it does not exist, InvalidOid if it does. */
+static Oid
+spec_dropped_role(const char *oid)
+{
+	char	   *end;
+	unsigned long value;
+
+	if (strspn(oid, "0123456789") != strlen(oid))
+		return InvalidOid;
+	errno = 0;
+	value = strtoul(oid, &end, 10);
+	if (errno != 0 || value > OID_MAX ||
+		SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum((Oid) value)))
+		return InvalidOid;
+	return (Oid) value;
+}
+
+/*
+ * The role that a call acts for: the current user, or one that it may SET
+ * ROLE to.  To superusers, and only to them, a role that was dropped is known
+ * by the OID that it had, as the views show it, so that they can clear up
+ * what it has left.
+ *
+ * Errors: 42704 no such role, 42501 not a member.
+ */
+Oid
+spec_owner(const char *name)
+{
+	Oid			owner;
+
+	if (name == NULL)
+		return GetUserId();
+	owner = get_role_oid(name, true);
+	if (!OidIsValid(owner) && superuser())
+		owner = spec_dropped_role(name);
+	if (!OidIsValid(owner))
+		owner = get_role_oid(name, false);
+	spec_check_may_act(owner);
+	return owner;
+}
+
+/* May the current user act for that role?  If not: 42501. */
+void
+spec_check_may_act(Oid owner)
+{
+	if (owner != GetUserId() && !compat_may_set_role(GetUserId(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for tasks of role \"%s\"",
+						GetUserNameFromId(owner, false)),
+				 errhint("Only a superuser or a role that may SET ROLE to it can act for it.")));
+}
+
+/* A selector is either task_ids or group_id: 22023 unless exactly one is given. */
+void
+spec_check_selector(bool no_task_ids, bool no_group_id)
+{
+	if (no_task_ids && no_group_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("either task_ids or group_id must be given")));
+	if (!no_task_ids && !no_group_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("task_ids and group_id cannot both be given")));
+}
+
+/*
+ * Refuses to schedule for a role as which no worker can connect, 55000, or
+ * none may, 42501, or that does not exist (any more): 42704.
+ */
+void
+spec_check_login(Oid owner)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(owner));
+	bool		can_login;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", owner)));
+	can_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+
+	if (!can_login && !compat_connects_nologin())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tasks cannot run as role \"%s\", which is not permitted to log in",
+						GetUserNameFromId(owner, false)),
+				 errhint("ALTER ROLE %s LOGIN lets its tasks run (it needs no password), or schedule as another role with owner.",
+						 quote_identifier(GetUserNameFromId(owner, false)))));
+	if (!ts_allow_superuser_tasks && superuser_arg(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("tasks cannot run as role \"%s\", which is a superuser",
+						GetUserNameFromId(owner, false)),
+				 errhint("taskshed.allow_superuser_tasks is off. Schedule as another role with owner.")));
+}
+
+/* Checks the length of a task_id or group_id: 22023 empty, 22001 too long. */
+void
+spec_check_id(const char *what, text *id)
+{
+	int			length = pg_mbstrlen_with_len(VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id));
+
+	if (length == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", what)));
+	if (length > MAX_ID_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s is too long", what),
+				 errdetail("It has %d characters; the limit is %d.", length, MAX_ID_LENGTH)));
+}
+
+/* Refuses times that never come: 22023. */
+void
+spec_check_run_at(TimestampTz run_at)
+{
+	if (TIMESTAMP_NOT_FINITE(run_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("run_at must be finite"),
+				 errhint("To keep a task from running, pause it.")));
+}
+
+/* A time zone by its name, the session's if that is NULL; 22023 if unknown. */
+pg_tz *
+spec_zone(const char *name)
+{
+	pg_tz	   *zone;
+
+	if (name == NULL)
+		return session_timezone;
+	zone = pg_tzset(name);
+	if (zone == NULL || !pg_tz_acceptable(zone))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" not recognized", name),
+				 errhint("The view pg_timezone_names lists the names.")));
+	return zone;
+}
