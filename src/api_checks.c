@@ -2,7 +2,7 @@
  *
  * api_checks.c
  *		What our functions check, whatever they do: the call, and owners,
- *		selectors, ids, times and time zones that they are given.
+ *		selectors, ids and times that they are given.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -235,21 +235,4 @@ spec_check_run_at(TimestampTz run_at)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("run_at must be finite"),
 				 errhint("To keep a task from running, pause it.")));
-}
-
-/* A time zone by its name, the session's if that is NULL; 22023 if unknown. */
-pg_tz *
-spec_zone(const char *name)
-{
-	pg_tz	   *zone;
-
-	if (name == NULL)
-		return session_timezone;
-	zone = pg_tzset(name);
-	if (zone == NULL || !pg_tz_acceptable(zone))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone \"%s\" not recognized", name),
-				 errhint("The view pg_timezone_names lists the names.")));
-	return zone;
 }

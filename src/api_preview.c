@@ -225,5 +225,6 @@ ts_describe(PG_FUNCTION_ARGS)
 				 errmsg("schedule must not be null")));
 	cron_check(text_to_cstring(PG_GETARG_TEXT_PP(0)), &cron);
 	zone = spec_zone(PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	PG_RETURN_TEXT_P(cstring_to_text(describe_cron(&cron, pg_get_timezone_name(zone))));
+	PG_RETURN_TEXT_P(cstring_to_text(describe_cron(&cron, pg_get_timezone_name(zone),
+												   zone_offsets(zone, GetCurrentTimestamp()))));
 }

@@ -59,6 +59,16 @@ callback_set(const char *name, const char *value)
 							 true, 0, false);
 }
 
+/* The name by which SET TimeZone knows a zone. */
+static const char *
+callback_zone_name(pg_tz *zone)
+{
+	const char *name = pg_get_timezone_name(zone);
+
+	/* a number would be counted the other way round */
+	return name[strspn(name, " +-.0123456789")] == '\0' ? psprintf("<task>%s", name) : name;
+}
+
 /*
  * A timestamp without a zone, or a date like 01/02/2100, is to mean the same
  * to all who convert it: whoever schedules a task, tries it, and runs it.  So
@@ -80,7 +90,7 @@ callback_enter_settings(const Callback *callback, pg_tz *zone)
 				 errmsg("the task's time zone is not known to this server")));
 	level = NewGUCNestLevel();
 	if (zone != session_timezone)
-		callback_set("TimeZone", pg_get_timezone_name(zone));
+		callback_set("TimeZone", callback_zone_name(zone));
 	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
 		callback_set("DateStyle", "ISO, MDY");
 	if (IntervalStyle != INTSTYLE_POSTGRES)

@@ -338,9 +338,12 @@ in_each_quarter(uint64 minutes)
 	return minutes == (first | first << 15 | first << 30 | first << 45);
 }
 
-/* Describes an expression whose fields match the local time of a zone. */
+/*
+ * Describes an expression whose fields match the local time of a zone.  What is
+ * to be said of its offsets comes last.
+ */
 char *
-describe_cron(const Cron *cron, const char *zone)
+describe_cron(const Cron *cron, const char *zone, const char *offsets)
 {
 	char	   *time;
 	char	   *dates;
@@ -356,9 +359,9 @@ describe_cron(const Cron *cron, const char *zone)
 		return time;
 	if (dates[0] == '\0' && cron->hours != ALL_HOURS)
 		dates = " every day";
-	return psprintf("%s%s%s%s, %s%s", time, dates,
+	return psprintf("%s%s%s%s, %s%s%s", time, dates,
 					all_months ? "" :
 					strchr(dates, ',') != NULL ? ", in " : " in ",
 					all_months ? "" : describe_set(cron->months, months, "and"),
-					zone, strcmp(zone, "UTC") == 0 ? "" : " time");
+					zone, strcmp(zone, "UTC") == 0 ? "" : " time", offsets);
 }

@@ -355,7 +355,7 @@ resolve_check_kind(Oid funcid)
  * How far a name is from the one that was written, case aside; more than the
  * bound if it is too far to be meant.
  */
-static int
+int
 resolve_distance(const char *written, const char *name, int bound)
 {
 	char	   *x;

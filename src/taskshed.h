@@ -34,6 +34,7 @@
  *		callback.c		callbacks that are ready to be called
  *		callback_bind.c	from values to parameters of the call
  *		call.c			making the call
+ *		zone_names.c	time zones by the names that users give them
  *		api_checks.c	what all functions check: owners, ids, selectors
  *		alias.c			names that stand for callbacks
  *		spec.c			the parameters of add_task, checked
@@ -909,7 +910,7 @@ extern void cron_check(const char *text, Cron *cron);
 /* ------------------------------------------------------------------------
  * describe.c
  */
-extern char *describe_cron(const Cron *cron, const char *zone);
+extern char *describe_cron(const Cron *cron, const char *zone, const char *offsets);
 
 /* ------------------------------------------------------------------------
  * calendar.c
@@ -943,6 +944,7 @@ typedef struct CallbackArgument
 } CallbackArgument;
 
 extern List *resolve_name(const char *name);
+extern int	resolve_distance(const char *written, const char *name, int bound);
 extern char *resolve_qualify(const char *name);
 extern char *resolve_qualified_name(Oid funcid);
 extern char *resolve_signature(Oid funcid);
@@ -1034,6 +1036,12 @@ extern char *call_at_top_level(Callback *callback, ParamListInfo params);
 extern char *call_here(Callback *callback, ParamListInfo params);
 
 /* ------------------------------------------------------------------------
+ * zone_names.c
+ */
+extern pg_tz *spec_zone(const char *name);
+extern char *zone_offsets(pg_tz *zone, TimestampTz now);
+
+/* ------------------------------------------------------------------------
  * api_checks.c
  */
 extern void spec_require_writable(const char *function);
@@ -1044,7 +1052,6 @@ extern void spec_check_login(Oid owner);
 extern void spec_check_selector(bool no_task_ids, bool no_group_id);
 extern void spec_check_id(const char *what, text *id);
 extern void spec_check_run_at(TimestampTz run_at);
-extern pg_tz *spec_zone(const char *name);
 
 /* ------------------------------------------------------------------------
  * alias.c
