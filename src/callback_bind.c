@@ -59,14 +59,28 @@ callback_set(const char *name, const char *value)
 							 true, 0, false);
 }
 
-/* The name by which SET TimeZone knows a zone. */
-static const char *
-callback_zone_name(pg_tz *zone)
+static void
+callback_set_zone(pg_tz *zone)
 {
 	const char *name = pg_get_timezone_name(zone);
 
-	/* a number would be counted the other way round */
-	return name[strspn(name, " +-.0123456789")] == '\0' ? psprintf("<task>%s", name) : name;
+	/* SET TimeZone would count a number the other way round */
+	if (name[strspn(name, " +-.0123456789")] == '\0')
+		name = psprintf("<task>%s", name);
+	callback_set("TimeZone", name);
+}
+
+/*
+ * From now on texts are read in that time zone.  Returns the level of settings to
+ * go back to.
+ */
+int
+callback_enter_zone(pg_tz *zone)
+{
+	int			level = NewGUCNestLevel();
+
+	callback_set_zone(zone);
+	return level;
 }
 
 /*
@@ -90,7 +104,7 @@ callback_enter_settings(const Callback *callback, pg_tz *zone)
 				 errmsg("the task's time zone is not known to this server")));
 	level = NewGUCNestLevel();
 	if (zone != session_timezone)
-		callback_set("TimeZone", callback_zone_name(zone));
+		callback_set_zone(zone);
 	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
 		callback_set("DateStyle", "ISO, MDY");
 	if (IntervalStyle != INTSTYLE_POSTGRES)

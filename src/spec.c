@@ -15,9 +15,13 @@
 
 #include <math.h>
 
+#include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
 #include "common/int.h"
+#include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "taskshed.h"
@@ -54,25 +58,28 @@ static const struct
 	[ADD_VALIDATE] = {"validate", BOOLOID}
 };
 
-/* The parameters as the columns of a row, for jsonb_to_record. */
-TupleDesc
-spec_tupdesc(void)
+/* Prepares for reading JSON objects whose keys are parameters. */
+void
+spec_init_reader(SpecReader *reader)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(ADD_NPARAMS);
-
+	reader->desc = CreateTemplateTupleDesc(ADD_NPARAMS);
 	for (int i = 0; i < ADD_NPARAMS; i++)
-		TupleDescInitEntry(desc, i + 1, spec_params[i].name, spec_params[i].type, -1, 0);
-	return desc;
+		TupleDescInitEntry(reader->desc, i + 1, spec_params[i].name, spec_params[i].type, -1, 0);
+	fmgr_info(F_JSONB_TO_RECORD, &reader->to_record);
 }
 
-/* Refuses keys of a JSON object that are no parameters: 22023. */
+/*
+ * Finds out which parameters a JSON object has as keys, whatever their values.
+ * Refuses other keys: 22023.
+ */
 void
-spec_check_keys(Jsonb *object)
+spec_check_keys(Jsonb *object, bool *given)
 {
 	JsonbIterator *it = JsonbIteratorInit(&object->root);
 	JsonbValue	value;
 	JsonbIteratorToken token;
 
+	memset(given, false, ADD_NPARAMS * sizeof(bool));
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		char	   *key;
@@ -82,7 +89,10 @@ spec_check_keys(Jsonb *object)
 			continue;
 		key = pnstrdup(value.val.string.val, value.val.string.len);
 		for (int i = 0; !known && i < ADD_NPARAMS; i++)
+		{
 			known = (strcmp(key, spec_params[i].name) == 0);
+			given[i] = given[i] || known;
+		}
 		if (!known)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -92,6 +102,37 @@ spec_check_keys(Jsonb *object)
 					 errhint("The keys are the parameters of taskshed.add_task.")));
 		pfree(key);
 	}
+}
+
+/*
+ * Turns a JSON object, whose keys have been checked, into a row of parameters
+ * in the current memory context.  Times without a zone are those of that one.
+ */
+void
+spec_read(SpecReader *reader, Jsonb *object, pg_tz *zone, Datum *values, bool *nulls)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	ReturnSetInfo rsinfo = {.type = T_ReturnSetInfo,.expectedDesc = reader->desc};
+	HeapTupleData tuple;
+	int			level = zone != session_timezone ? callback_enter_zone(zone) : 0;
+
+	InitFunctionCallInfoData(*fcinfo, &reader->to_record, 1, InvalidOid, NULL, (Node *) &rsinfo);
+	fcinfo->args[0].value = JsonbPGetDatum(object);
+	fcinfo->args[0].isnull = false;
+	tuple.t_data = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	heap_deform_tuple(&tuple, reader->desc, values, nulls);
+	if (level != 0)
+		AtEOXact_GUC(true, level);
+}
+
+/* Does a row of parameters have a time that may have been read in a zone? */
+bool
+spec_has_times(const bool *nulls)
+{
+	return !nulls[ADD_RUN_AT] || !nulls[ADD_UNTIL];
 }
 
 static char *
@@ -184,19 +225,13 @@ spec_number(const Datum *values, const bool *nulls, int param, int low, int othe
 	return number;
 }
 
-/*
- * When a task recurs, if it does.  One with a schedule begins at the schedule's
- * next time unless it is told when.
- */
+/* When a task recurs, if it does. */
 static void
 spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 {
 	static const char *const run_types[] = {"once", "recurring", NULL};
 	Calendar   *calendar = &spec->calendar;
 
-	calendar->zone = spec_zone(nulls[ADD_TIMEZONE] ? NULL :
-							   TextDatumGetCString(values[ADD_TIMEZONE]));
-	spec->timezone = pg_get_timezone_name(calendar->zone);
 	spec->recurring = !nulls[ADD_EVERY] || !nulls[ADD_SCHEDULE];
 	if (!nulls[ADD_RUN_TYPE])
 	{
@@ -227,21 +262,16 @@ spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 	}
 	if (!nulls[ADD_SCHEDULE])
 	{
-		char	   *schedule = TextDatumGetCString(values[ADD_SCHEDULE]);
-		TimestampTz next;
-
 		spec->schedule = DatumGetTextPP(values[ADD_SCHEDULE]);
 		calendar->has_schedule = true;
-		cron_check(schedule, &calendar->schedule);
-		if (!spec->has_run_at && !calendar_next(calendar, GetCurrentTimestamp(), &next))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("schedule \"%s\" has no time to come in time zone \"%s\"",
-							schedule, spec->timezone)));
+		cron_check(text_to_cstring(spec->schedule), &calendar->schedule);
 	}
 }
 
-/* When a task runs first. */
+/*
+ * When a task runs first: now, or if it has a schedule at the next time of that,
+ * unless it is told when.  22023 if the schedule has none.
+ */
 TimestampTz
 spec_first_run(const TaskSpec *spec, TimestampTz now)
 {
@@ -250,13 +280,41 @@ spec_first_run(const TaskSpec *spec, TimestampTz now)
 	if (spec->has_run_at)
 		return spec->run_at;
 	if (spec->schedule != NULL && !calendar_next(&spec->calendar, now, &first))
-		first = now;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("schedule \"%s\" has no time to come in time zone \"%s\"",
+						text_to_cstring(spec->schedule), spec->timezone)));
 	return first;
+}
+
+/*
+ * Are a task's times over?  They are if the next one, which has not come yet or
+ * is still waited for, is after the last, or the task has run as often as it may.
+ */
+bool
+spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count)
+{
+	return (spec->has_until && next > spec->until) ||
+		(spec->recurring && spec->max_runs > 0 && run_count >= spec->max_runs);
+}
+
+/* Says that a task was not added, or is no more, because its times are over. */
+void
+spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed)
+{
+	char	   *task_id = text_to_cstring(spec->task_id);
+
+	ereport(NOTICE,
+			(removed ? errmsg("task \"%s\" is removed, since its times are over", task_id) :
+			 errmsg("task \"%s\" is not added, since its times are over", task_id),
+			 spec->has_until && next > spec->until ?
+			 errdetail("It was to run until %s.", timestamptz_to_str(spec->until)) :
+			 errdetail("It was to run so often: %d.", spec->max_runs)));
 }
 
 /* What limits a task's runs, has them tried again and recorded. */
 static void
-spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls)
+spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls, TimestampTz now)
 {
 	static const char *const histories[] = {"all", "errors", "none", NULL};
 
@@ -264,7 +322,7 @@ spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls)
 	if (spec->has_until)
 	{
 		spec->until = DatumGetTimestampTz(values[ADD_UNTIL]);
-		if (spec->until < spec_first_run(spec, GetCurrentTimestamp()))
+		if (spec->has_run_at && spec->until < spec->run_at && spec->until >= now)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("until must not be before the first run"),
@@ -292,15 +350,19 @@ spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls)
 /*
  * Turns a row of parameters, in the order of ADD_CALLBACK and so on, into a
  * TaskSpec in the current memory context.  The values must stay where they
- * are.  Errors: 22023 and 22001 as documented for add_task, 42501 and 42704
- * about the owner.
+ * are.  The owner and the time zone are those that the task will have, found out
+ * by the caller.  Errors: 22023 and 22001 as documented for add_task.
  */
 void
-spec_build(TaskSpec *spec, const Datum *values, const bool *nulls)
+spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg_tz *zone,
+		   TimestampTz now)
 {
 	static const char *const catch_ups[] = {"coalesce", "all", "skip", NULL};
 
 	memset(spec, 0, sizeof(*spec));
+	spec->owner = owner;
+	spec->calendar.zone = zone;
+	spec->timezone = pg_get_timezone_name(zone);
 
 	if (nulls[ADD_CALLBACK])
 		ereport(ERROR,
@@ -334,11 +396,8 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls)
 	spec->catch_up = nulls[ADD_CATCH_UP] ? "coalesce" :
 		spec_choice("catch_up", values[ADD_CATCH_UP], catch_ups,
 					"\"coalesce\", \"all\" or \"skip\"");
-	spec_limits(spec, values, nulls);
+	spec_limits(spec, values, nulls, now);
 	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
 		DatumGetBool(values[ADD_REPLACE_EXISTING]);
-	spec->owner = spec_owner(nulls[ADD_OWNER] ? NULL :
-							 NameStr(*DatumGetName(values[ADD_OWNER])));
-	spec_check_login(spec->owner);
 	spec->validate = nulls[ADD_VALIDATE] || DatumGetBool(values[ADD_VALIDATE]);
 }

@@ -38,8 +38,10 @@
  *		api_checks.c	what all functions check: owners, ids, selectors
  *		alias.c			names that stand for callbacks
  *		spec.c			the parameters of add_task, checked
- *		api_add.c		add_task, add_tasks
+ *		spec_rows.c		between them and the row of a task
  *		api_change.c	pause, resume, remove, re-time
+ *		new_task.c		a task that is added: checking and writing it
+ *		api_add.c		add_task, add_tasks
  *		api_owner.c		giving tasks to other roles
  *		api_activate.c	activate
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
@@ -1025,6 +1027,7 @@ extern void callback_check_privilege(const Callback *callback, Oid role);
 /* ------------------------------------------------------------------------
  * callback_bind.c
  */
+extern int	callback_enter_zone(pg_tz *zone);
 extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking);
 extern const char *callback_unbound(const Callback *callback);
 
@@ -1128,11 +1131,33 @@ enum
 	ADD_NPARAMS
 };
 
-extern TupleDesc spec_tupdesc(void);
-extern void spec_check_keys(Jsonb *object);
+/* What reading parameters from JSON objects takes. */
+typedef struct SpecReader
+{
+	TupleDesc	desc;			/* the parameters as columns of a record */
+	FmgrInfo	to_record;		/* jsonb_to_record, with its cache */
+} SpecReader;
+
+extern void spec_init_reader(SpecReader *reader);
+extern void spec_check_keys(Jsonb *object, bool *given);
+extern void spec_read(SpecReader *reader, Jsonb *object, pg_tz *zone, Datum *values, bool *nulls);
+extern bool spec_has_times(const bool *nulls);
+extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner,
+					   pg_tz *zone, TimestampTz now);
 extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
+extern bool spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count);
+extern void spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed);
 extern int64 spec_interval_usecs(const Interval *interval);
-extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls);
+
+/* ------------------------------------------------------------------------
+ * spec_rows.c
+ */
+extern void spec_from_task(const TaskRow *task, Datum *values, bool *nulls);
+extern void spec_fill_task(TaskRow *row, const TaskSpec *spec);
+extern bool spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc);
+extern bool spec_same_times(const TaskSpec *spec, const TaskRow *new, const TaskRow *old,
+							TupleDesc desc);
+extern bool spec_same_until(const TaskRow *new, const TaskRow *old, TupleDesc desc);
 
 /* ------------------------------------------------------------------------
  * api_change.c
@@ -1148,6 +1173,55 @@ typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, int64 arg);
 extern bool change_remove(Store *store, AlarmRow *alarm, int64 unused);
 extern int	change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
 						 TaskChange change, int64 arg);
+
+/* ------------------------------------------------------------------------
+ * new_task.c
+ */
+
+/* A task on its way into the tables. */
+typedef struct NewTask
+{
+	/* what was asked for, which is read again if its zone is another */
+	Datum	   *values;
+	bool	   *nulls;
+	Jsonb	   *object;			/* where they are from, or NULL */
+	pg_tz	   *read_in;		/* the zone in which they were read from it */
+
+	TaskSpec	spec;
+	TimestampTz first_run;		/* if it is new, or has new times */
+	char	   *callback;		/* schema-qualified, or an alias */
+	bool		is_alias;
+	int			element;		/* its place in add_tasks' array */
+	bool		named;			/* its task_id was given */
+	bool		seen;			/* and there was a task of that */
+	int64		id;				/* if not, the one it is to have */
+	Datum		task_id;		/* what is returned */
+} NewTask;
+
+/* The alias that was looked up last: the next task is likely to have the same. */
+typedef struct LastAlias
+{
+	MemoryContext context;		/* what is here lives in it */
+	Oid			owner;
+	char	   *callback;		/* NULL before the first */
+	char	   *target;			/* what it stands for, or NULL */
+} LastAlias;
+
+/* A call of add_task or add_tasks. */
+typedef struct Adding
+{
+	Store	   *store;
+	TimestampTz now;			/* when it began: the time of all that have no
+								 * other */
+	bool		replace_existing;	/* if a task does not say */
+	SpecReader	reader;			/* for add_tasks */
+	MemoryContext scratch;		/* for what is not kept */
+	LastAlias	last;
+	bool		claimed;		/* something was added or replaced */
+} Adding;
+
+extern void add_prepare(Adding *adding, NewTask *task);
+extern void add_write(Adding *adding, NewTask *task);
 
 /* ------------------------------------------------------------------------
  * api_owner.c

@@ -26,9 +26,9 @@ SELECT try('{"c": {"t": "2100-07-01 12:00", "d": "01/02/2100"}, "ts": ["2100-07-
 SELECT try('{"x": "2100-07-01 12:00"}');
 SELECT try('{"n": 1}');
 -- of the session's, if none is given
-SELECT taskshed.try_task(taskshed.add_task('see', '2100-01-01 00:00 UTC', '{"t": "2100-07-01 12:00"}', task_id => 'try'));
+SELECT taskshed.try_task(taskshed.add_task('see', '2100-01-01 00:00 UTC', '{"t": "2100-07-01 12:00"}', task_id => 'other'));
 SET timezone = 'Europe/Berlin';
-SELECT taskshed.try_task('try');
+SELECT taskshed.try_task('other');
 -- A value that cannot be leaves the settings as they are.
 DO $$
 BEGIN
