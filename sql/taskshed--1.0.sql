@@ -1046,30 +1046,6 @@ RETURNS taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
 COMMENT ON FUNCTION taskshed.fetch_task(text, name) IS 'The task, or NULL when there is none.';
 
-/*
- * Default privileges of the role that installs the extension may have granted
- * more than is meant, and who can write the tables can have anything run as
- * anybody.
- */
-DO $$
-DECLARE
-	role text;
-BEGIN
-	FOR role IN
-		SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
-		FROM (SELECT relacl FROM pg_catalog.pg_class WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace
-			UNION ALL SELECT nspacl FROM pg_catalog.pg_namespace WHERE nspname = 'taskshed') AS o (acl),
-			pg_catalog.aclexplode(o.acl) AS a
-		WHERE a.grantee <> a.grantor
-	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA taskshed FROM %s', role);
-		EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA taskshed FROM %s', role);
-		EXECUTE pg_catalog.format('REVOKE CREATE ON SCHEMA taskshed FROM %s', role);
-	END LOOP;
-END $$;
-
-GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
-
 
 /* Asks for a scheduler in this database when the transaction commits. */
 CREATE FUNCTION taskshed._start_scheduler() RETURNS void
@@ -1077,5 +1053,50 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_start_scheduler';
 REVOKE ALL ON FUNCTION taskshed._start_scheduler() FROM PUBLIC;
 COMMENT ON FUNCTION taskshed._start_scheduler() IS
 'Internal. Asks for a scheduler in this database when the transaction commits.';
+
+
+/*
+ * Who may do what is said here as a whole.  Default privileges of the role that
+ * installs the extension may have granted more than is meant, and who can write
+ * the tables can have anything run as anybody; or less, as where functions are
+ * not for PUBLIC.
+ */
+DO $$
+DECLARE
+	role text;
+	function text;
+BEGIN
+	FOR role IN
+		SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
+		FROM (SELECT relacl FROM pg_catalog.pg_class WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace
+			UNION ALL SELECT nspacl FROM pg_catalog.pg_namespace WHERE nspname = 'taskshed'
+			UNION ALL SELECT proacl FROM pg_catalog.pg_proc WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace) AS o (acl),
+			pg_catalog.aclexplode(o.acl) AS a
+		WHERE a.grantee <> a.grantor
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL ROUTINES IN SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE CREATE ON SCHEMA taskshed FROM %s', role);
+	END LOOP;
+
+	-- What begins with _ is internal; these are what views and functions of ours call as their reader.
+	FOR function IN
+		SELECT oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc
+		WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace AND prokind = 'f' AND
+			(proname !~ '^_' OR proname IN ('_held', '_pg_cron_jobs', '_running', '_status'))
+	LOOP
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
+	END LOOP;
+END $$;
+
+GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
+GRANT USAGE ON TYPE taskshed.task_execution_time TO PUBLIC;
+
+-- The owner of the database can dump it, and let others in.
+GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;
+GRANT SELECT ON SEQUENCE taskshed.task_seq TO pg_database_owner;
+GRANT SELECT ON taskshed.task, taskshed.alarm, taskshed.callback TO pg_database_owner;
+
 
 SELECT taskshed._start_scheduler();

@@ -180,3 +180,19 @@ FROM (SELECT * FROM taskshed.run_0
 	UNION ALL SELECT * FROM taskshed.run_7) r
 WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
+DO $$
+DECLARE
+	function text;
+BEGIN
+	FOR function IN
+		SELECT oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc
+		WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace AND prokind = 'f' AND
+			(proname !~ '^_' OR proname IN ('_held', '_pg_cron_jobs', '_running', '_status'))
+	LOOP
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
+	END LOOP;
+END $$;
+GRANT USAGE ON TYPE taskshed.task_execution_time TO PUBLIC;
+GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;
+GRANT SELECT ON SEQUENCE taskshed.task_seq TO pg_database_owner;
+GRANT SELECT ON taskshed.task, taskshed.alarm, taskshed.callback TO pg_database_owner;

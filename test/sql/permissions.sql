@@ -202,7 +202,7 @@ CALL fails($$SET taskshed.no_such_setting = 1$$);
 SELECT * FROM taskshed._running();
 SELECT count(*) FROM taskshed.status WHERE database <> current_database();
 RESET ROLE;
-SELECT relname, privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE 'somebody' END AS grantee
+SELECT relname, privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS grantee
 FROM pg_class c, aclexplode(relacl) acl
 WHERE relnamespace = 'taskshed'::regnamespace AND grantee <> relowner
 ORDER BY 1, 2;
