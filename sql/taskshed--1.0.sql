@@ -1035,6 +1035,27 @@ COMMENT ON COLUMN taskshed.callbacks.owner IS 'Role whose tasks can use the alia
 COMMENT ON COLUMN taskshed.callbacks.name IS 'The alias.';
 COMMENT ON COLUMN taskshed.callbacks.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
 
+-- Who writes to a view is told what to call instead.
+CREATE FUNCTION taskshed._cannot_write_view() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cannot_write_view';
+REVOKE ALL ON FUNCTION taskshed._cannot_write_view() FROM PUBLIC;
+COMMENT ON FUNCTION taskshed._cannot_write_view() IS
+'Internal. Refuses to have a view of the extension written to, and says what to call instead: 55000.';
+
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOR name IN SELECT relname FROM pg_catalog.pg_class
+		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'v'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER cannot_write INSTEAD OF INSERT OR UPDATE OR DELETE
+			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._cannot_write_view()', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER cannot_write ON taskshed.%I IS %L', name,
+			'Refuses to have the view written to, and says what to call instead.');
+	END LOOP;
+END $$;
+
 CREATE FUNCTION taskshed.fetch_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS SETOF taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_tasks';

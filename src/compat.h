@@ -127,6 +127,17 @@ compat_portal_run(Portal portal, DestReceiver *dest, QueryCompletion *qc)
 #endif
 }
 
+/* What a planner_hook is given and passes on; 19 has it know of EXPLAIN. */
+#if PG_VERSION_NUM >= 190000
+#define COMPAT_PLANNER_PARAMETERS \
+	Query *query, const char *source, int options, ParamListInfo params, ExplainState *explain
+#define COMPAT_PLANNER_ARGUMENTS query, source, options, params, explain
+#else
+#define COMPAT_PLANNER_PARAMETERS \
+	Query *query, const char *source, int options, ParamListInfo params
+#define COMPAT_PLANNER_ARGUMENTS query, source, options, params
+#endif
+
 /* May role execute the function? */
 static inline bool
 compat_may_execute(Oid funcid, Oid role)

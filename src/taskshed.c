@@ -239,6 +239,7 @@ _PG_init(void)
 	callback_init();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	utility_init();
+	views_init();
 	if (!IsBinaryUpgrade)
 		launcher_register();
 }

@@ -45,6 +45,7 @@
  *		api_owner.c		giving tasks to other roles
  *		api_activate.c	activate
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
+ *		views.c			what is said to those who write to our views
  *		run_start.c		what is known of a task when its run begins
  *		history.c		the record of runs
  *		failure.c		what follows a failed run
@@ -1233,6 +1234,11 @@ extern void owner_drop_owned(Store *store, Oid owner);
  * api_read.c
  */
 extern bool read_is_running(int64 id);
+
+/* ------------------------------------------------------------------------
+ * views.c
+ */
+extern void views_init(void);
 
 /* ------------------------------------------------------------------------
  * run_start.c

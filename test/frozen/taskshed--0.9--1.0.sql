@@ -141,6 +141,22 @@ SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, sche
 	last_sqlstate, last_error, run_count, failures_in_row, created_at
 FROM taskshed.task_details;
 
+-- Who writes to a view is told what to call instead.
+CREATE FUNCTION taskshed._cannot_write_view() RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cannot_write_view';
+REVOKE ALL ON FUNCTION taskshed._cannot_write_view() FROM PUBLIC;
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOR name IN SELECT relname FROM pg_catalog.pg_class
+		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'v'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER cannot_write INSTEAD OF INSERT OR UPDATE OR DELETE
+			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._cannot_write_view()', name);
+	END LOOP;
+END $$;
+
 CREATE FUNCTION taskshed.fetch_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS SETOF taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_tasks';
