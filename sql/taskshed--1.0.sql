@@ -378,7 +378,7 @@ CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT
 RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_tasks';
 COMMENT ON FUNCTION taskshed.add_tasks(jsonb, boolean) IS
-'Schedules many tasks, all or none: an array of objects whose keys are the parameters of add_task. Times without a zone are those of the time zone that the task has. replace_existing is the default of the elements that do not say. Returns the task_ids in order. Errors as add_task, naming the element.';
+'Schedules many tasks, all or none: an array of objects whose keys are the parameters of add_task. Times without a zone are those of the time zone that the task has. replace_existing is the default of the elements that do not say. NULL is no tasks, as jsonb_agg makes it of no rows. Returns the task_ids in order. Errors as add_task, naming the element.';
 
 CREATE FUNCTION taskshed.pause_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
@@ -431,7 +431,7 @@ CREATE FUNCTION taskshed.update_execution_times(tasks taskshed.task_execution_ti
 RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_times';
 COMMENT ON FUNCTION taskshed.update_execution_times(taskshed.task_execution_time[], name) IS
-'Moves tasks to new times, which become the anchors of the grids of every; a failed task is scheduled again, a paused one stays paused. Returns how many there were.';
+'Moves tasks to new times, which become the anchors of the grids of every; a failed task is scheduled again, a paused one stays paused. NULL is no tasks, as array_agg makes it of no rows. Returns how many there were.';
 
 CREATE FUNCTION taskshed.update_execution_time(task_id text, run_at timestamptz DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS boolean
@@ -502,6 +502,12 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_run_tasks';
 COMMENT ON FUNCTION taskshed.run_tasks(text[], text, name) IS
 'Runs tasks, named by task_ids or by group_id, once in the background, paused or not; their schedule stays as it is. Returns how many there were.';
 
+CREATE FUNCTION taskshed.run_task(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_run_task';
+COMMENT ON FUNCTION taskshed.run_task(text, name) IS
+'Runs a task once in the background, paused or not; its schedule stays as it is. Returns whether it was there.';
+
 CREATE FUNCTION taskshed.cancel_task(task_id text, owner name DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cancel_task';
@@ -522,11 +528,12 @@ COMMENT ON FUNCTION taskshed.set_owner(name, text[], text, name) IS
 
 CREATE FUNCTION taskshed.next_runs(
 	schedule text DEFAULT NULL, timezone text DEFAULT NULL, after timestamptz DEFAULT NULL, n integer DEFAULT NULL,
-	every interval DEFAULT NULL, run_at timestamptz DEFAULT NULL, task_id text DEFAULT NULL)
+	every interval DEFAULT NULL, run_at timestamptz DEFAULT NULL, task_id text DEFAULT NULL,
+	owner name DEFAULT NULL)
 RETURNS SETOF timestamptz
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 5 AS 'MODULE_PATHNAME', 'ts_next_runs';
-COMMENT ON FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text) IS
-'The next n times, 5 if not given, 10,000 at most, of a cron expression, of an interval that is counted from run_at, or of one of the current user''s own tasks: those after a time, by default now; with a task, from its next run on, as if it were not paused. Exactly one of schedule, every and task_id must be given. Errors: 22023, also for a wrong schedule; 42501 no such task.';
+COMMENT ON FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text, name) IS
+'The next n times, 5 if not given, 10,000 at most, of a cron expression, of an interval that is counted from run_at, or of a task of owner''s (default: the current user''s): those after a time, by default now; with a task, from its next run on, as if it were not paused. Exactly one of schedule, every and task_id must be given. Errors: 22023, also for a wrong schedule; 42501 no such task, or not allowed; 42704 no such owner.';
 
 CREATE FUNCTION taskshed.describe(schedule text, timezone text DEFAULT NULL)
 RETURNS text

@@ -368,6 +368,13 @@ ts_run_tasks(PG_FUNCTION_ARGS)
 	return change_selected(fcinfo, "taskshed.run_tasks()", change_run);
 }
 
+PG_FUNCTION_INFO_V1(ts_run_task);
+Datum
+ts_run_task(PG_FUNCTION_ARGS)
+{
+	return change_one(fcinfo, "taskshed.run_task()", change_run);
+}
+
 PG_FUNCTION_INFO_V1(ts_cancel_tasks);
 Datum
 ts_cancel_tasks(PG_FUNCTION_ARGS)

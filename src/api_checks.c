@@ -201,6 +201,14 @@ spec_check_login(Oid owner)
 						GetUserNameFromId(owner, false)),
 				 errhint("ALTER ROLE %s LOGIN lets its tasks run (it needs no password), or schedule as another role with owner.",
 						 quote_identifier(GetUserNameFromId(owner, false)))));
+	if (!compat_may_connect(MyDatabaseId, owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("tasks cannot run as role \"%s\", which is not permitted to connect to the database",
+						GetUserNameFromId(owner, false)),
+				 errhint("GRANT CONNECT ON DATABASE %s TO %s lets its tasks run, or schedule as another role with owner.",
+						 quote_identifier(get_database_name(MyDatabaseId)),
+						 quote_identifier(GetUserNameFromId(owner, false)))));
 	if (!ts_allow_superuser_tasks && superuser_arg(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -33,7 +33,8 @@ enum
 	NEXT_N,
 	NEXT_EVERY,
 	NEXT_RUN_AT,
-	NEXT_TASK_ID
+	NEXT_TASK_ID,
+	NEXT_OWNER
 };
 
 /* Where the times go, and which are wanted. */
@@ -76,10 +77,11 @@ preview_calendar(Preview *preview, const Calendar *calendar)
 /*
  * The times of a task, as if each run took no time and succeeded.  It begins
  * with run_at, even if that has passed; a pause is taken for over.  A failed
- * task has none.  Errors: 42501 there is no such task of the current user's.
+ * task has none.  The current user may act for the owner.  Errors: 42501 that
+ * one has no such task.
  */
 static void
-preview_task(Preview *preview, text *task_id, TimestampTz now)
+preview_task(Preview *preview, Oid owner, text *task_id, TimestampTz now)
 {
 	Store	   *store = store_open(AccessShareLock);
 	TaskRow		task;
@@ -90,11 +92,16 @@ preview_task(Preview *preview, text *task_id, TimestampTz now)
 	bool		missed;
 	TimestampTz next;
 
-	if (!store_find_task(store, GetUserId(), PointerGetDatum(task_id), &task))
+	if (!store_find_task(store, owner, PointerGetDatum(task_id), &task))
+	{
+		char	   *name = GetUserNameFromId(owner, true);
+
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" has no task \"%s\"", GetUserNameFromId(GetUserId(), false),
-						text_to_cstring(task_id))));
+				 errmsg("role \"%s\" has no task \"%s\"",
+						name != NULL ? name : psprintf("%u", owner), text_to_cstring(task_id)),
+				 owner == GetUserId() ? errhint("For a task of another role give owner.") : 0));
+	}
 	again = store_get_alarm(store, ROW_GET(Int64, &task, task_id), &alarm);
 	store_close(store, AccessShareLock);
 	if (!again)
@@ -164,6 +171,10 @@ ts_next_runs(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("timezone cannot be given with task_id"),
 				 errhint("A task has its own time zone.")));
+	if (!PG_ARGISNULL(NEXT_OWNER) && PG_ARGISNULL(NEXT_TASK_ID))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("owner can only be given with task_id")));
 
 	preview.n = PG_ARGISNULL(NEXT_N) ? DEFAULT_TIMES : PG_GETARG_INT32(NEXT_N);
 	if (preview.n < 0 || preview.n > MAX_TIMES)
@@ -188,7 +199,10 @@ ts_next_runs(PG_FUNCTION_ARGS)
 		ts_require_preload();
 		if (PG_ARGISNULL(NEXT_AFTER))
 			preview.after = DT_NOBEGIN; /* one that is due is to come, too */
-		preview_task(&preview, PG_GETARG_TEXT_PP(NEXT_TASK_ID), now);
+		preview_task(&preview,
+					 spec_owner(PG_ARGISNULL(NEXT_OWNER) ? NULL :
+								NameStr(*PG_GETARG_NAME(NEXT_OWNER))),
+					 PG_GETARG_TEXT_PP(NEXT_TASK_ID), now);
 		return (Datum) 0;
 	}
 

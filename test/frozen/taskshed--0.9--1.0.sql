@@ -70,6 +70,10 @@ CREATE FUNCTION taskshed.set_owner(new_owner name, task_ids text[] DEFAULT NULL,
 RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_set_owner';
 
+CREATE FUNCTION taskshed.run_task(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_run_task';
+
 CREATE FUNCTION taskshed.activate()
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_activate';
