@@ -969,7 +969,7 @@ SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.
 FROM taskshed._status() s JOIN pg_catalog.pg_database d ON d.oid = s.database;
 COMMENT ON VIEW taskshed.status IS 'How taskshed does in each database: a row for the current one, and for those who have pg_read_all_stats a row for each that taskshed serves. To others it shows whether tasks run, and counts of the tasks that they may see. Counts start again when the server does.';
 COMMENT ON COLUMN taskshed.status.database IS 'The database.';
-COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; asleep: there is nothing to do and the scheduler is away until just before next_wakeup; starting: the scheduler is about to; disabled: taskshed.enabled is off; held: tasks came with a copy of a database and wait for activate(); stopped: the extension or its tables do not fit the library.';
+COMMENT ON COLUMN taskshed.status.state IS 'active: tasks run; asleep: there is nothing to do and the scheduler is away until just before next_wakeup; starting: the scheduler is about to; disabled: taskshed.enabled is off; held: tasks came with a copy of a database and wait for activate(); stopped: the extension or its tables do not fit the library; standby, template, not loaded: nothing runs in a standby, in a template, or without the library, see message.';
 COMMENT ON COLUMN taskshed.status.scheduler_pid IS 'Process of the scheduler; NULL when it is away.';
 COMMENT ON COLUMN taskshed.status.workers IS 'Worker processes of the roles whose tasks the reader may see.';
 COMMENT ON COLUMN taskshed.status.running IS 'Runs in progress of the tasks that the reader may see.';
@@ -980,7 +980,7 @@ COMMENT ON COLUMN taskshed.status.next_wakeup IS 'When the scheduler will wake b
 COMMENT ON COLUMN taskshed.status.runs_ok IS 'Runs that succeeded since the server started; NULL for those who do not have pg_read_all_stats.';
 COMMENT ON COLUMN taskshed.status.runs_failed IS 'Runs that failed since the server started; NULL for those who do not have pg_read_all_stats.';
 COMMENT ON COLUMN taskshed.status.last_failure_at IS 'When the last run failed; NULL for those who do not have pg_read_all_stats.';
-COMMENT ON COLUMN taskshed.status.message IS 'What keeps tasks from running, if anything does; NULL for those who do not have pg_read_all_stats.';
+COMMENT ON COLUMN taskshed.status.message IS 'What keeps tasks from running, if anything does; NULL for those who do not have pg_read_all_stats, unless the state is standby, template or not loaded.';
 
 CREATE VIEW taskshed.runs WITH (security_barrier) AS
 SELECT r.run_id,

@@ -72,7 +72,7 @@ spec_require_writable(const char *function)
 }
 
 /* Is this database a template, in which nothing of ours runs? */
-static bool
+bool
 spec_database_is_template(void)
 {
 	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));

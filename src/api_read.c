@@ -386,6 +386,60 @@ ts_held(PG_FUNCTION_ARGS)
 }
 
 /*
+ * The row of this database where no scheduler can ever be.  Why that is, is told
+ * to everybody.  Without shared memory nothing keeps what we know of the tables
+ * up to date, so they are not read.
+ */
+static void
+read_put_unserved(ReturnSetInfo *rsinfo, bool sees_all)
+{
+	const char *state;
+	const char *message;
+	TaskCounts	tasks;
+	bool		has_tasks;
+	Datum		values[STATUS_COLUMNS] = {0};
+	bool		nulls[STATUS_COLUMNS];
+
+	if (ts_shared == NULL)
+	{
+		state = "not loaded";
+		message = "taskshed is not in shared_preload_libraries, so tasks wait";
+	}
+	else if (RecoveryInProgress())
+	{
+		state = "standby";
+		message = "the server is a standby, whose primary runs the tasks";
+	}
+	else if (spec_database_is_template())
+	{
+		state = "template";
+		message = "the database is a template, so tasks wait";
+	}
+	else
+		return;
+
+	memset(nulls, true, sizeof(nulls));
+	values[0] = ObjectIdGetDatum(MyDatabaseId);
+	values[1] = CStringGetTextDatum(state);
+	values[3] = values[4] = Int32GetDatum(0);
+	nulls[0] = nulls[1] = nulls[3] = nulls[4] = false;
+	has_tasks = (ts_shared != NULL && read_count_tasks(true, &tasks));
+	if (has_tasks)
+	{
+		values[5] = Int32GetDatum(tasks.due);
+		values[6] = TimestampTzGetDatum(tasks.oldest_due);
+		values[7] = Int32GetDatum(tasks.failed);
+		nulls[5] = nulls[7] = false;
+		nulls[6] = (tasks.oldest_due == DT_NOEND);
+	}
+	values[9] = values[10] = Int64GetDatum(0);
+	nulls[9] = nulls[10] = !sees_all;
+	values[12] = CStringGetTextDatum(message);
+	nulls[12] = false;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
  * Whether a database's scheduler works is everybody's business; the rest is
  * about the tasks that the current user may see.  What is only known of all of
  * them together is for those who may see all.
@@ -396,11 +450,10 @@ ts_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+	bool		served = false;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (ts_shared == NULL)
-		return (Datum) 0;
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	for (int i = 0; ts_shared != NULL && i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
 		TsDatabaseState state;
@@ -444,6 +497,7 @@ ts_status(PG_FUNCTION_ARGS)
 			bool		waiting;
 			TaskCounts	own;
 
+			served = true;
 			held = read_is_held();	/* it may not have looked yet */
 			active = ((state == TS_DB_RUNNING || state == TS_DB_ASLEEP) && !disabled && !held);
 			waiting = (!sees_all || !active);
@@ -488,6 +542,8 @@ ts_status(PG_FUNCTION_ARGS)
 		nulls[12] = (!sees_all || message[0] == '\0');
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
+	if (!served)
+		read_put_unserved(rsinfo, sees_all);
 	return (Datum) 0;
 }
 

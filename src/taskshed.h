@@ -1049,6 +1049,7 @@ extern char *zone_offsets(pg_tz *zone, TimestampTz now);
  * api_checks.c
  */
 extern void spec_require_writable(const char *function);
+extern bool spec_database_is_template(void);
 extern void spec_warn_if_waiting(void);
 extern Oid	spec_owner(const char *name);
 extern void spec_check_may_act(Oid owner);

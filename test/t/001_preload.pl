@@ -204,6 +204,17 @@ foreach my $call (
 }
 is($node->safe_psql('one', q{SELECT task_id FROM taskshed.tasks}),
 	'daily', 'the tasks are still there');
+is( $node->safe_psql(
+		'one', q{
+		SET ROLE app;
+		SELECT database, state, scheduler_pid, due, message FROM taskshed.status}
+	),
+	'one|not loaded|||taskshed is not in shared_preload_libraries, so tasks wait',
+	'and the status says why they wait');
+like(
+	failure(q{DELETE FROM taskshed.tasks}, 'one'),
+	qr/ERROR:  55000: cannot delete from view "tasks"\nHINT:  Use taskshed\.remove_task or taskshed\.remove_tasks\./,
+	'and a view cannot be written to');
 $node->safe_psql('without', 'DROP EXTENSION taskshed');
 $node->append_conf('postgresql.conf',
 	"shared_preload_libraries = 'taskshed'\n");

@@ -64,8 +64,12 @@ is( $second->safe_psql(
 		'postgres', 'SELECT task_id FROM taskshed.runs ORDER BY run_id'),
 	"before\ndaily",
 	'and their history');
-is($second->safe_psql('postgres', 'SELECT count(*) FROM taskshed.status'),
-	'0', 'no scheduler is there');
+is( $second->safe_psql(
+		'postgres',
+		'SELECT database, state, scheduler_pid, due, failed, next_wakeup, message FROM taskshed.status'
+	),
+	'postgres|standby||0|0||the server is a standby, whose primary runs the tasks',
+	'no scheduler is there, and status says why');
 is( $second->safe_psql(
 		'postgres',
 		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'}
