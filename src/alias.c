@@ -327,7 +327,8 @@ ts_add_callback(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "name" : "callback")));
+				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "name" : "callback"),
+				 errhint("Give a name and the function that it stands for, as in taskshed.add_callback('cleanup', 'app.purge').")));
 	spec_check_id("name", PG_GETARG_TEXT_PP(0));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	target = resolve_target(text_to_cstring(PG_GETARG_TEXT_PP(1)));

@@ -116,11 +116,9 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	MemoryContext writing = AllocSetContextCreate(old, "taskshed task", ALLOCSET_DEFAULT_SIZES);
 
 	spec_require_writable("taskshed.add_tasks()");
+	/* jsonb_agg makes NULL of no rows */
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("tasks must not be null"),
-				 errhint("Give a JSON array of objects.")));
+		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
 	array = PG_GETARG_JSONB_P(0);
 	if (!JB_ROOT_IS_ARRAY(array) || JB_ROOT_IS_SCALAR(array))
 		ereport(ERROR,

@@ -419,7 +419,8 @@ ts_update_execution_time(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("run_at must not be null")));
+				 errmsg("run_at must not be null"),
+				 errhint("Give the time, as in run_at => now() + interval '1 hour'.")));
 	spec_check_run_at(PG_GETARG_TIMESTAMPTZ(1));
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
@@ -513,11 +514,9 @@ ts_update_execution_times(PG_FUNCTION_ARGS)
 
 	spec_require_writable("taskshed.update_execution_times()");
 	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
+	/* array_agg makes NULL of no rows */
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("tasks must not be null"),
-				 errhint("Give an array of (task_id, run_at) pairs of type taskshed.task_execution_time.")));
+		PG_RETURN_INT32(0);
 	n = change_sorted_times(PG_GETARG_ARRAYTYPE_P(0), &times);
 
 	store = store_open(RowExclusiveLock);

@@ -170,7 +170,8 @@ spec_check_selector(bool no_task_ids, bool no_group_id)
 	if (no_task_ids && no_group_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("either task_ids or group_id must be given")));
+				 errmsg("either task_ids or group_id must be given"),
+				 errhint("Name the tasks, as in task_ids => array['a', 'b'], or their group, as in group_id => 'g'.")));
 	if (!no_task_ids && !no_group_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -116,9 +116,15 @@ ts_set_owner(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("new_owner must not be null")));
+				 errmsg("new_owner must not be null"),
+				 errhint("Give the role that the tasks are to belong to.")));
 	/* an owner alone selects all of its tasks */
-	if (!PG_ARGISNULL(1) || !PG_ARGISNULL(2) || PG_ARGISNULL(3))
+	if (PG_ARGISNULL(1) && PG_ARGISNULL(2) && PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("task_ids, group_id or owner must be given"),
+				 errhint("Name the tasks, as in task_ids => array['a', 'b'], or their group, as in group_id => 'g', or give all tasks of a role, as in owner => 'r'.")));
+	if (!PG_ARGISNULL(1) || !PG_ARGISNULL(2))
 		spec_check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
 	owner = spec_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
 	new_owner = spec_owner(NameStr(*PG_GETARG_NAME(0)));

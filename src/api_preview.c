@@ -161,7 +161,8 @@ ts_next_runs(PG_FUNCTION_ARGS)
 	if (given != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("exactly one of schedule, every and task_id must be given")));
+				 errmsg("exactly one of schedule, every and task_id must be given"),
+				 errhint("For example schedule => '0 9 * * mon-fri', every => '1 day', or task_id => 'a'.")));
 	if (!PG_ARGISNULL(NEXT_RUN_AT) && PG_ARGISNULL(NEXT_EVERY))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -236,7 +237,8 @@ ts_describe(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("schedule must not be null")));
+				 errmsg("schedule must not be null"),
+				 errhint("Give a cron expression, as in taskshed.describe('0 9 * * mon-fri').")));
 	cron_check(text_to_cstring(PG_GETARG_TEXT_PP(0)), &cron);
 	zone = spec_zone(PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_TEXT_P(cstring_to_text(describe_cron(&cron, pg_get_timezone_name(zone),
