@@ -372,7 +372,7 @@ CREATE FUNCTION taskshed.add_task(
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_task';
 COMMENT ON FUNCTION taskshed.add_task(text, timestamptz, jsonb, text, interval, text, text, boolean, text, boolean, text, text, timestamptz, integer, interval, interval, integer, interval, double precision, interval, text, name, boolean) IS
-'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at; with schedule, a cron expression, at each time that matches it in timezone. A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id too long, 42501 not allowed.';
+'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id too long, 42501 not allowed.';
 
 CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT NULL)
 RETURNS text[]

@@ -14,6 +14,10 @@
 
 #include <ctype.h>
 
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+
 #include "taskshed.h"
 
 /* Longest expression, in bytes. */
@@ -389,16 +393,80 @@ cron_parse(const char *text, Cron *cron, CronProblem *problem)
 	return true;
 }
 
+/*
+ * The interval that somebody has given for an expression, perhaps as other
+ * schedulers write it: "5 minutes", "@every 5m", "every hour".  NULL if it is
+ * nothing like that.
+ */
+static const char *
+cron_interval(const char *p)
+{
+	char		buffer[MAXDATELEN + MAXDATEFIELDS];
+	char	   *parts[MAXDATEFIELDS];
+	int			types[MAXDATEFIELDS];
+	int			n;
+	int			type;
+	struct pg_itm_in parsed = {0};
+	Interval	interval;
+	int			error;
+
+	if (p[0] == '@' && isalpha((unsigned char) p[1]))
+		p++;
+	if (pg_strncasecmp(p, "every ", 6) == 0)
+	{
+		p += 6;
+		if (isalpha((unsigned char) p[0]))
+			p = psprintf("1 %s", p);
+	}
+
+	/* the server passes over their punctuation, and takes numbers for seconds */
+	if (strpbrk(p, "*/?#$") != NULL || strspn(p, "0123456789 .,+-") == strlen(p))
+		return NULL;
+	error = ParseDateTime(p, buffer, sizeof(buffer), parts, types, MAXDATEFIELDS, &n);
+	if (error == 0)
+		error = DecodeInterval(parts, types, n, INTERVAL_FULL_RANGE, &type, &parsed);
+	if (error == DTERR_BAD_FORMAT)
+		error = DecodeISO8601Interval(unconstify(char *, p), &type, &parsed);
+	if (error != 0 || type != DTK_DELTA || itmin2interval(&parsed, &interval) != 0 ||
+		!recurrence_moves_forward(&interval))
+		return NULL;
+	return p;
+}
+
 /* The same for one that a user gives: 22023 if it is wrong. */
 void
 cron_check(const char *text, Cron *cron)
 {
 	CronProblem problem;
+	const char *interval;
 
-	if (!cron_parse(text, cron, &problem))
+	if (cron_parse(text, cron, &problem))
+		return;
+	interval = cron_interval(text);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s", problem.message),
+			 problem.detail != NULL ? errdetail("%s", problem.detail) : 0,
+			 interval != NULL ?
+			 errhint("An interval goes into every, as in every => %s.", quote_literal_cstr(interval)) :
+			 problem.hint != NULL ? errhint("%s", problem.hint) : 0));
+}
+
+/*
+ * Refuses an expression that a user gives for an interval: 22023.  The server's
+ * input of intervals passes over punctuation, so that five seconds could come of
+ * it.  No interval has one of these characters.
+ */
+void
+cron_check_interval(const char *text)
+{
+	Cron		cron;
+	CronProblem problem;
+
+	if (strpbrk(text, "*/?#$") != NULL ||
+		(cron_parse(text, &cron, &problem) && cron.period == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s", problem.message),
-				 problem.detail != NULL ? errdetail("%s", problem.detail) : 0,
-				 problem.hint != NULL ? errhint("%s", problem.hint) : 0));
+				 errmsg("invalid interval for every: \"%s\"", text),
+				 errhint("A cron expression goes into schedule.")));
 }

@@ -7,7 +7,8 @@
  * same times are described in the same words.  What goes by elapsed time has
  * other times when clocks change than a list of the same numbers.  So the one is
  * "every" so much where its steps are even, and the other a list of times; hours
- * in a row are "every hour" in either case.
+ * in a row are "every hour" in either case.  A step that selects one value is
+ * that value.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -192,8 +193,8 @@ describe_time(const Cron *cron)
 	int			hours_step = cron->by_elapsed_time ? even_step(cron->hours, 24) : 0;
 	uint64		hours = cron->hours;
 
-	if (!cron->by_elapsed_time && count_bits(cron->seconds) == 1 &&
-		count_bits(cron->minutes) * count_bits(hours) <= MAX_LISTED)
+	if (count_bits(cron->seconds) == 1 &&
+		count_bits(cron->minutes) * count_bits(hours) <= (cron->by_elapsed_time ? 1 : MAX_LISTED))
 		return describe_times(cron);
 
 	if (cron->seconds == BIT(0))

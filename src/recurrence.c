@@ -28,6 +28,9 @@
 /* Average length of a month, in microseconds: 146,097 days in 400 years. */
 #define USECS_PER_MONTH		(INT64CONST(146097) * USECS_PER_DAY / 4800)
 
+/* Longest interval that a user can give, in months. */
+#define MAX_MONTHS			(1000 * MONTHS_PER_YEAR)
+
 /*
  * The n-th time of a grid.  A local time that does not exist, or exists twice,
  * means what zone.c says.  Returns false if the time lies beyond what a
@@ -94,6 +97,14 @@ recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
 	return true;
 }
 
+/* The average length of an interval, in microseconds. */
+static double
+recurrence_length(const Interval *every)
+{
+	return (double) every->month * USECS_PER_MONTH +
+		(double) every->day * USECS_PER_DAY + (double) every->time;
+}
+
 static bool
 recurrence_is_finite(const Interval *every)
 {
@@ -128,7 +139,26 @@ recurrence_moves_forward(const Interval *every)
 	return recurrence_is_finite(every) && recurrence_shortest(every, &sum) && sum > 0;
 }
 
-/* Refuses an interval that does not move time forward: 22023. */
+/*
+ * Refuses an interval that is longer than anybody means: 22023.  It is a number
+ * in a unit that the server has taken for seconds, such as a client's duration
+ * in nanoseconds.  what is the name of the parameter.
+ */
+void
+recurrence_check_length(const char *what, const Interval *interval)
+{
+	if (recurrence_length(interval) > (double) MAX_MONTHS * USECS_PER_MONTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be longer than 1000 years", what),
+				 interval->month == 0 && interval->day == 0 ?
+				 errhint("A number without a unit is taken for seconds.") : 0));
+}
+
+/*
+ * Refuses an interval that does not move time forward, or is longer than can be
+ * meant: 22023.
+ */
 void
 recurrence_check_interval(const Interval *every)
 {
@@ -143,6 +173,8 @@ recurrence_check_interval(const Interval *every)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task is out of range")));
+
+	recurrence_check_length("interval of a recurring task", every);
 
 	mixed = (every->month > 0 || every->day > 0 || every->time > 0) &&
 		(every->month < 0 || every->day < 0 || every->time < 0);
@@ -187,8 +219,7 @@ recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
 		return recurrence_nth(anchor, every, zone, n, next);
 	}
 
-	length = (double) every->month * USECS_PER_MONTH +
-		(double) every->day * USECS_PER_DAY + (double) every->time;
+	length = recurrence_length(every);
 	low = (int64) (((double) after - (double) anchor) / length);
 
 	while (low > 0 &&

@@ -70,7 +70,7 @@ spec_init_reader(SpecReader *reader)
 
 /*
  * Finds out which parameters a JSON object has as keys, whatever their values.
- * Refuses other keys: 22023.
+ * Refuses other keys, and a cron expression for every: 22023.
  */
 void
 spec_check_keys(Jsonb *object, bool *given)
@@ -78,6 +78,7 @@ spec_check_keys(Jsonb *object, bool *given)
 	JsonbIterator *it = JsonbIteratorInit(&object->root);
 	JsonbValue	value;
 	JsonbIteratorToken token;
+	bool		is_every = false;
 
 	memset(given, false, ADD_NPARAMS * sizeof(bool));
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
@@ -85,6 +86,8 @@ spec_check_keys(Jsonb *object, bool *given)
 		char	   *key;
 		bool		known = false;
 
+		if (token == WJB_VALUE && is_every && value.type == jbvString)
+			cron_check_interval(pnstrdup(value.val.string.val, value.val.string.len));
 		if (token != WJB_KEY)
 			continue;
 		key = pnstrdup(value.val.string.val, value.val.string.len);
@@ -100,6 +103,7 @@ spec_check_keys(Jsonb *object, bool *given)
 					 strcmp(key, "interval") == 0 ? errhint("The key is named \"every\".") :
 					 strcmp(key, "coalesce") == 0 ? errhint("The key is named \"catch_up\".") :
 					 errhint("The keys are the parameters of taskshed.add_task.")));
+		is_every = (strcmp(key, "every") == 0);
 		pfree(key);
 	}
 }
@@ -193,7 +197,7 @@ spec_interval_usecs(const Interval *interval)
 	return usecs;
 }
 
-/* An interval that must not be negative: 22023. */
+/* An interval that must be neither negative nor longer than can be meant: 22023. */
 static Interval *
 spec_duration(const Datum *values, const bool *nulls, int param)
 {
@@ -206,6 +210,7 @@ spec_duration(const Datum *values, const bool *nulls, int param)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be negative", spec_params[param].name)));
+	recurrence_check_length(spec_params[param].name, interval);
 	return interval;
 }
 

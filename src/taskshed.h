@@ -863,6 +863,7 @@ extern int64 zone_seconds(TimestampTz timestamp);
  * recurrence.c
  */
 extern bool recurrence_moves_forward(const Interval *every);
+extern void recurrence_check_length(const char *what, const Interval *interval);
 extern void recurrence_check_interval(const Interval *every);
 extern bool recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
 							TimestampTz after, TimestampTz *next);
@@ -909,6 +910,7 @@ typedef struct CronProblem
 
 extern bool cron_parse(const char *text, Cron *cron, CronProblem *problem);
 extern void cron_check(const char *text, Cron *cron);
+extern void cron_check_interval(const char *text);
 
 /* ------------------------------------------------------------------------
  * describe.c
