@@ -479,7 +479,7 @@ CREATE PROCEDURE taskshed.execute(command text)
 LANGUAGE c AS 'MODULE_PATHNAME', 'ts_execute';
 REVOKE ALL ON PROCEDURE taskshed.execute(text) FROM PUBLIC;
 COMMENT ON PROCEDURE taskshed.execute(text) IS
-'A callback that runs one SQL command at top level, as its owner; VACUUM and CREATE INDEX CONCURRENTLY can be run too. Not granted to PUBLIC. It can only be scheduled, not called.';
+'A callback that runs SQL at top level, as its owner and as one message of a client would be run: one command, VACUUM and CREATE INDEX CONCURRENTLY among them, or several in one transaction, which BEGIN, COMMIT and ROLLBACK divide. What the last one returns is the result of the run. Not granted to PUBLIC. It can only be scheduled, not called. Errors: 42601 no SQL, 25001 a BEGIN without its COMMIT, 0A000 PREPARE TRANSACTION, or COPY to or from a client.';
 
 
 /* Runs: to stop one, to try again, to have one more */

@@ -7,7 +7,8 @@
  * sequence of steps that the server takes for a client's prepared statement:
  * so a procedure may end transactions, and code that looks whether it runs at
  * top level finds that it does.  taskshed.execute is not called at all: its
- * command is run in its place, VACUUM and CREATE INDEX CONCURRENTLY included.
+ * command is run in its place (execute.c), VACUUM and CREATE INDEX
+ * CONCURRENTLY included.
  *
  * A session that tries a task makes the call through SPI, within its own
  * transaction.
@@ -18,118 +19,18 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "parser/analyze.h"
-#include "tcop/dest.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
 #include "tcop/pquery.h"
-#include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/portal.h"
-#include "utils/snapmgr.h"
 
-#include "compat.h"
 #include "taskshed.h"
-
-/* Keeps the first value of a result and drops the rest. */
-typedef struct CallReceiver
-{
-	DestReceiver pub;
-	MemoryContext context;
-	bool		done;
-	char	   *result;
-} CallReceiver;
-
-static void
-call_receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
-{
-}
-
-static bool
-call_receiver_receive(TupleTableSlot *slot, DestReceiver *self)
-{
-	CallReceiver *receiver = (CallReceiver *) self;
-	Oid			output;
-	bool		is_varlena;
-	Datum		value;
-	bool		isnull;
-
-	if (receiver->done || slot->tts_tupleDescriptor->natts == 0)
-		return true;
-	receiver->done = true;
-	value = slot_getattr(slot, 1, &isnull);
-	if (!isnull && TupleDescAttr(slot->tts_tupleDescriptor, 0)->atttypid != VOIDOID)
-	{
-		MemoryContext old = MemoryContextSwitchTo(receiver->context);
-
-		getTypeOutputInfo(TupleDescAttr(slot->tts_tupleDescriptor, 0)->atttypid,
-						  &output, &is_varlena);
-		receiver->result = OidOutputFunctionCall(output, value);
-		MemoryContextSwitchTo(old);
-	}
-	return true;
-}
-
-static void
-call_receiver_shutdown(DestReceiver *self)
-{
-}
-
-static DestReceiver *
-call_receiver(CallReceiver *receiver)
-{
-	memset(receiver, 0, sizeof(*receiver));
-	receiver->pub.receiveSlot = call_receiver_receive;
-	receiver->pub.rStartup = call_receiver_startup;
-	receiver->pub.rShutdown = call_receiver_shutdown;
-	receiver->pub.rDestroy = call_receiver_shutdown;
-	receiver->pub.mydest = DestNone;
-	receiver->context = CurrentMemoryContext;
-	return &receiver->pub;
-}
-
-/* The one command of a call of taskshed.execute, parsed: 42601 if it is none. */
-static RawStmt *
-call_parse_command(const char *command)
-{
-	List	   *statements;
-	RawStmt    *statement;
-	ErrorContextCallback context;
-
-	context.callback = callback_position_context;
-	context.arg = unconstify(char *, command);
-	context.previous = error_context_stack;
-	error_context_stack = &context;
-	statements = pg_parse_query(command);
-	error_context_stack = context.previous;
-
-	if (statements == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("command must not be empty")));
-	if (list_length(statements) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("taskshed.execute needs one SQL command, not %d",
-						list_length(statements)),
-				 errhint("Several commands can be put into a DO block or a procedure.")));
-	statement = linitial_node(RawStmt, statements);
-	if (IsA(statement->stmt, CopyStmt) && castNode(CopyStmt, statement->stmt)->filename == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot COPY to/from client")));
-	if (IsA(statement->stmt, TransactionStmt))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("taskshed.execute cannot run %s",
-						GetCommandTagName(CreateCommandTag(statement->stmt)))));
-	return statement;
-}
 
 /* The command that a call of taskshed.execute is to run. */
 static char *
@@ -160,82 +61,72 @@ call_check_values(const Callback *callback, ParamListInfo params)
 	context.arg = callback->signature;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
-	(void) call_parse_command(call_command(params));
+	(void) execute_parse(call_command(params));
 	error_context_stack = context.previous;
 }
 
 /*
- * Runs one command at top level, as a client's would be.  All it needs must
- * live on when it ends transactions, so it is kept where the caller is.
- */
-static char *
-call_execute_command(const char *command)
-{
-	RawStmt    *statement = call_parse_command(command);
-	CommandTag	tag = CreateCommandTag(statement->stmt);
-	Portal		portal;
-	List	   *plans;
-	QueryCompletion qc;
-	CallReceiver receiver;
-	bool		snapshot = analyze_requires_snapshot(statement);
-
-	if (snapshot)
-		PushActiveSnapshot(GetTransactionSnapshot());
-	plans = pg_plan_queries(pg_analyze_and_rewrite_fixedparams(statement, command, NULL, 0, NULL),
-							command, CURSOR_OPT_PARALLEL_OK, NULL);
-	if (snapshot)
-		PopActiveSnapshot();
-
-	portal = CreatePortal("", true, true);
-	portal->visible = false;
-	PortalDefineQuery(portal, NULL, command, tag, plans, NULL);
-	PortalStart(portal, NULL, 0, InvalidSnapshot);
-	(void) compat_portal_run(portal, call_receiver(&receiver), &qc);
-	PortalDrop(portal, false);
-	return receiver.result;
-}
-
-/*
- * Calls the callback at the top level of the worker's transaction.  Returns
- * the first column of the first row of its result as text, in the current
- * memory context, or NULL if there is none.  If it may commit, no snapshot is active, and callback,
- * params and the current memory context outlive the transaction.
+ * Call the callback at the top level of the worker's transaction.  Returns the
+ * first column of the first row of its result as text, in the current memory
+ * context, or NULL if there is none.  If it may commit, no snapshot is active,
+ * and callback, params and the current memory context outlive the transaction.
  */
 char *
 call_at_top_level(Callback *callback, ParamListInfo params)
 {
 	Portal		portal;
 	CachedPlan *plan;
-	QueryCompletion qc;
-	CallReceiver receiver;
+	char	   *result;
+	bool		logged;
 
 	if (callback->kind == CALLBACK_EXECUTE)
 	{
+		char	   *command = call_command(params);
+
 		callback_check_privilege(callback, GetUserId());
-		return call_execute_command(call_command(params));
+		pgstat_report_activity(STATE_RUNNING, command);
+		return execute_message(command);
 	}
+
+	callback_hold(callback);	/* until the run ends, if there is an error */
 
 	/* planning makes the call, so a plan that is kept would not */
 	if (callback->is_constant)
+		result = execute_message(callback->query);
+	else
 	{
-		char	   *result;
-
-		callback_hold(callback);
-		result = call_execute_command(callback->query);
-		callback_release(callback);
-		return result;
+		logged = execute_log_statement(callback->query, NIL);
+		portal = CreatePortal("", true, true);
+		portal->visible = false;
+		plan = GetCachedPlan(callback->plan, params, NULL, NULL);
+		PortalDefineQuery(portal, NULL, callback->query, callback->plan->commandTag,
+						  plan->stmt_list, plan);
+		PortalStart(portal, params, 0, InvalidSnapshot);
+		result = execute_portal(portal, CurrentMemoryContext);
+		execute_log_duration(callback->query, logged);
 	}
-	callback_hold(callback);	/* until the run ends, if there is an error */
-	portal = CreatePortal("", true, true);
-	portal->visible = false;
-	plan = GetCachedPlan(callback->plan, params, NULL, NULL);
-	PortalDefineQuery(portal, NULL, callback->query, callback->plan->commandTag,
-					  plan->stmt_list, plan);
-	PortalStart(portal, params, 0, InvalidSnapshot);
-	(void) compat_portal_run(portal, call_receiver(&receiver), &qc);
-	PortalDrop(portal, false);
 	callback_release(callback);
-	return receiver.result;
+	return result;
+}
+
+/* Refuse what can only be done at top level: the transaction is the caller's. */
+static void
+call_refuse_transactions(const char *command)
+{
+	List	   *statements = execute_parse(command);
+	ListCell   *cell;
+
+	foreach(cell, statements)
+	{
+		Node	   *statement = lfirst_node(RawStmt, cell)->stmt;
+
+		if (IsA(statement, TransactionStmt))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot try a command with %s in it",
+							GetCommandTagName(CreateCommandTag(statement))),
+					 errdetail("It would be part of the caller's transaction.")));
+	}
 }
 
 static char *
@@ -251,7 +142,7 @@ call_through_spi(Callback *callback, ParamListInfo params)
 		char	   *command = call_command(params);
 
 		callback_check_privilege(callback, GetUserId());
-		(void) call_parse_command(command);
+		call_refuse_transactions(command);
 		rc = SPI_execute(command, false, 0);
 	}
 	else if (params != NULL)

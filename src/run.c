@@ -362,9 +362,18 @@ run_prepare(Run *run)
 static void
 run_callback(Run *run, Callback *callback)
 {
-	int			guc_level = NewGUCNestLevel();
+	int			guc_level;
 	int			commit_mode;
 	ParamListInfo params;
+
+	/* a client's message may say what its transaction is to be like */
+	if (callback->kind == CALLBACK_EXECUTE)
+	{
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		StartTransactionCommand();
+	}
+	guc_level = NewGUCNestLevel();
 
 	/* all this must outlive the transaction */
 	MemoryContextSwitchTo(run->context);
@@ -376,16 +385,11 @@ run_callback(Run *run, Callback *callback)
 	run->binding = callback;
 	params = callback_bind(callback, run->kwargs, run->start.calendar.zone, false);
 	run->binding = NULL;
-	if (callback->kind != CALLBACK_FUNCTION)
-	{
+	if (callback->kind == CALLBACK_PROCEDURE)
 		PopActiveSnapshot();
-		run->result = call_at_top_level(callback, params);
-	}
-	else
-	{
-		run->result = call_at_top_level(callback, params);
+	run->result = call_at_top_level(callback, params);
+	if (callback->kind == CALLBACK_FUNCTION)
 		PopActiveSnapshot();
-	}
 
 	commit_mode = synchronous_commit;
 	if (run_transactions == run->transactions)
@@ -538,7 +542,7 @@ run_abort(MemoryContext context)
 	disable_all_timeouts(false);
 	stop_disable(0);
 	QueryCancelPending = false;
-	AbortCurrentTransaction();
+	AbortOutOfAnyTransaction(); /* one that the command began included */
 	PortalErrorCleanup();
 	MemoryContextSwitchTo(context);
 	RESUME_INTERRUPTS();

@@ -70,6 +70,9 @@ session_start(void)
 	shared_override_setting("exit_on_error", "off");
 	shared_override_setting("transaction_timeout", "0");
 
+	/* nothing arms it here; what a command sets itself is heeded */
+	shared_override_setting("statement_timeout", "0");
+
 	/* it would have to wait for others to get a snapshot, even for its exit */
 	shared_override_setting("default_transaction_deferrable", "off");
 

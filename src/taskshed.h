@@ -33,6 +33,7 @@
  *		callback_plan.c	from a function and keys to a prepared call
  *		callback.c		callbacks that are ready to be called
  *		callback_bind.c	from values to parameters of the call
+ *		execute.c		running SQL as a client's message is run
  *		call.c			making the call
  *		zone_names.c	time zones by the names that users give them
  *		api_checks.c	what all functions check: owners, ids, selectors
@@ -95,6 +96,7 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/plancache.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 
 #include "compat.h"
@@ -1033,6 +1035,15 @@ extern void callback_check_privilege(const Callback *callback, Oid role);
 extern int	callback_enter_zone(pg_tz *zone);
 extern ParamListInfo callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking);
 extern const char *callback_unbound(const Callback *callback);
+
+/* ------------------------------------------------------------------------
+ * execute.c
+ */
+extern char *execute_portal(Portal portal, MemoryContext result_context);
+extern bool execute_log_statement(const char *text, List *statements);
+extern void execute_log_duration(const char *text, bool was_logged);
+extern List *execute_parse(const char *text);
+extern char *execute_message(const char *text);
 
 /* ------------------------------------------------------------------------
  * call.c

@@ -223,10 +223,10 @@ CALL mistake('types', '{"net": "10.0.0"}');
 CALL mistake('types', '{"i": 1, "p": 101, "m": "sad"}');
 CALL mistake('taskshed.execute', '{"command": "SELEC 1"}');
 CALL mistake('taskshed.execute', '{"command": null}');
-CALL mistake('taskshed.execute', '{"command": ""}');
-CALL mistake('taskshed.execute', '{"command": "SELECT 1; SELECT 2"}');
+CALL mistake('taskshed.execute', '{"command": "SELECT 1; SELEC 2"}');
 CALL mistake('taskshed.execute', '{"command": "BEGIN"}');
-CALL mistake('taskshed.execute', '{"command": "COMMIT"}');
+CALL mistake('taskshed.execute', '{"command": "BEGIN; PREPARE TRANSACTION ''x''"}');
+CALL mistake('taskshed.execute', '{"command": "COPY t TO STDOUT"}');
 
 -- In add_tasks the element is named too.
 CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "send_invoice", "kwargs": {"custmer_id": 1}}]')$$);
