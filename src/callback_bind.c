@@ -173,6 +173,17 @@ callback_convert_all(Callback *callback, Jsonb *kwargs, bool checking, ParamList
 }
 
 /*
+ * A parameter of the call.  The server shows no parameters in its log, or in a
+ * plan that auto_explain puts there, of a list that has such a function.
+ */
+static ParamExternData *
+callback_fetch_parameter(ParamListInfo params, int number, bool speculative,
+						 ParamExternData *workspace)
+{
+	return &params->params[number - 1];
+}
+
+/*
  * Converts kwargs into the values of the arguments, in the current memory
  * context.  The errors are those of the types' input functions; their context
  * names the argument.  zone is the task's.
@@ -192,6 +203,7 @@ callback_bind(Callback *callback, Jsonb *kwargs, pg_tz *zone, bool checking)
 		return NULL;
 
 	params = makeParamList(callback->nparams);
+	params->paramFetch = callback_fetch_parameter;
 	level = callback_enter_settings(callback, zone);
 	context.callback = callback_bind_context;
 	context.arg = callback;
