@@ -469,11 +469,17 @@ def every_line(job):
                       '{%s}' % ','.join('"%s"' % stamp(t) for t in times)]), kinds
 
 
+def take_zones(made):
+    zones.update(made)
+
+
 def main():
     folder = sys.argv[1]
     horizon = seconds(*[int(x) for x in sys.argv[2].split('-')])
-    zones.update((name, Zone(name, horizon)) for name in ZONES)
-    with multiprocessing.Pool() as pool:
+    # The processes begin anew and are given the zones: from Python 3.14 on they are no copies of this
+    # one unless that is asked for, so they are not before, either.
+    made = {name: Zone(name, horizon) for name in ZONES}
+    with multiprocessing.get_context('spawn').Pool(initializer=take_zones, initargs=(made,)) as pool:
         for what, make, n in [('cron', cron_line, TRIPLES), ('every', every_line, TRIPLES // 4)]:
             counts = collections.Counter()
             with open(os.path.join(folder, what + '.tsv'), 'w') as out:
