@@ -1,6 +1,7 @@
 # Builds taskshed with PGXS, PostgreSQL's own build system for extensions.
 #
 #   make, make install, make installcheck   against the server of PG_CONFIG
+#   make -f ../taskshed/Makefile install    the same, built in another folder
 #   make demo, make test, make lint         need nothing but this folder: they bring a throw-away
 #                                           server, and what is missing on a bare Debian (as root)
 #   make soak [MINUTES=20]                  tasks under all kinds of faults for a while
@@ -11,6 +12,9 @@
 # WERROR=1 turns warnings into errors.  "make installcheck" starts its own temporary server too,
 # because taskshed has to be preloaded; it needs "make install" first, and an ordinary user.
 
+# Where this file is, "" for the current folder.  Wildcards are not looked for in VPATH.
+here := $(filter-out ./,$(dir $(firstword $(MAKEFILE_LIST))))
+
 # PGXS brings a rule for "all", but there may be no PGXS when "make test" is called.
 all:
 
@@ -19,7 +23,7 @@ PG_CONFIG ?= pg_config
 MODULE_big = taskshed
 EXTENSION  = taskshed
 DATA       = sql/taskshed--1.0.sql
-OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS       = $(patsubst $(here)%.c,%.o,$(sort $(wildcard $(here)src/*.c)))
 PGFILEDESC = "taskshed - runs functions at their time"
 
 # -Wextra, less what PostgreSQL's own headers and conventions can't keep to.  The server's flags
@@ -32,12 +36,12 @@ PG_CFLAGS  += $(if $(WERROR),-Werror)
 
 # Both regression suites start a server of their own.  An empty list (hence the :=) leaves its
 # suite out.
-TEST_OPTS      = --temp-config=test/taskshed.conf --inputdir=test --load-extension=taskshed
-REGRESS       := $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+TEST_OPTS      = --temp-config=$(here)test/taskshed.conf --inputdir=$(here)test --load-extension=taskshed
+REGRESS       := $(patsubst $(here)test/sql/%.sql,%,$(sort $(wildcard $(here)test/sql/*.sql)))
 REGRESS_OPTS   = $(TEST_OPTS) --temp-instance=tmp_check
-ISOLATION     := $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION     := $(patsubst $(here)test/specs/%.spec,%,$(sort $(wildcard $(here)test/specs/*.spec)))
 ISOLATION_OPTS = $(TEST_OPTS) --temp-instance=tmp_check_iso --outputdir=.
-TAP_TESTS     := $(if $(wildcard test/t/*.pl),1)
+TAP_TESTS     := $(if $(wildcard $(here)test/t/*.pl),1)
 PROVE_TESTS   ?= test/t/*.pl
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -50,15 +54,19 @@ all install uninstall installcheck clean:
 	@false
 endif
 
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard $(here)src/*.h)
+
+# Elsewhere the objects need a folder, which as a target would be found in VPATH, and pg_regress looks
+# for expected outputs in the current one.
+$(if $(here),$(shell mkdir -p src && ln -sfn $(abspath $(here)expected) expected))
 
 # A folder is called "test", hence .PHONY.
 soak:
-	@TASKSHED_SOAK=$(or $(MINUTES),20) TESTS="test/t/030_ledger.pl test/t/031_recurring_ledger.pl" scripts/test
+	@TASKSHED_SOAK=$(or $(MINUTES),20) TESTS="test/t/030_ledger.pl test/t/031_recurring_ledger.pl" $(here)scripts/test
 
 .PHONY: all demo test soak bench test-matrix test-package lint dist
 demo test bench test-matrix test-package lint:
-	@scripts/$@
+	@$(here)scripts/$@
 
 # The archive for PGXN, of what is committed.
 DISTVERSION = $(shell sed -n 's/^    "version": "\(.*\)",$$/\1/p' META.json)
