@@ -550,7 +550,7 @@ COMMENT ON FUNCTION taskshed.activate() IS 'Lets tasks that came with a copied o
 
 CREATE FUNCTION taskshed._pg_cron_jobs(
 	OUT jobid bigint, OUT database text, OUT owner text, OUT task_id text, OUT schedule text, OUT timezone text,
-	OUT command text, OUT active boolean, OUT problem text)
+	OUT command text, OUT active boolean, OUT problem text, OUT timeout interval, OUT mention text)
 RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
@@ -558,6 +558,8 @@ DECLARE
 	loaded boolean;
 	zone text;
 	hosts text[];
+	limit_of_all text;
+	its_limit text;
 BEGIN
 	-- Anybody could have made a table of that name, with commands to be run by whoever imports them.
 	IF NOT EXISTS (
@@ -610,8 +612,12 @@ BEGIN
 			ARRAY(SELECT s.setting FROM pg_settings s WHERE s.name = 'cron.host');
 	END IF;
 
+	-- What statement_timeout is where no role and no database has one; unknown if this session itself has.
+	SELECT s.setting INTO limit_of_all FROM pg_settings s
+	WHERE s.name = 'statement_timeout' AND s.source IN ('configuration file', 'command line');
+
 	-- (to_jsonb: jobname and active are not there in old versions.)
-	RETURN QUERY EXECUTE $query$
+	FOR jobid, database, owner, task_id, schedule, timezone, command, active, problem, its_limit, mention IN EXECUTE $query$
 		SELECT j.jobid, j.database, j.username, n.task_id, j.schedule, $1, j.command,
 			coalesce((to_jsonb(j)->>'active')::boolean, true),
 			CASE WHEN NOT (j.nodename = ANY ($2) OR j.nodename ~ '^[/@]') OR j.nodeport::text <> current_setting('port')
@@ -621,14 +627,34 @@ BEGIN
 				WHEN j.schedule ~ '^\s*(\S+\s+){5}\S|#|(^|[\s,])\w+/'
 				THEN 'pg_cron does not read the whole schedule'
 				WHEN row_number() OVER (PARTITION BY j.database, j.username, n.task_id ORDER BY j.jobid) > 1
-				THEN 'another job has this name' END
+				THEN 'another job has this name' END,
+			-- As the server looks for it: of the role in the database, of the role, of the database, of all.
+			(SELECT substr(c.setting, length('statement_timeout=') + 1)
+			FROM pg_db_role_setting s, unnest(s.setconfig) AS c (setting)
+			WHERE c.setting LIKE 'statement\_timeout=%'
+				AND (s.setrole = 0 OR s.setrole = (SELECT r.oid FROM pg_roles r WHERE r.rolname = j.username))
+				AND (s.setdatabase = 0 OR s.setdatabase = (SELECT d.oid FROM pg_database d WHERE d.datname = j.database))
+			ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1),
+			'cron.' || lower((regexp_match(j.command, '(?:\m|")cron"?\s*\.\s*"?'
+				'(job_run_details|job|schedule_in_database|schedule|unschedule|alter_job)\M', 'i'))[1])
 		FROM cron.job j,
 			LATERAL (SELECT coalesce(nullif(to_jsonb(j)->>'jobname', ''), 'pg_cron_' || j.jobid)) AS n (task_id)
 		ORDER BY j.database, j.jobid
-		$query$ USING zone, hosts;
+		$query$ USING zone, hosts
+	LOOP
+		-- The server reads its own settings best; what is set here ends with the function. A command that sets
+		-- its own limit has that one, here as there.
+		timeout := NULL;
+		its_limit := coalesce(its_limit, limit_of_all);
+		IF its_limit IS NOT NULL AND command !~* '\mstatement_timeout\M' THEN
+			PERFORM set_config('statement_timeout', its_limit, true);
+			timeout := nullif(current_setting('statement_timeout')::interval, '0');
+		END IF;
+		RETURN NEXT;
+	END LOOP;
 END $$;
 COMMENT ON FUNCTION taskshed._pg_cron_jobs() IS
-'Internal. The jobs of pg_cron, of all databases, that the current user may see, as tasks. problem: why one cannot be a task here.';
+'Internal. The jobs of pg_cron, of all databases, that the current user may see, as tasks. problem: why one cannot be a task here; timeout: the statement_timeout that bounds it there, NULL without; mention: what of pg_cron its command uses, or NULL.';
 
 CREATE FUNCTION taskshed.import_pg_cron(
 	deactivate boolean DEFAULT NULL,
@@ -692,7 +718,7 @@ BEGIN
 
 			IF result = 'imported' THEN
 				PERFORM taskshed.add_task('taskshed.execute',
-					schedule => job.schedule, timezone => job.timezone,
+					schedule => job.schedule, timezone => job.timezone, timeout => job.timeout,
 					kwargs => jsonb_build_object('command', job.command),
 					task_id => job.task_id, group_id => 'pg_cron', owner => job.owner::name,
 					paused => true, replace_existing => false);
@@ -702,13 +728,17 @@ BEGIN
 			ELSIF differs THEN
 				message := 'the task has another schedule or command';
 			END IF;
+			IF job.mention IS NOT NULL THEN
+				message := concat_ws('; ', message, format('the command uses %s, which knows nothing of tasks', job.mention));
+				hint := 'Tasks are in taskshed.tasks, and what has run is in taskshed.runs, which is kept in bounds by itself.';
+			END IF;
 
 			-- One that cannot be switched off is imported all the same.
 			IF deactivate AND job.active THEN
 				BEGIN
 					IF differs THEN
 						RAISE object_not_in_prerequisite_state USING
-							MESSAGE = message,
+							MESSAGE = 'the task has another schedule or command',
 							HINT = 'Remove the task to have the job imported anew, or switch both over yourself.';
 					ELSIF can_alter_job THEN
 						EXECUTE 'SELECT cron.alter_job($1, NULL::text, NULL::text, NULL::text, NULL::text, false)'
@@ -747,7 +777,7 @@ BEGIN
 	END LOOP;
 END $$;
 COMMENT ON FUNCTION taskshed.import_pg_cron(boolean) IS
-'Brings the jobs that pg_cron has for the current database, and that the current user may see, as paused tasks of their owners; with deactivate, switches each active job off and its task on. A row for each job: result is imported, unchanged, switched, or refused with the reason in message. Can be called again. Errors: 55000 no pg_cron here, 42501 not allowed.';
+'Brings the jobs that pg_cron has for the current database, and that the current user may see, as paused tasks of their owners; with deactivate, switches each active job off and its task on. The statement_timeout of a job becomes the timeout of the task. A row for each job: result is imported, unchanged, switched, or refused with the reason in message, which also tells of a command that uses tables or functions of pg_cron. Can be called again. Errors: 55000 no pg_cron here, 42501 not allowed.';
 
 CREATE FUNCTION taskshed.export_pg_cron() RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -799,11 +829,15 @@ BEGIN
 		RETURN NEXT translate(format('-- job %s%s', job.jobid,
 			CASE WHEN job.problem IS NOT NULL THEN ' is left out: ' || job.problem
 				WHEN NOT job.active THEN ', which is not active' ELSE '' END), E'\n\r', '  ');
+		IF job.problem IS NULL AND job.mention IS NOT NULL THEN
+			RETURN NEXT format('-- its command uses %s, which knows nothing of tasks: see taskshed.tasks and taskshed.runs',
+				job.mention);
+		END IF;
 		IF job.problem IS NULL THEN
 			RETURN NEXT format('SELECT taskshed.add_task(''taskshed.execute'', schedule => %L, timezone => %L, '
-				'kwargs => jsonb_build_object(''command'', %L), task_id => %L, group_id => ''pg_cron'', '
+				'timeout => %L, kwargs => jsonb_build_object(''command'', %L), task_id => %L, group_id => ''pg_cron'', '
 				'owner => %L, paused => true, replace_existing => false);',
-				job.schedule, job.timezone, job.command, job.task_id, job.owner);
+				job.schedule, job.timezone, job.timeout, job.command, job.task_id, job.owner);
 		END IF;
 	END LOOP;
 	IF current IS NOT NULL THEN

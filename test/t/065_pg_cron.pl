@@ -557,6 +557,158 @@ value('GRANT EXECUTE ON PROCEDURE taskshed.execute TO app');
 
 
 # ------------------------------------------------------------------------
+# What jobs do
+
+# Of what real jobs are like, all is taken: several commands, also with settings in front, none.
+no_jobs();
+value(
+	q{
+	SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o;
+	TRUNCATE ledger});
+my %several = (
+	'two'      => q{SELECT public.note('two'); SELECT public.note('two');},
+	'on lines' =>
+	  qq{\n  SELECT public.note('on lines'); SELECT public.note('on lines');\n},
+	'with limit' =>
+	  q{SET statement_timeout = '30s'; SELECT public.note('with limit')},
+	'temporary' =>
+	  q{TRUNCATE sessions; CREATE TEMPORARY TABLE tmp AS SELECT now() AS n; INSERT INTO sessions SELECT n FROM tmp; DROP TABLE tmp; SELECT public.note('temporary')},
+	'in blocks' =>
+	  q{BEGIN; SELECT public.note('in blocks'); COMMIT; BEGIN; DELETE FROM ledger; ROLLBACK},
+	'nothing' => q{-- nothing});
+value('GRANT ALL ON sessions TO PUBLIC; ALTER TABLE sessions OWNER TO app');
+job($_,     jobname => $_,     command => $several{$_}) foreach keys %several;
+job('open', jobname => 'open', command => 'BEGIN; DELETE FROM ledger');
+import_jobs('true');
+is_deeply(
+	\%said,
+	{
+		(map { $_ => 'switched' } keys %several),
+		open =>
+		  'refused | command leaves a transaction block open | End it with COMMIT.'
+	},
+	'several commands are imported');
+value(q{SELECT taskshed.run_tasks(group_id => 'pg_cron', owner => 'app')});
+await(
+	$node,
+	q{SELECT count(*) = 6 FROM taskshed.runs WHERE group_id = 'pg_cron' AND task_id IN ('two', 'on lines', 'with limit', 'temporary', 'in blocks', 'nothing')},
+	'they have run');
+is( value(
+		q{SELECT string_agg(what, ', ' ORDER BY what COLLATE "C") FROM ledger}
+	),
+	'in blocks, on lines, on lines, temporary, two, two, with limit',
+	'and each of them did what it says');
+
+# What bounds a job there bounds the task here: the statement_timeout of its owner's sessions.
+no_jobs();
+value(
+	q{
+	SELECT taskshed.remove_all_tasks('app');
+	CREATE ROLE of_role LOGIN;
+	CREATE ROLE of_role_here LOGIN;
+	CREATE ROLE of_role_there LOGIN;
+	CREATE ROLE unbounded LOGIN;
+	GRANT EXECUTE ON PROCEDURE taskshed.execute TO of_role, of_role_here, of_role_there, unbounded;
+	ALTER DATABASE postgres SET statement_timeout = '20min';
+	ALTER ROLE of_role SET statement_timeout = 300;
+	ALTER ROLE of_role_here SET statement_timeout = '30s';
+	ALTER ROLE of_role_here IN DATABASE postgres SET statement_timeout = '1.5min';
+	ALTER ROLE of_role_there IN DATABASE other SET statement_timeout = '40s';
+	ALTER ROLE unbounded SET statement_timeout = 0});
+foreach
+  my $role ('app', 'of_role', 'of_role_here', 'of_role_there', 'unbounded')
+{
+	job($role,
+		jobname  => $role,
+		username => $role,
+		command  => 'SELECT pg_sleep(60)');
+	job("$role there",
+		jobname  => 'there',
+		username => $role,
+		database => 'other');
+}
+job('own',
+	jobname => 'own',
+	command => q{SET statement_timeout = '1h'; SELECT 1});
+import_jobs('');
+is( value(
+		q{SELECT string_agg(concat_ws(' ', task_id, timeout), ', ' ORDER BY task_id COLLATE "C") FROM taskshed.tasks}
+	),
+	'app 00:20:00, of_role 00:00:00.3, of_role_here 00:01:30, of_role_there 00:20:00, own, unbounded',
+	'the timeout is that of the role here, of the role, or of the database');
+is( join(', ',
+		map    { /timeout => (\S+), .*owner => '(\w+)'/ ? "$2 $1" : () }
+		  grep { /'there'/ } split /\n/,
+		value('SELECT taskshed.export_pg_cron()')),
+	q{app NULL, of_role '00:00:00.3', of_role_here '00:00:30', of_role_there '00:00:40', unbounded NULL},
+	'and so it is in a script for another');
+value(q{SELECT taskshed.run_tasks(array['of_role'], owner => 'of_role')});
+await(
+	$node,
+	q{SELECT EXISTS (SELECT FROM taskshed.runs WHERE task_id = 'of_role' AND status = 'timeout')},
+	'it ends a run');
+
+# Where nobody has one, that of the server counts.
+value(
+	q{
+	ALTER DATABASE postgres RESET statement_timeout;
+	ALTER SYSTEM SET statement_timeout = '25min';
+	SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o}
+);
+$node->reload;
+await(
+	$node,
+	q{SELECT current_setting('statement_timeout') = '25min'},
+	'the server has one');
+import_jobs('');
+is( value(
+		q{SELECT string_agg(concat_ws(' ', task_id, timeout), ', ' ORDER BY task_id COLLATE "C") FROM taskshed.tasks}
+	),
+	'app 00:25:00, of_role 00:00:00.3, of_role_here 00:01:30, of_role_there 00:25:00, own, unbounded',
+	'the timeout is that of the server');
+is(value(q{SELECT current_setting('statement_timeout')}),
+	'25min', 'and the settings stay as they are');
+value('ALTER SYSTEM RESET statement_timeout');
+$node->reload;
+
+# What knows of jobs only is pointed out.
+no_jobs();
+value(
+	q{SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o}
+);
+my %mentions = (
+	q{DELETE FROM cron.job_run_details WHERE end_time < now()} =>
+	  'job_run_details',
+	q{SELECT count(*) FROM "cron" . "job" WHERE active} => 'job',
+	q{SELECT CRON.Unschedule(7)}                        => 'unschedule',
+	q{SELECT 'cron.jobs', 1 AS cron_job}                => undef);
+job($_, command => $_) foreach keys %mentions;
+job('off',
+	command => 'DELETE FROM cron.job',
+	active  => 'false');
+import_jobs('');
+is_deeply(
+	\%said,
+	{
+		off =>
+		  'imported | the job is not active; the command uses cron.job, which knows nothing of tasks | Tasks are in taskshed.tasks, and what has run is in taskshed.runs, which is kept in bounds by itself.',
+		map {
+			$_ => defined $mentions{$_}
+			  ? "imported | the command uses cron.$mentions{$_}, which knows nothing of tasks | Tasks are in taskshed.tasks, and what has run is in taskshed.runs, which is kept in bounds by itself."
+			  : 'imported'
+		} keys %mentions
+	},
+	'a command that uses what is of pg_cron is pointed out');
+like(
+	value('SELECT taskshed.export_pg_cron()'),
+	qr/^-- its command uses cron\.job_run_details, which knows nothing of tasks: see taskshed\.tasks and taskshed\.runs$/m,
+	'in a script, too');
+value(
+	q{SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o}
+);
+
+
+# ------------------------------------------------------------------------
 # A script for all databases
 
 no_jobs();
