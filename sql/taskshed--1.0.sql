@@ -488,7 +488,7 @@ CREATE FUNCTION taskshed.cancel_tasks(task_ids text[] DEFAULT NULL, group_id tex
 RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cancel_tasks';
 COMMENT ON FUNCTION taskshed.cancel_tasks(text[], text, name) IS
-'Stops the runs in progress of tasks, named by task_ids or by group_id; a one-off task is then failed, a recurring one goes on at its next time. Returns how many were told to stop.';
+'Stops the runs in progress of tasks, named by task_ids or by group_id, at the commit of this transaction; a one-off task is then failed, a recurring one goes on at its next time. Later runs are not stopped. Returns how many are in progress. A transaction that has stopped any cannot be prepared (0A000).';
 
 CREATE FUNCTION taskshed.retry_tasks(task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
 RETURNS integer
@@ -512,7 +512,7 @@ CREATE FUNCTION taskshed.cancel_task(task_id text, owner name DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cancel_task';
 COMMENT ON FUNCTION taskshed.cancel_task(text, name) IS
-'Stops the run in progress of a task; a one-off task is then failed, a recurring one goes on at its next time. Returns whether there was one.';
+'Stops the run in progress of a task at the commit of this transaction; a one-off task is then failed, a recurring one goes on at its next time. A later run is not stopped. Returns whether there is one in progress. A transaction that has stopped any cannot be prepared (0A000).';
 
 CREATE FUNCTION taskshed.retry_task(task_id text, owner name DEFAULT NULL)
 RETURNS boolean

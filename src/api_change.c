@@ -122,11 +122,11 @@ change_run(Store *store, AlarmRow *alarm, TimestampTz now)
 	return true;
 }
 
-/* Stops the run in progress, if there is one. */
+/* Stops the run in progress, if there is one, at the commit. */
 static bool
 change_cancel(Store *store, AlarmRow *alarm, TimestampTz now)
 {
-	return stop_request(ROW_GET(Int64, alarm, alarm_id));
+	return cancel_run(ROW_GET(Int64, alarm, alarm_id));
 }
 
 /*

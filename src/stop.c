@@ -4,10 +4,16 @@
  *		Stopping a run: by a user's wish, or at the end of its time.
  *
  * A run can be stopped while its callback is being called, and only then: a
- * request names the run by the serial number that its worker has given it,
- * and the worker compares before it acts, within the signal handler.  So a
- * request that comes too late finds another number, or none, and does
- * nothing; the next run in the same worker is never hit.
+ * request, of cancel.c, names the run by the serial number that its worker has
+ * given it, and the worker compares before it acts, within the signal handler.
+ * So a request that comes too late finds another number and does nothing; the
+ * next run in the same worker is never hit.
+ *
+ * A commit that waits for a standby does not fail any more.  The server's way to
+ * cancel such a wait is a warning in the log, and the transaction is committed
+ * here only.  If it was the one that ends the run, the run is over, and what it
+ * has committed is its record.  A procedure that has committed something in
+ * between is stopped when it is back.
  *
  * A run that has used up its time is stopped by a timer of its worker.  If the
  * callback catches that and goes on, the worker is ended after a grace
@@ -23,6 +29,7 @@
 
 #include <signal.h>
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -42,21 +49,36 @@ static volatile sig_atomic_t stop_reason = STOP_NONE;
 /* The last request that was acted on: a callback may swallow it. */
 static volatile uint64 last_request = 0;
 
+/* Counts how often a callback was told to stop. */
+static volatile uint32 stops = 0;
+
 static TimeoutId time_limit;
 
-/* Acts on a request if it is meant for the run in progress. */
+/*
+ * Acts on a request if it is meant for the run in progress.  While its begin or
+ * its end is being written, nothing but a wait for a standby looks at the flag.
+ * After the begin the request is found again; after the end it is too late.
+ */
 static void
 stop_check_request(void)
 {
 	uint64		request = pg_atomic_read_u64(&ts_my_worker->stop_request);
 
-	if (stoppable != 0 && (uint32) (request >> 32) == stoppable &&
-		request != last_request && stop_reason != STOP_TIMEOUT)
+	if ((uint32) (request >> 32) != ts_my_worker->serial)
+		return;
+	if (stoppable != 0 && request != last_request && stop_reason != STOP_TIMEOUT)
 	{
 		last_request = request;
-		stop_reason = (sig_atomic_t) (request & 0xff);
+		stop_reason = STOP_CANCEL;
+		stops++;
 		QueryCancelPending = true;
 		InterruptPending = true;
+	}
+	else if (stoppable == 0 && QueryCancelHoldoffCount > 0)
+	{
+		if (!ts_my_worker->ending)
+			stop_reason = STOP_CANCEL;
+		QueryCancelPending = true;
 	}
 }
 
@@ -80,6 +102,7 @@ stop_timeout_handler(void)
 	if (stop_reason != STOP_TIMEOUT)
 	{
 		stop_reason = STOP_TIMEOUT;
+		stops++;
 		QueryCancelPending = true;
 	}
 	else if (!ts_my_worker->timed_out)
@@ -96,10 +119,31 @@ stop_timeout_handler(void)
 	SetLatch(MyLatch);
 }
 
+/*
+ * A callback that commits and was told to stop meanwhile, after its last look for
+ * that, has not heard it if the commit was waiting for a standby: the wait has
+ * taken the cancel for its own.
+ */
+static void
+stop_xact_callback(XactEvent event, void *arg)
+{
+	static uint32 heard = 0;
+
+	if (event == XACT_EVENT_PRE_COMMIT)
+	{
+		heard = stops;
+		if (QueryCancelPending) /* not yet */
+			heard--;
+	}
+	else if (event == XACT_EVENT_COMMIT && stoppable != 0 && stops != heard)
+		InterruptPending = QueryCancelPending = true;
+}
+
 /* Once a worker. */
 void
 stop_init(void)
 {
+	RegisterXactCallback(stop_xact_callback, NULL);
 	time_limit = RegisterTimeout(USER_TIMEOUT, stop_timeout_handler);
 	pqsignal(SIGUSR2, stop_signal_handler);
 }
@@ -140,37 +184,4 @@ stop_get_reason(const ErrorData *error)
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 		return STOP_NONE;
 	return (StopReason) stop_reason;
-}
-
-/*
- * Asks the worker that runs a task to stop it.  Returns whether there is one,
- * and its run is not just being recorded.
- */
-bool
-stop_request(int64 id)
-{
-	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		int			pid = 0;
-
-		SpinLockAcquire(&worker->mutex);
-		if (worker->state == TS_WORKER_READY && worker->database == MyDatabaseId &&
-			worker->running_id == id && !worker->ending)
-		{
-			uint64		last = pg_atomic_read_u64(&worker->stop_request);
-			uint64		count = ((last >> 8) + 1) & 0xffffff;
-
-			pid = worker->pid;
-			pg_atomic_write_u64(&worker->stop_request,
-								((uint64) worker->serial << 32) | (count << 8) | STOP_CANCEL);
-		}
-		SpinLockRelease(&worker->mutex);
-		if (pid != 0)
-		{
-			kill(pid, SIGUSR2);
-			return true;
-		}
-	}
-	return false;
 }

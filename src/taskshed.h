@@ -10,6 +10,7 @@
  *		suspects.c		what was running when the server died
  *		prepared.c		what prepared transactions have to tell at their commit
  *		notes.c			what a transaction scheduled, told at its commit
+ *		cancel.c		which runs a transaction cancels, told at its commit
  *		settings.c		noticing that settings have changed
  *		hold.c			keeping our processes out of a database
  *		roles.c			whether tasks of a role may run
@@ -322,7 +323,7 @@ typedef struct TsWorker
 	volatile bool ending;		/* the callback is done, its outcome is
 								 * written */
 
-	/* the serial of a run that is to stop, a count of requests, and why */
+	/* the serial of a run that is to be cancelled, and a count of requests */
 	pg_atomic_uint64 stop_request;
 
 	/* tasks handed out and not taken yet, mostly in that order */
@@ -460,6 +461,11 @@ extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
 extern void notes_reread(void);
 extern void notes_roles_changed(void);
+
+/* ------------------------------------------------------------------------
+ * cancel.c
+ */
+extern bool cancel_run(int64 id);
 
 /* ------------------------------------------------------------------------
  * settings.c
@@ -1401,7 +1407,6 @@ extern void stop_init(void);
 extern void stop_enable(int64 timeout);
 extern void stop_disable(int64 timeout);
 extern StopReason stop_get_reason(const ErrorData *error);
-extern bool stop_request(int64 id);
 
 /* ------------------------------------------------------------------------
  * session.c
