@@ -97,6 +97,24 @@ launcher_start(const char *type, const char *function, Datum arg, uint32 generat
 	return handle;
 }
 
+/*
+ * Frees the slot of a worker that was started and has not attached, nor will: most
+ * likely the server could not fork.
+ */
+static void
+launcher_free_unattached(TsWorker *worker)
+{
+	bool		unattached;
+
+	SpinLockAcquire(&worker->mutex);
+	unattached = (worker->state == TS_WORKER_STARTING && worker->proc == NULL);
+	if (unattached)
+		worker->shortage = true;
+	SpinLockRelease(&worker->mutex);
+	if (unattached)
+		shared_free_worker(worker);
+}
+
 /* Forgets the processes that have ended, and what they left behind. */
 static void
 launcher_reap(void)
@@ -126,20 +144,12 @@ launcher_reap(void)
 
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		bool		unattached;
-
 		if (worker_handles[i] == NULL ||
 			GetBackgroundWorkerPid(worker_handles[i], &pid) != BGWH_STOPPED)
 			continue;
 		pfree(worker_handles[i]);
 		worker_handles[i] = NULL;
-
-		SpinLockAcquire(&worker->mutex);
-		unattached = (worker->state == TS_WORKER_STARTING && worker->proc == NULL);
-		SpinLockRelease(&worker->mutex);
-		if (unattached)
-			shared_free_worker(worker);
+		launcher_free_unattached(&ts_shared->workers[i]);
 	}
 }
 
@@ -385,16 +395,7 @@ launcher_take_over(void)
 		SpinLockRelease(&db->mutex);
 	}
 	for (int i = 0; i < ts_shared->nworkers; i++)
-	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		bool		unattached;
-
-		SpinLockAcquire(&worker->mutex);
-		unattached = (worker->state == TS_WORKER_STARTING && worker->proc == NULL);
-		SpinLockRelease(&worker->mutex);
-		if (unattached)
-			shared_free_worker(worker);
-	}
+		launcher_free_unattached(&ts_shared->workers[i]);
 }
 
 /*

@@ -18,7 +18,8 @@
  * several to the one that has not been given one for longest.
  *
  * A role whose tasks must not run gets no worker.  One whose worker fails to
- * start for any other reason is left alone for a while, longer each time.
+ * start for any other reason is left alone for a while, longer each time unless
+ * there is not enough of something, which may be over any moment.
  * Other roles are not affected.
  *
  * Copyright (c) 2026, the taskshed developers
@@ -62,6 +63,7 @@ typedef struct PoolWorker
 	int			outstanding;	/* handed out and not reported */
 	int			unstarted;		/* of these, not taken by the worker yet */
 	bool		retire;
+	bool		shortage;		/* why it has gone, if it was not ready */
 	TimestampTz idle_since;		/* with outstanding = 0 */
 	int			pid;
 	bool		stuck;			/* its run does not end, whatever is done */
@@ -89,9 +91,12 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 	/* (one that was sent away on its way has not failed) */
 	if (mine->state != TS_WORKER_READY && !mine->retire)
 	{
-		int			shift = Min(queue->failed_starts, MAX_START_SHIFT);
+		int			shift = 0;
 
-		queue->failed_starts++;
+		if (mine->shortage)
+			queue->failed_starts = Max(queue->failed_starts, 1);
+		else
+			shift = Min(queue->failed_starts++, MAX_START_SHIFT);
 		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
 		queue->checked = false;
 	}
@@ -169,6 +174,7 @@ pool_collect(Oid database)
 
 			if (same)
 				mine->retire = worker->retire;
+			mine->shortage = same && worker->shortage;
 			SpinLockRelease(&worker->mutex);
 			if (mine->known)
 				pool_lost(i, same ? running_id : 0, &lost);

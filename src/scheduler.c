@@ -66,7 +66,10 @@
 /* The tasks that are due and waiting are counted at most this often (us). */
 #define DUE_INTERVAL		(100 * INT64CONST(1000))
 
-/* After a bad start the next is 1, 2, 4 ... 64 seconds later. */
+/*
+ * After a bad start the next is 1, 2, 4 ... 64 seconds later, or a second if there
+ * was not enough of something.
+ */
 #define MAX_START_SHIFT		6
 
 static TsDatabase *my_db = NULL;
@@ -120,6 +123,8 @@ scheduler_exit(int code, Datum arg)
 			my_db->bad_starts = 0;
 			my_db->start_at = started_at > now ? now : Max(now, started_at + USECS_PER_SEC);
 		}
+		else if (shortage_ends_process())
+			my_db->start_at = now + USECS_PER_SEC;
 		else
 			my_db->start_at = now +
 				(USECS_PER_SEC << Min(my_db->bad_starts++, MAX_START_SHIFT));
@@ -164,6 +169,7 @@ scheduler_attach(Oid database)
 	if (!mine)
 		proc_exit(0);
 	before_shmem_exit(scheduler_exit, (Datum) 0);
+	shortage_watch();
 }
 
 /*

@@ -498,6 +498,7 @@ shared_ask_worker(Oid database, Oid role, bool is_superuser,
 			worker->proc = NULL;
 			worker->pid = 0;
 			worker->retire = false;
+			worker->shortage = false;
 			worker->running_id = 0;
 			worker->running_revision = 0;
 			worker->running_since = 0;

@@ -7,6 +7,7 @@
  * before it:
  *
  *		shared.c		shared memory: databases and worker slots
+ *		shortage.c		whether a process has ended for want of something
  *		suspects.c		what was running when the server died
  *		prepared.c		what prepared transactions have to tell at their commit
  *		notes.c			what a transaction scheduled, told at its commit
@@ -308,6 +309,7 @@ typedef struct TsWorker
 	int			pid;
 	bool		retire;			/* is to leave after its current run */
 	bool		unseen;			/* has gone, and its scheduler has not noticed */
+	bool		shortage;		/* since there was not enough of something */
 
 	/* the run in progress; 0 between runs */
 	int64		running_id;
@@ -419,6 +421,12 @@ extern bool shared_has_settings(void);
 extern bool shared_is_shortage(const ErrorData *error);
 extern int64 shared_ticks(void);
 extern bool shared_clock_was_set_back(void);
+
+/* ------------------------------------------------------------------------
+ * shortage.c
+ */
+extern void shortage_watch(void);
+extern bool shortage_ends_process(void);
 
 /* ------------------------------------------------------------------------
  * suspects.c

@@ -89,6 +89,9 @@ worker_exit(int code, Datum arg)
 
 	/* a run in progress stays noted until the scheduler has written it down */
 	ts_my_worker = NULL;
+	SpinLockAcquire(&worker->mutex);
+	worker->shortage = shortage_ends_process();
+	SpinLockRelease(&worker->mutex);
 	shared_free_worker(worker);
 	shared_release_database(my_db);
 	shared_wake_launcher();
@@ -148,6 +151,7 @@ worker_attach(int slot, uint32 generation)
 	}
 	ts_my_worker = worker;
 	before_shmem_exit(worker_exit, (Datum) 0);
+	shortage_watch();
 
 	/* whoever holds the database may not have seen us, or has sent us away */
 	if (shared_is_on_hold(my_db) || worker_must_retire())
