@@ -187,23 +187,23 @@ is(task('every_pause'), 'paused|1|later|every_pause',
 	'a recurring one is paused');
 is(task('every_pauses'), 'paused|1|later|every_pauses',
 	'also with pause_tasks');
-is(task('once_move'),    'scheduled|0|in 2 days|once_move',   'moved');
-is(task('once_moves'),   'scheduled|0|in 2 days|once_moves',  'moved');
-is(task('every_move'),   'scheduled|0|in 2 days|every_move',  'moved');
-is(task('every_moves'),  'scheduled|0|in 2 days|every_moves', 'moved');
+is(task('once_move'),    'scheduled|1|in 2 days|once_move',   'moved');
+is(task('once_moves'),   'scheduled|1|in 2 days|once_moves',  'moved');
+is(task('every_move'),   'scheduled|1|in 2 days|every_move',  'moved');
+is(task('every_moves'),  'scheduled|1|in 2 days|every_moves', 'moved');
 is(task('once_replace'), '', 'a one-off replaced while it ran has run again');
-is(task('every_replace'), 'scheduled|1|later|new',     'a recurring one too');
-is(task('once_later'),    'scheduled|0|in 2 days|new', 'replaced, for later');
-is(task('every_later'),   'scheduled|0|in 2 days|new', 'replaced, for later');
+is(task('every_replace'), 'scheduled|2|later|new',     'a recurring one too');
+is(task('once_later'),    'scheduled|1|in 2 days|new', 'replaced, for later');
+is(task('every_later'),   'scheduled|1|in 2 days|new', 'replaced, for later');
 is(task('once_keep'),  '', 'replace_existing => false has had it run again');
-is(task('every_keep'), 'scheduled|1|later|kept',     'a recurring one too');
+is(task('every_keep'), 'scheduled|2|later|kept',     'a recurring one too');
 is(task('once_remove') . task('once_removes'),   '', 'removed');
 is(task('every_remove') . task('every_removes'), '', 'removed');
 is( ledger('every_same') . ' ' . task('every_same'),
 	'1 scheduled|1|later|every_same',
 	'the same once more: nothing changed');
 is( ledger('every_again') . ' ' . task('every_again'),
-	'2 scheduled|1|later|every_again',
+	'2 scheduled|2|later|every_again',
 	'with replace_existing => false it has run again');
 is( $node->safe_psql(
 		'postgres',
