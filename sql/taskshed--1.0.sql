@@ -439,6 +439,12 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_execution_t
 COMMENT ON FUNCTION taskshed.update_execution_time(text, timestamptz, name) IS
 'Moves a task to a new time, which becomes the anchor of the grid of every; a failed task is scheduled again, a paused one stays paused. Returns whether it was there.';
 
+CREATE FUNCTION taskshed.update_tasks(changes jsonb, task_ids text[] DEFAULT NULL, group_id text DEFAULT NULL, owner name DEFAULT NULL)
+RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_tasks';
+COMMENT ON FUNCTION taskshed.update_tasks(jsonb, text[], text, name) IS
+'Changes some points of tasks, named by task_ids or group_id, and leaves all others as they are: an object whose keys are parameters of add_task, except callback, task_id, owner and replace_existing; null takes the default back. A new time, interval, schedule or time zone gives tasks new times, failed ones too. Returns how many tasks were changed; those whose times are over then, which go, are counted. Errors as add_task, naming the task.';
+
 CREATE FUNCTION taskshed.try_task(task_id text)
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_try_task';

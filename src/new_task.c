@@ -77,17 +77,17 @@ add_check_callback(NewTask *task, LastAlias *last)
 	char	   *target = add_find_alias(spec, last);
 
 	task->is_alias = (target != NULL);
+	if (task->is_alias)
+		task->callback = spec->callback;
 	if (spec->validate)
 	{
-		Callback   *callback = callback_prepare(task->is_alias ? target : spec->callback,
-												spec->kwargs);
+		char	   *qualified = spec_check_call(spec, task->is_alias ? target : spec->callback);
 
-		callback_check_privilege(callback, spec->owner);
-		task->callback = task->is_alias ? spec->callback : pstrdup(callback->qualified);
-		call_check_values(callback, callback_bind(callback, spec->kwargs, spec->calendar.zone, true));
+		if (!task->is_alias)
+			task->callback = qualified;
 	}
-	else
-		task->callback = task->is_alias ? spec->callback : resolve_qualify(spec->callback);
+	else if (!task->is_alias)
+		task->callback = resolve_qualify(spec->callback);
 }
 
 /*

@@ -183,7 +183,7 @@ spec_kwargs(const Datum *values, const bool *nulls)
  * The length of an interval in microseconds; months count as 30 days, days as
  * 24 hours.  22008 if that is out of range.
  */
-int64
+static int64
 spec_interval_usecs(const Interval *interval)
 {
 	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
@@ -405,4 +405,19 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
 		DatumGetBool(values[ADD_REPLACE_EXISTING]);
 	spec->validate = nulls[ADD_VALIDATE] || DatumGetBool(values[ADD_VALIDATE]);
+}
+
+/*
+ * Finds out whether a callback, which is not an alias, can be called with a task's
+ * kwargs as its owner.  Returns its name, schema-qualified.
+ */
+char *
+spec_check_call(const TaskSpec *spec, const char *name)
+{
+	Callback   *callback = callback_prepare(name, spec->kwargs);
+	char	   *qualified = pstrdup(callback->qualified);
+
+	callback_check_privilege(callback, spec->owner);
+	call_check_values(callback, callback_bind(callback, spec->kwargs, spec->calendar.zone, true));
+	return qualified;
 }

@@ -1176,7 +1176,7 @@ extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, O
 extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
 extern bool spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count);
 extern void spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed);
-extern int64 spec_interval_usecs(const Interval *interval);
+extern char *spec_check_call(const TaskSpec *spec, const char *name);
 
 /* ------------------------------------------------------------------------
  * spec_rows.c
