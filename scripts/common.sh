@@ -102,7 +102,7 @@ find_pg_config() {
 		usable "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG: not a PostgreSQL server, 15 or newer"
 		return
 	fi
-	for candidate in pg_config /usr/lib/postgresql/{15,16,17,18}/bin/pg_config; do
+	for candidate in pg_config /usr/lib/postgresql/{15,16,17,18,19}/bin/pg_config; do
 		if usable "$candidate"; then
 			PG_CONFIG=$candidate
 			return

@@ -17,6 +17,7 @@ suite_of() {
 		15*) say bookworm ;;
 		17*) say trixie ;;
 		18*) say forky ;;
+		19*) say experimental ;;
 		*) die "no Debian release is known to have PostgreSQL $1" ;;
 	esac
 }
@@ -87,9 +88,10 @@ attended() {
 }
 end_attended() { [[ -z $child ]] || kill -KILL -- "-$child" 2>/dev/null || true; }
 
-# A minimal Debian in DIR, with no service ever started in it.
+# A minimal Debian in DIR, with no service ever started in it.  Experimental is no whole release: sid
+# is one, with PostgreSQL from there.
 bootstrap() {
-	local suite=$1 dir=$2 script=()
+	local suite=${1/experimental/sid} dir=$2 script=()
 	# A release that debootstrap doesn't know yet is made like sid.
 	[[ -e /usr/share/debootstrap/scripts/$suite ]] || script=(/usr/share/debootstrap/scripts/sid)
 	rm -rf "$dir"
@@ -99,7 +101,12 @@ bootstrap() {
 		chmod 755 "$dir/usr/sbin/policy-rc.d" &&
 		mkdir -p "$dir/etc/postgresql-common/createcluster.d" "$dir/build" &&
 		echo 'create_main_cluster = false' \
-			>"$dir/etc/postgresql-common/createcluster.d/none.conf"
+			>"$dir/etc/postgresql-common/createcluster.d/none.conf" || return
+	[[ $1 == "$suite" ]] || {
+		sed "s/ $suite / $1 /" "$dir/etc/apt/sources.list" >"$dir/etc/apt/sources.list.d/$1.list" &&
+			printf '%s\n' 'Package: src:postgresql-*' "Pin: release a=$1" 'Pin-Priority: 990' \
+				>"$dir/etc/apt/preferences.d/$1"
+	}
 }
 
 # The server's development files are unpacked, not installed: they would bring LLVM.
@@ -137,7 +144,7 @@ add_old='
 	set -e
 	old=/usr/lib/postgresql/15
 	if [ ! -x "$old/bin/postgres" ]; then
-		sed "s/ $1 / bookworm /" /etc/apt/sources.list >/etc/apt/sources.list.d/bookworm.list
+		sed "s/ [a-z]* main/ bookworm main/" /etc/apt/sources.list >/etc/apt/sources.list.d/bookworm.list
 		apt-get update -o Acquire::Retries=3 -o Acquire::Check-Valid-Until=false
 		apt-get install -y --no-install-recommends -o Acquire::Retries=3 postgresql-15
 	fi

@@ -110,7 +110,7 @@ activate_owners(Store *store)
 	HTAB	   *owners = hash_create("taskshed owners", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(store->task, NULL);
-	TableScanDesc scan = table_beginscan(store->task, snapshot, 0, NULL);
+	TableScanDesc scan = compat_table_beginscan(store->task, snapshot);
 	HASH_SEQ_STATUS status;
 	RestoredOwner *owner;
 	List	   *list = NIL;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *		What differs between PostgreSQL 15, 16, 17 and 18.
+ *		What differs between PostgreSQL 15 to 19.
  *
  * Each difference is an inline function (pg_noreturn: a macro) with the
  * meaning of the newest release; no other file looks at PG_VERSION_NUM.
@@ -15,18 +15,23 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "postmaster/bgworker.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
+#include "utils/lsyscache.h"	/* get_database_name, from 19 on */
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "taskshed needs PostgreSQL 15 or later"
+#elif PG_VERSION_NUM >= 200000
+#error "this taskshed is for PostgreSQL 15 to 19; look for a later one"
 #endif
 
 /* Later minor releases of 15 know databases that were dropped halfway. */
@@ -39,21 +44,53 @@
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
-/* Begins an index scan; 18 added a place for EXPLAIN's counters. */
+/* Begins an index scan; 18 added a place for EXPLAIN's counters, 19 flags. */
 static inline IndexScanDesc
 compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
 					   int nkeys)
 {
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 190000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0, 0);
+#elif PG_VERSION_NUM >= 180000
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
 #endif
 }
 
+/* Begins a scan of all tuples that a snapshot sees; 19 added flags. */
+static inline TableScanDesc
+compat_table_beginscan(Relation rel, Snapshot snapshot)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
+#else
+	return table_beginscan(rel, snapshot, 0, NULL);
+#endif
+}
+
 /*
- * Inserts the index entries of a new tuple; 16 added summarizing indexes.
- * With spec_conflict the insertion is speculative.
+ * Deletes a tuple unless somebody has changed it, or is about to; whether it
+ * did.  19 put flags in front of the snapshot.
+ */
+static inline bool
+compat_try_delete_tuple(Relation rel, ItemPointer tid)
+{
+	CommandId	command = GetCurrentCommandId(true);
+	TM_FailureData unused;
+
+#if PG_VERSION_NUM >= 190000
+	return table_tuple_delete(rel, tid, command, 0, SnapshotAny, InvalidSnapshot,
+							  false, &unused) == TM_Ok;
+#else
+	return table_tuple_delete(rel, tid, command, SnapshotAny, InvalidSnapshot,
+							  false, &unused, false) == TM_Ok;
+#endif
+}
+
+/*
+ * Inserts the index entries of a new tuple; 16 added summarizing indexes, and
+ * 19 made flags of it all.  With spec_conflict the insertion is speculative.
  */
 static inline void
 compat_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
@@ -61,7 +98,10 @@ compat_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
 {
 	bool		speculative = (spec_conflict != NULL);
 
-#if PG_VERSION_NUM >= 160000
+#if PG_VERSION_NUM >= 190000
+	ExecInsertIndexTuples(rri, estate, speculative ? EIIT_NO_DUPE_ERROR : 0, slot,
+						  arbiters, spec_conflict);
+#elif PG_VERSION_NUM >= 160000
 	ExecInsertIndexTuples(rri, slot, estate, false, speculative,
 						  spec_conflict, arbiters, false);
 #else
@@ -103,9 +143,16 @@ compat_update_tuple(ResultRelInfo *rri, ItemPointer tid, TupleTableSlot *slot,
 
 	simple_table_tuple_update(rri->ri_RelationDesc, tid, slot, SnapshotAny,
 							  &update_indexes);
-	if (update_indexes != TU_None)
-		ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
-							  update_indexes == TU_Summarizing);
+	if (update_indexes == TU_None)
+		return;
+#if PG_VERSION_NUM >= 190000
+	ExecInsertIndexTuples(rri, estate, EIIT_IS_UPDATE |
+						  (update_indexes == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0),
+						  slot, NIL, NULL);
+#else
+	ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
+						  update_indexes == TU_Summarizing);
+#endif
 #else
 	bool		update_indexes;
 
@@ -137,6 +184,23 @@ compat_portal_run(Portal portal, DestReceiver *dest, QueryCompletion *qc)
 	Query *query, const char *source, int options, ParamListInfo params
 #define COMPAT_PLANNER_ARGUMENTS query, source, options, params
 #endif
+
+/*
+ * The functions and procedures of a name, none if there is no such schema; 19
+ * also tells why there are none.
+ */
+static inline FuncCandidateList
+compat_function_candidates(List *names, int nargs, List *argnames, bool expand_defaults)
+{
+#if PG_VERSION_NUM >= 190000
+	int			why;
+
+	return FuncnameGetCandidates(names, nargs, argnames, false, expand_defaults, false, true,
+								 &why);
+#else
+	return FuncnameGetCandidates(names, nargs, argnames, false, expand_defaults, false, true);
+#endif
+}
 
 /* May role execute the function? */
 static inline bool

@@ -86,7 +86,7 @@ static bool
 home_has_rows(Relation rel, Snapshot snapshot)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	TableScanDesc scan = compat_table_beginscan(rel, SnapshotAny);
 	bool		found = false;
 
 	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -120,7 +120,7 @@ home_read(Relation rel, Snapshot snapshot, bool delete)
 {
 	HomeRows	rows = {0};
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	TableScanDesc scan = compat_table_beginscan(rel, SnapshotAny);
 
 	Assert(!delete || CheckRelationLockedByMe(rel, ShareRowExclusiveLock, true));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))

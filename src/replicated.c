@@ -71,7 +71,7 @@ replicated_keep(Relation rel)
 	MemoryContextSwitchTo(old);
 
 	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	scan = compat_table_beginscan(rel, SnapshotSelf);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		HeapTuple	tuple = ExecCopySlotHeapTuple(slot);

@@ -202,7 +202,7 @@ resolve_qualify(const char *name)
 	DeconstructQualifiedName(names, &schema, &function);
 	if (schema == NULL)
 	{
-		candidates = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+		candidates = compat_function_candidates(names, -1, NIL, false);
 		if (candidates != NULL)
 			return resolve_qualified_name(resolve_first(candidates));
 		schema = resolve_creation_schema(name);
@@ -539,7 +539,7 @@ resolve_list(FuncCandidateList candidates)
 void
 resolve_report_ambiguous(List *names)
 {
-	FuncCandidateList all = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+	FuncCandidateList all = compat_function_candidates(names, -1, NIL, false);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
@@ -559,7 +559,7 @@ resolve_callback(const char *name, char **keys, int nkeys)
 {
 	List	   *names = resolve_name(name);
 	List	   *argnames = NIL;
-	FuncCandidateList all = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+	FuncCandidateList all = compat_function_candidates(names, -1, NIL, false);
 	FuncCandidateList candidates = NULL;
 	FuncCandidateList candidate;
 	Oid			funcid = InvalidOid;
@@ -574,7 +574,7 @@ resolve_callback(const char *name, char **keys, int nkeys)
 		unnamed = unnamed || keys[i][0] == '\0';
 	}
 	if (nkeys <= FUNC_MAX_ARGS && !unnamed)
-		candidates = FuncnameGetCandidates(names, nkeys, argnames, false, true, false, true);
+		candidates = compat_function_candidates(names, nkeys, argnames, true);
 
 	if (candidates == NULL)
 	{
@@ -628,7 +628,7 @@ char *
 resolve_target(const char *name)
 {
 	List	   *names = resolve_name(name);
-	FuncCandidateList all = FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+	FuncCandidateList all = compat_function_candidates(names, -1, NIL, false);
 	FuncCandidateList usable = NULL;
 
 	if (all == NULL)

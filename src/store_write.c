@@ -208,7 +208,6 @@ static bool
 store_try_delete_at(Relation rel, TupleTableSlot *slot, AttrNumber id_column, ItemPointerData tid,
 					int64 id)
 {
-	TM_FailureData tmfd;
 	bool		isnull;
 	bool		same;
 
@@ -217,9 +216,7 @@ store_try_delete_at(Relation rel, TupleTableSlot *slot, AttrNumber id_column, It
 		return false;
 	same = (DatumGetInt64(slot_getattr(slot, id_column, &isnull)) == id);
 	ExecClearTuple(slot);
-	return same &&
-		table_tuple_delete(rel, &tid, GetCurrentCommandId(true), SnapshotAny,
-						   InvalidSnapshot, false, &tmfd, false) == TM_Ok;
+	return same && compat_try_delete_tuple(rel, &tid);
 }
 
 void

@@ -1173,6 +1173,7 @@ extern void spec_read(SpecReader *reader, Jsonb *object, pg_tz *zone, Datum *val
 extern bool spec_has_times(const bool *nulls);
 extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner,
 					   pg_tz *zone, TimestampTz now);
+extern int64 spec_interval_usecs(const Interval *interval);
 extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
 extern bool spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count);
 extern void spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed);

@@ -451,7 +451,10 @@ CALL fails($$SELECT taskshed.add_task('nothing', retry_max_delay => '-1 hour')$$
 CALL fails($$SELECT taskshed.add_task('nothing', history => 'some')$$);
 
 -- The originals of "every" and "catch_up" are no names for parameters in SQL.
-CALL fails($$SELECT taskshed.add_task('nothing', "interval" => '1 hour')$$);
+-- (What the server says of that differs between versions.)
+\set VERBOSITY sqlstate
+SELECT taskshed.add_task('nothing', "interval" => '1 hour');
+\set VERBOSITY default
 
 
 -- Replacing: what is left out gets its default again ...

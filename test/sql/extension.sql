@@ -42,7 +42,9 @@ DROP VIEW extension.mine;
 
 -- Dropped, with the tasks; only the schema stays, with what was granted on it.
 DROP EXTENSION taskshed;
+\set VERBOSITY sqlstate
 SELECT taskshed.add_task('extension.nothing');
+\set VERBOSITY default
 SELECT count(*) FROM pg_namespace WHERE nspname = 'taskshed';
 SELECT count(*) FROM pg_settings WHERE name = 'taskshed.enabled';
 
