@@ -27,7 +27,8 @@ answers as we mean it; each of these is counted:
     last weekday        friL is its L5.
     step from a number  In the field of the weekday it goes on to 7, a second Sunday.
     ? and $             Other ways to write * and L.
-    seconds             Its field of seconds is the last, and with one the weekday 7 never comes, so Sunday is 0.
+    seconds             Its field of seconds is the last, and with one the weekday 7 never comes, or is refused with
+                        # or L, so Sunday is 0.
 """
 
 import bisect
@@ -244,7 +245,8 @@ class Expression:
             kinds.append('nth weekday' if '#' in weekday else 'last weekday')
             nth = [p for p in weekday.split(',') if '#' in p or p.upper().endswith('L')]
             plain = [p for p in weekday.split(',') if p not in nth]
-            weekdays = [(p if '#' in p else 'L%d' % min(values(p[:-1], 0, 7, WEEKDAYS)), None) for p in nth]
+            weekdays = [(re.sub('^7', '0', p) if '#' in p else 'L%d' % (min(values(p[:-1], 0, 7, WEEKDAYS)) % 7), None)
+                        for p in nth]
             if plain:
                 kinds.append('nth with weekdays')
                 weekdays.append((','.join(plain), None))

@@ -425,7 +425,6 @@ my %settings = (
 		q{xmloption = document}
 	],
 	quoted => [
-		q{standard_conforming_strings = off},
 		q{quote_all_identifiers = on},
 		q{backslash_quote = off},
 		q{transform_null_equals = on},
@@ -465,6 +464,8 @@ my %settings = (
 		q{deadlock_timeout = '1ms'},
 		q{log_statement_stats = on}
 	]);
+push @{ $settings{quoted} }, q{standard_conforming_strings = off}
+  if $node->pg_version < 19;
 push @{ $settings{impatient} }, q{transaction_timeout = '1ms'}
   if $has_transaction_timeout;
 

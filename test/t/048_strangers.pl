@@ -130,15 +130,16 @@ is(as('mallory', 'SELECT mallory.gate()'),
 	'42501', '... nor the function for its owner when that has lost USAGE');
 $node->safe_psql('postgres', 'GRANT USAGE ON SCHEMA taskshed TO mallory');
 
-# The name of a role that is two lines.
+# The name of a role that is two lines, where there can be one.
+my $lines = $node->pg_version >= 19 ? ' ' : "\n";
 $node->safe_psql(
 	'postgres', qq{
-CREATE ROLE "two\nLOG:  lines" LOGIN;
-GRANT USAGE ON SCHEMA taskshed TO "two\nLOG:  lines"});
+CREATE ROLE "two${lines}LOG:  lines" LOGIN;
+GRANT USAGE ON SCHEMA taskshed TO "two${lines}LOG:  lines"});
 my $log = -s $node->logfile;
 $node->safe_psql(
 	'postgres', qq{
-SET ROLE "two\nLOG:  lines";
+SET ROLE "two${lines}LOG:  lines";
 SELECT taskshed.add_task('public.none', validate => false)});
 ok( $node->wait_for_log(
 		qr/of role "two LOG:  lines" in database "postgres" failed in/, $log),
