@@ -257,10 +257,10 @@ execute_statement(RawStmt *statement, const char *text, MemoryContext result_con
 }
 
 /*
- * Run a message.  The caller is in a transaction that is in no block, has no
- * active snapshot, and is in such a one afterwards, though perhaps another.
- * The current memory context outlives transactions.  Returns what the last
- * statement returned, as execute_portal does.
+ * Run a message.  The caller is in a transaction that is in no block, and is in
+ * such a one afterwards, though perhaps another: if the message may end it, no
+ * snapshot is active, and the current memory context outlives it.  Returns what
+ * the last statement returned, as execute_portal does.
  *
  * Nobody's statement_timeout is armed in a worker, but one that the message
  * itself sets is heeded, for each statement behind it.
@@ -294,6 +294,7 @@ execute_message(const char *text)
 
 		MemoryContextSwitchTo(statement_context);
 		result = execute_statement(statement, text, context);
+		disable_timeout(STATEMENT_TIMEOUT, false);
 		if (IsA(statement->stmt, TransactionStmt))
 		{
 			CommitTransactionCommand();
@@ -301,7 +302,6 @@ execute_message(const char *text)
 		}
 		else if (lnext(statements, cell) != NULL)
 			CommandCounterIncrement();
-		disable_timeout(STATEMENT_TIMEOUT, false);
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(statement_context);
 	}
