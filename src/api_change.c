@@ -30,15 +30,27 @@
 
 #include "taskshed.h"
 
+/*
+ * Notes that a task which was in the queue, or not, is in it no more.  (How many
+ * have failed may have changed, too.)
+ */
+static void
+change_note_gone(const AlarmRow *alarm, bool was_queued)
+{
+	notes_add_gone(was_queued ? ROW_GET(TimestampTz, alarm, alarm_run_at) : DT_NOEND,
+				   ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+}
+
 static bool
 change_pause(Store *store, AlarmRow *alarm, TimestampTz now)
 {
+	bool		was_queued = outcome_is_queued(alarm);
+
 	if (!ROW_ISNULL(alarm, alarm_paused_at))
 		return false;
 	ROW_SET(TimestampTz, alarm, alarm_paused_at, now);
 	store_update_alarm(store, alarm);
-	notes_add_gone(ROW_GET(TimestampTz, alarm, alarm_run_at),
-				   ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	change_note_gone(alarm, was_queued && !outcome_is_queued(alarm));
 	return true;
 }
 
@@ -62,8 +74,7 @@ change_remove(Store *store, AlarmRow *alarm, int64 unused)
 	TaskRow		task;
 
 	store_delete_alarm(store, alarm);
-	notes_add_gone(ROW_GET(TimestampTz, alarm, alarm_run_at),
-				   ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	change_note_gone(alarm, outcome_is_queued(alarm));
 	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task))
 		store_delete_task(store, &task);
 	return true;

@@ -8,7 +8,8 @@
  * error, the database's entry in shared memory is made sure of; at COMMIT,
  * when the rows are visible to all, the notes go into its ring and the
  * scheduler's latch is set, if one of them is earlier than its alarm.  If the
- * scheduler is away, the launcher is to start another in time.
+ * scheduler is away, the launcher is to start another in time; or to have one
+ * look, if the task is gone for which it would have been.
  *
  * Notes of a subtransaction that rolled back are delivered too: the scheduler
  * looks the rows up and finds nothing.  A transaction that writes more than a
@@ -35,18 +36,28 @@
 /* More alarms of one transaction than this are not told one by one. */
 #define NOTES_KEPT	64
 
+/*
+ * A scheduler that has come less than this (us) ago is not started again to see
+ * that a task is gone: somebody may be adding and removing them all the time.
+ */
+#define GONE_INTERVAL	(10 * USECS_PER_SEC)
+
 static struct
 {
 	int			n;
 	TsNote		notes[NOTES_KEPT];
 	TimestampTz reread_from;	/* DT_NOEND unless there were more */
+	TimestampTz gone_from;		/* the earliest of tasks that are gone, or
+								 * DT_NOEND */
 	bool		pending;		/* anything at all to be told */
+	bool		written;		/* that the database needs a scheduler for */
 	TsDatabase *db;				/* reserved at PRE_COMMIT */
 	bool		roles;			/* roles may have changed */
 }			mine =
 
 {
-	.reread_from = DT_NOEND
+	.reread_from = DT_NOEND,
+	.gone_from = DT_NOEND
 };
 
 static void
@@ -54,8 +65,38 @@ notes_forget(void)
 {
 	mine.n = 0;
 	mine.reread_from = DT_NOEND;
-	mine.pending = false;
+	mine.gone_from = DT_NOEND;
+	mine.pending = mine.written = false;
 	mine.db = NULL;
+}
+
+/*
+ * When a scheduler that is away is to come because of a commit that has written
+ * tasks, the earliest of them for that time.  The caller has the entry's mutex.
+ */
+static TimestampTz
+notes_start_for(TsDatabase *db, TimestampTz earliest, TimestampTz now)
+{
+	TimestampTz start_at = earliest > now + REST_LEAD ? earliest - REST_LEAD : now;
+
+	/* whether the first ones came with a copy is to be seen at once */
+	if (db->empty)
+		start_at = now;
+	db->empty = false;
+	db->next_wakeup = Min(db->next_wakeup, Max(earliest, now));
+	return start_at;
+}
+
+/*
+ * The same if tasks are gone: if the one for which it would have come may be
+ * among them.  It sees then when it has to come next, if ever.
+ */
+static TimestampTz
+notes_start_without(const TsDatabase *db, TimestampTz gone_from, TimestampTz now)
+{
+	if (gone_from > db->next_wakeup + REST_LEAD && db->next_wakeup != DT_NOEND)
+		return DT_NOEND;
+	return Max(now, db->since + GONE_INTERVAL);
 }
 
 /*
@@ -63,15 +104,16 @@ notes_forget(void)
  * nothing here can fail.
  */
 static void
-notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_from)
+notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_from,
+			  TimestampTz gone_from)
 {
 	TimestampTz earliest = reread_from;
 	TimestampTz now = GetCurrentTimestamp();
 	PGPROC	   *wake = NULL;
+	bool		written = (n == 0 && gone_from == DT_NOEND) || reread_from != DT_NOEND;
 	bool		come_back = false;
 
 	SpinLockAcquire(&db->mutex);
-	db->noted = true;
 	db->reread_from = Min(db->reread_from, reread_from);
 	for (int i = 0; i < n; i++)
 	{
@@ -83,21 +125,26 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 			db->reread_from = Min(db->reread_from, notes[i].run_at);
 			wake = db->scheduler;
 		}
-		earliest = Min(earliest, notes[i].run_at);
+		if (!notes[i].gone)
+		{
+			written = true;
+			earliest = Min(earliest, notes[i].run_at);
+		}
 	}
+	/* (that tasks are gone is no work) */
+	db->noted = db->noted || written;
 	/* (one whose time is over sleeps only because the clock was set forward) */
 	if (earliest < db->alarm || reread_from == DT_NOBEGIN ||
 		(db->alarm != DT_NOBEGIN && db->alarm <= now))
 		wake = db->scheduler;
 	if (db->state == TS_DB_ASLEEP)
 	{
-		TimestampTz start_at = earliest > now + REST_LEAD ? earliest - REST_LEAD : now;
+		TimestampTz start_at = DT_NOEND;
 
-		/* whether the first ones came with a copy is to be seen at once */
-		if (db->empty)
-			start_at = now;
-		db->empty = false;
-		db->next_wakeup = Min(db->next_wakeup, Max(earliest, now));
+		if (written)
+			start_at = notes_start_for(db, earliest, now);
+		if (gone_from != DT_NOEND)
+			start_at = Min(start_at, notes_start_without(db, gone_from, now));
 		come_back = (start_at < db->start_at);
 		if (come_back)
 			db->start_at = start_at;
@@ -127,9 +174,9 @@ notes_tell_prepared(const PreparedHint *prepared)
 		return;
 	}
 	if (prepared != NULL)
-		notes_deliver(db, prepared->notes, prepared->n, prepared->reread_from);
+		notes_deliver(db, prepared->notes, prepared->n, prepared->reread_from, prepared->gone_from);
 	else
-		notes_deliver(db, NULL, 0, DT_NOBEGIN);
+		notes_deliver(db, NULL, 0, DT_NOBEGIN, DT_NOEND);
 	shared_release_database(db);
 }
 
@@ -151,12 +198,16 @@ notes_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			mine.db = shared_reserve_database(MyDatabaseId);
+			mine.db = mine.written ? shared_reserve_database(MyDatabaseId) :
+				shared_try_reserve_database(MyDatabaseId);
 			break;
 
 		case XACT_EVENT_COMMIT:
-			notes_deliver(mine.db, mine.notes, mine.n, mine.reread_from);
-			shared_release_database(mine.db);
+			if (mine.db != NULL)
+			{
+				notes_deliver(mine.db, mine.notes, mine.n, mine.reread_from, mine.gone_from);
+				shared_release_database(mine.db);
+			}
 			notes_forget();
 			break;
 
@@ -168,12 +219,13 @@ notes_xact_callback(XactEvent event, void *arg)
 
 		case XACT_EVENT_PRE_PREPARE:
 			/* is there room, as things stand? */
-			shared_release_database(shared_reserve_database(MyDatabaseId));
+			if (mine.written)
+				shared_release_database(shared_reserve_database(MyDatabaseId));
 			prepared_mark(PREPARED_NOTES);
 			break;
 
 		case XACT_EVENT_PREPARE:
-			prepared_remember(mine.notes, mine.n, mine.reread_from);
+			prepared_remember(mine.notes, mine.n, mine.reread_from, mine.gone_from);
 			notes_forget();
 			break;
 
@@ -209,9 +261,9 @@ notes_init(void)
 void
 notes_add(TimestampTz run_at, int64 id, Oid owner)
 {
-	TsNote		note = {run_at, id, owner};
+	TsNote		note = {run_at, id, owner, false};
 
-	mine.pending = true;
+	mine.pending = mine.written = true;
 	if (mine.n < NOTES_KEPT)
 		mine.notes[mine.n++] = note;
 	else
@@ -219,21 +271,26 @@ notes_add(TimestampTz run_at, int64 id, Oid owner)
 }
 
 /*
- * An alarm that was to go off at run_at will not.  The scheduler need not be
- * told, but if it is, it starts no worker for it.
+ * An alarm that was to go off at run_at will not; DT_NOEND: nor was it to.  A
+ * scheduler that is there need not be told, but if it is, it starts no worker for
+ * it.
  */
 void
 notes_add_gone(TimestampTz run_at, int64 id, Oid owner)
 {
+	TsNote		note = {run_at, id, owner, true};
+
+	mine.pending = true;
+	mine.gone_from = Min(mine.gone_from, run_at);
 	if (mine.n < NOTES_KEPT)
-		notes_add(run_at, id, owner);
+		mine.notes[mine.n++] = note;
 }
 
 /* The scheduler is to come and look at everything. */
 void
 notes_reread(void)
 {
-	mine.pending = true;
+	mine.pending = mine.written = true;
 	mine.reread_from = DT_NOBEGIN;
 }
 
@@ -248,5 +305,5 @@ notes_roles_changed(void)
 void
 notes_want_scheduler(void)
 {
-	mine.pending = true;
+	mine.pending = mine.written = true;
 }

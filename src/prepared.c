@@ -120,7 +120,7 @@ prepared_mark(int kind)
  * told of.  Nothing here can fail.
  */
 void
-prepared_remember(const TsNote *notes, int n, TimestampTz reread_from)
+prepared_remember(const TsNote *notes, int n, TimestampTz reread_from, TimestampTz gone_from)
 {
 	PreparedHint *hint = prepared_hint(name);
 
@@ -130,6 +130,7 @@ prepared_remember(const TsNote *notes, int n, TimestampTz reread_from)
 	strlcpy(hint->gid, name, GIDSIZE);
 	hint->n = 0;
 	hint->reread_from = reread_from;
+	hint->gone_from = gone_from;
 	for (int i = 0; i < n; i++)
 	{
 		if (n <= TS_PREPARED_NOTES)

@@ -258,7 +258,8 @@ shared_reserve_database(Oid database)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("taskshed serves at most %d databases of a server",
-						TS_MAX_DATABASES)));
+						TS_MAX_DATABASES),
+				 errhint("Drop the extension, or the tasks, in databases that do not need them.")));
 	return db;
 }
 

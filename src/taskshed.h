@@ -162,12 +162,13 @@ extern void ts_require_preload(void);
 #define TS_HANDED			64
 #define TS_REPORTS			128
 
-/* One task was written: it is to run at run_at. */
+/* One task was written: it is to run at run_at, or is not any more. */
 typedef struct TsNote
 {
 	TimestampTz run_at;
 	int64		id;
 	Oid			owner;
+	bool		gone;
 } TsNote;
 
 /* What became of a task that was handed to a worker. */
@@ -370,6 +371,7 @@ typedef struct PreparedHint
 	int			n;
 	TsNote		notes[TS_PREPARED_NOTES];
 	TimestampTz reread_from;	/* DT_NOEND if that is all */
+	TimestampTz gone_from;		/* a task of this time is gone; or DT_NOEND */
 } PreparedHint;
 
 typedef struct TsShared
@@ -454,7 +456,8 @@ enum
 extern void prepared_init(void);
 extern void prepared_set_name(const char *gid);
 extern void prepared_mark(int kind);
-extern void prepared_remember(const TsNote *notes, int n, TimestampTz reread_from);
+extern void prepared_remember(const TsNote *notes, int n, TimestampTz reread_from,
+							  TimestampTz gone_from);
 extern int	prepared_kinds(const char *gid);
 extern bool prepared_take(const char *gid, PreparedHint *taken);
 extern bool prepared_commits_unnamed(void);
