@@ -181,7 +181,11 @@ admission_fail_orphans(TimestampTz now)
 			if (outcome_orphaned(store, task->id, queue->role, queue->reason))
 				lookahead_look_again(task);
 			else
+			{
+				ts_debug(DEBUG1, "task " INT64_FORMAT " is put off: its role is gone, and somebody is changing it",
+						 task->id);
 				lookahead_put_off(task, now + ORPHAN_RECHECK);
+			}
 			n++;
 		}
 	}

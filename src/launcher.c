@@ -206,12 +206,14 @@ launcher_list_wanted(Wanted *wanted, long *delay)
 		TsDatabase *db = &ts_shared->databases[i];
 		TimestampTz longest = MAX_SLEEP * INT64CONST(1000);
 		bool		later = false;
+		bool		was_asleep;
 		TimestampTz start_at;
 
 		if (scheduler_handles[i] != NULL)
 			continue;
 		SpinLockAcquire(&db->mutex);
 		start_at = db->start_at;
+		was_asleep = (db->state == TS_DB_ASLEEP);
 		if (db->holds == 0 && (db->state == TS_DB_WANTED || db->state == TS_DB_ASLEEP))
 		{
 			later = (start_at > now);
@@ -225,7 +227,10 @@ launcher_list_wanted(Wanted *wanted, long *delay)
 				wanted[n++].since = start_at;
 			}
 		}
+		was_asleep = was_asleep && db->state == TS_DB_WANTED;
 		SpinLockRelease(&db->mutex);
+		if (was_asleep)
+			ts_debug(DEBUG1, "database %u has slept for long enough", db->oid);
 		if (later)
 		{
 			long		wait = (long) (Min(start_at - now, longest) / 1000 + 1);
@@ -263,6 +268,7 @@ launcher_start_scheduler(int i)
 										  ObjectIdGetDatum(db->oid), 0, db->oid);
 	if (scheduler_handles[i] != NULL)
 	{
+		ts_debug(DEBUG1, "launcher starts the scheduler of database %u", db->oid);
 		places_count_scheduler(db->oid);
 		return true;
 	}
@@ -310,6 +316,7 @@ launcher_start_worker(int i)
 		places_set_full();
 		return false;
 	}
+	ts_debug(DEBUG1, "launcher starts a worker of role %u in database %u", place->role, place->database);
 	places_count_worker(i);
 	return true;
 }
@@ -478,6 +485,7 @@ ts_launcher_main(Datum main_arg)
 
 	launcher_take_over();
 	pgstat_report_activity(STATE_IDLE, NULL);
+	ts_debug(DEBUG1, "launcher has come");
 
 	for (;;)
 	{

@@ -155,6 +155,10 @@ losses_written(void)
 
 		if (!loss->written)
 			continue;
+		ts_debug(DEBUG1, "task " INT64_FORMAT " has lost its worker %d", loss->id, loss->run.worker_pid);
+		if (loss->look && loss->not_before != DT_NOBEGIN)
+			ts_debug(DEBUG1, "task " INT64_FORMAT " is put off until %s: it was interrupted again",
+					 loss->id, timestamptz_to_str(loss->not_before));
 		if (loss->look)
 			lookahead_look_later(loss->id, loss->not_before);
 		suspects_forget(loss->run.slot, loss->id);

@@ -370,6 +370,7 @@ places_dismiss_scheduler(Oid database, bool busy)
 	if (db->state == TS_DB_RUNNING)
 		db->give_way = busy ? TS_GIVE_WAY : TS_GIVE_WAY_IDLE;
 	SpinLockRelease(&db->mutex);
+	ts_debug(DEBUG1, "launcher asks the scheduler of database %u to leave for database %u", db->oid, database);
 	shared_wake_scheduler(db);
 	return true;
 }
@@ -417,6 +418,8 @@ places_make_room(Oid database, Oid role)
 	SpinLockRelease(&worker->mutex);
 	if (proc == NULL)
 		return false;
+	ts_debug(DEBUG1, "launcher sends a worker of role %u in database %u away: its place is for database %u",
+			 places[victim].role, places[victim].database, database);
 	SetLatch(&proc->procLatch);
 	places[victim].leaving = true;
 	return places[victim].idle;

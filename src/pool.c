@@ -97,9 +97,13 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 			queue->failed_starts = Max(queue->failed_starts, 1);
 		else
 			shift = Min(queue->failed_starts++, MAX_START_SHIFT);
+		ts_debug(DEBUG1, "worker of role %u did not start: the next not before %d s",
+				 queue->role, 1 << shift);
 		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
 		queue->checked = false;
 	}
+	else
+		ts_debug(DEBUG1, "worker %d has gone", mine->pid);
 	if (lookahead_lost_worker(slot, lost->revision != 0 ? running_id : 0))
 		losses_add(running_id, lost);
 	mine->known = false;
@@ -220,7 +224,10 @@ pool_collect(Oid database)
 			mine->idle_since = GetCurrentTimestamp();
 		mine->outstanding = outstanding;
 		if (state == TS_WORKER_READY && mine->state != TS_WORKER_READY)
+		{
 			mine->queue->failed_starts = 0;
+			ts_debug(DEBUG1, "worker %d of role %u is ready", mine->pid, mine->queue->role);
+		}
 		mine->state = state;
 		for (int j = 0; j < nreports; j++)
 			lookahead_report(&reports[j]);
@@ -282,16 +289,21 @@ pool_take_back(int slot)
 		if (task != NULL && task->slot == slot)
 			lookahead_take_back(task);
 	}
+	if (n > 0)
+		ts_debug(DEBUG2, "scheduler takes %d tasks back from worker %d", n, pool[slot].pid);
 	pool[slot].unstarted = 0;
 	pool[slot].outstanding = pool[slot].running_id != 0 ? 1 : 0;
 }
 
-/* Has a worker leave as soon as its run is over. */
+/* Has a worker leave as soon as its run is over; why is for the log. */
 static void
-pool_retire(int slot)
+pool_retire(int slot, const char *why)
 {
 	TsWorker   *worker = &ts_shared->workers[slot];
 	PGPROC	   *proc = NULL;
+
+	ts_debug(DEBUG1, "scheduler sends worker %d of role %u away: %s",
+			 pool[slot].pid, pool[slot].queue->role, why);
 
 	pool_take_back(slot);
 	SpinLockAcquire(&worker->mutex);
@@ -340,6 +352,7 @@ pool_withdraw(int slot)
 	SpinLockRelease(&worker->mutex);
 	if (!done)
 		return;
+	ts_debug(DEBUG1, "scheduler needs no worker for role %u any more", mine->queue->role);
 	mine->known = false;
 	mine->queue->nthere--;
 	mine->queue->nstarting--;
@@ -359,7 +372,7 @@ pool_dismiss(void)
 		if (pool[i].known && pool[i].state == TS_WORKER_ASKED)
 			pool_withdraw(i);
 		if (pool[i].known && !pool[i].retire)
-			pool_retire(i);
+			pool_retire(i, "so does the scheduler");
 	}
 }
 
@@ -426,6 +439,7 @@ pool_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 
 	if (done)
 	{
+		ts_debug(DEBUG2, "scheduler hands task " INT64_FORMAT " to worker %d", task->id, pool[slot].pid);
 		lookahead_hand_out(task, slot, now);
 		pool[slot].outstanding++;
 		pool[slot].unstarted++;
@@ -511,7 +525,7 @@ pool_make_room(RoleQueue *wanting, TimestampTz now)
 	victim = pool_choose_victim(wanting, now);
 	if (victim >= 0)
 	{
-		pool_retire(victim);
+		pool_retire(victim, "its place is for another role");
 		return now + LONG_RUN_CHECK;
 	}
 	return again;
@@ -540,16 +554,19 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 							   first->key.id, first->key.run_at);
 	if (worker == NULL)
 	{
+		ts_debug(DEBUG1, "scheduler finds no slot for a worker of role %u", queue->role);
 		unheard = true;
 		return Min(pool_make_room(queue, now), now + TURN);
 	}
+	ts_debug(DEBUG1, "scheduler asks for a worker of role %u, for task " INT64_FORMAT " at %s",
+			 queue->role, first->id, timestamptz_to_str(first->key.run_at));
 	mine = &pool[worker - ts_shared->workers];
 	memset(mine, 0, sizeof(*mine));
 	mine->known = true;
 	SpinLockAcquire(&worker->mutex);
 	mine->generation = worker->generation;
-	mine->state = worker->state;
 	SpinLockRelease(&worker->mutex);
+	mine->state = TS_WORKER_ASKED;	/* though it may be there already */
 	mine->queue = queue;
 	mine->asked_at = queue->asked_at = now;
 	nworkers++;
@@ -623,13 +640,13 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 	for (int i = 0; nworkers - nretiring > ts_max_workers && i < ts_shared->nworkers; i++)
 	{
 		if (pool[i].known && !pool[i].retire)
-			pool_retire(i);
+			pool_retire(i, "there are more than taskshed.max_workers");
 	}
 	for (int i = 0; ts_max_workers_per_role > 0 && i < ts_shared->nworkers; i++)
 	{
 		if (pool[i].known && !pool[i].retire &&
 			pool[i].queue->nworkers > ts_max_workers_per_role)
-			pool_retire(i);
+			pool_retire(i, "there are more than taskshed.max_workers_per_role");
 	}
 
 	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
@@ -644,6 +661,8 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 				break;
 			if (lookahead_must_wait(task, now))
 			{
+				ts_debug(DEBUG1, "task " INT64_FORMAT " is put off: it was interrupted, as another that is running",
+						 task->id);
 				lookahead_put_off(task, now + SUSPECT_DELAY);
 				continue;
 			}

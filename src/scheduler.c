@@ -133,6 +133,14 @@ scheduler_exit(int code, Datum arg)
 	shared_wake_launcher();
 }
 
+/* Leaves the process; why is for the log. */
+static void
+scheduler_quit(const char *why)
+{
+	ts_debug(DEBUG1, "scheduler leaves: %s", why);
+	proc_exit(0);
+}
+
 /* Becomes the scheduler of the database that the launcher has chosen. */
 static void
 scheduler_attach(Oid database)
@@ -142,7 +150,7 @@ scheduler_attach(Oid database)
 	started_at = GetCurrentTimestamp();
 	my_db = shared_find_database(database);
 	if (my_db == NULL)
-		proc_exit(0);
+		scheduler_quit("nobody needs it any more");
 	SpinLockAcquire(&my_db->mutex);
 	if (my_db->oid == database && my_db->state == TS_DB_STARTING && my_db->holds > 0)
 	{
@@ -167,7 +175,7 @@ scheduler_attach(Oid database)
 	}
 	SpinLockRelease(&my_db->mutex);
 	if (!mine)
-		proc_exit(0);
+		scheduler_quit("the database is on hold, or has one");
 	before_shmem_exit(scheduler_exit, (Datum) 0);
 	shortage_watch();
 }
@@ -189,10 +197,12 @@ scheduler_check_database(Oid database)
 		elog(ERROR, "cache lookup failed for database %u", database);
 	form = (Form_pg_database) GETSTRUCT(tuple);
 	not_wanted = (form->datistemplate || !form->datallowconn);
+	ts_debug(DEBUG1, "scheduler has come to database \"%s\" with OID %u",
+			 NameStr(form->datname), database);
 	ReleaseSysCache(tuple);
 	CommitTransactionCommand();
 	if (not_wanted)
-		proc_exit(0);
+		scheduler_quit("the database is a template, or closed");
 }
 
 static void
@@ -274,7 +284,11 @@ scheduler_take_notes(TsNote *notes, int *n)
 	my_db->reread_from = DT_NOEND;
 	SpinLockRelease(&my_db->mutex);
 	if (outdated)
-		proc_exit(0);
+		scheduler_quit("settings of the database have changed");
+	if (*n > 0)
+		ts_debug(DEBUG2, "scheduler takes %d notes", *n);
+	if (reread_from != DT_NOEND)
+		ts_debug(DEBUG2, "scheduler reads the queue again from %s", timestamptz_to_str(reread_from));
 	return reread_from;
 }
 
@@ -300,7 +314,7 @@ scheduler_give_up(void)
 		SpinLockRelease(&my_db->mutex);
 	}
 	pool_dismiss();
-	proc_exit(0);
+	scheduler_quit(state == STORE_ABSENT ? "there is no extension" : message);
 }
 
 /*
@@ -392,9 +406,11 @@ static void
 scheduler_leave(TimestampTz now, const Rest *rest)
 {
 	bool		give_way;
+	bool		give_way_idle;
 
 	SpinLockAcquire(&my_db->mutex);
 	give_way = (my_db->give_way == TS_GIVE_WAY);
+	give_way_idle = (my_db->give_way != TS_STAY);
 	SpinLockRelease(&my_db->mutex);
 
 	if (rest->leave_at <= now)
@@ -405,14 +421,16 @@ scheduler_leave(TimestampTz now, const Rest *rest)
 		{
 			asleep = true;
 			pool_dismiss();
-			proc_exit(0);
+			ts_debug(DEBUG1, "database sleeps until %s", timestamptz_to_str(rest->wake));
+			scheduler_quit(give_way_idle ? "its place is for another database" :
+						   "it has had nothing to do for a while");
 		}
 	}
 	else if (give_way && !rest->possible)
 	{
 		/* its workers end their runs; the next one finds their slots */
 		pool_dismiss();
-		proc_exit(0);
+		scheduler_quit("it is the turn of another database");
 	}
 }
 
@@ -426,7 +444,7 @@ scheduler_start_anew(void)
 	ereport(LOG,
 			(errmsg("the clock was set back"),
 			 errdetail("Tasks wait until it has come to their times.")));
-	proc_exit(0);
+	scheduler_quit("the clock was set back");
 }
 
 static void
@@ -436,6 +454,7 @@ scheduler_sleep(TimestampTz wake)
 
 	if (wait_event == 0)
 		wait_event = compat_wait_event("TaskshedSchedulerMain");
+	ts_debug(DEBUG2, "scheduler waits until %s", timestamptz_to_str(wake));
 	if (wake != DT_NOEND)
 		enable_timeout_at(alarm_timeout, wake);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

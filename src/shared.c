@@ -564,7 +564,10 @@ void
 shared_process_interrupts(void)
 {
 	if (ProcDiePending)
+	{
+		ts_debug(DEBUG1, "%s leaves: it was asked to terminate", MyBgworkerEntry->bgw_type);
 		proc_exit(1);
+	}
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{

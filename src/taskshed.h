@@ -132,6 +132,14 @@ extern int	ts_max_tasks_per_role;	/* 0: no limit */
 
 extern void ts_require_preload(void);
 
+/*
+ * What our processes decide goes to the log at DEBUG1, what they do with single
+ * tasks at DEBUG2, beginning with a word by which it can be found.  The arguments
+ * are looked at only if it is written.  Not for what is done with a spinlock held.
+ */
+#define ts_debug(elevel, ...) \
+	ereport(elevel, (errmsg_internal("taskshed: " __VA_ARGS__), errhidestmt(true)))
+
 /* ------------------------------------------------------------------------
  * shared.c
  */

@@ -120,6 +120,14 @@ worker_must_retire(void)
 	return retire;
 }
 
+/* Leaves the process; why is for the log. */
+static void
+worker_quit(const char *why)
+{
+	ts_debug(DEBUG1, "worker leaves: %s", why);
+	proc_exit(0);
+}
+
 /* Takes the slot that the launcher has started this process for. */
 static void
 worker_attach(int slot, uint32 generation)
@@ -133,7 +141,7 @@ worker_attach(int slot, uint32 generation)
 	SpinLockRelease(&worker->mutex);
 	my_db = shared_try_reserve_database(database);
 	if (my_db == NULL)
-		proc_exit(0);			/* its scheduler has given up, and others came */
+		worker_quit("its scheduler has given up, and others have come");
 
 	SpinLockAcquire(&worker->mutex);
 	mine = (worker->state == TS_WORKER_STARTING && worker->generation == generation &&
@@ -147,7 +155,7 @@ worker_attach(int slot, uint32 generation)
 	if (!mine)
 	{
 		shared_release_database(my_db);
-		proc_exit(0);			/* nobody waits for us any more */
+		worker_quit("nobody waits for it any more");
 	}
 	ts_my_worker = worker;
 	before_shmem_exit(worker_exit, (Datum) 0);
@@ -155,7 +163,7 @@ worker_attach(int slot, uint32 generation)
 
 	/* whoever holds the database may not have seen us, or has sent us away */
 	if (shared_is_on_hold(my_db) || worker_must_retire())
-		proc_exit(0);
+		worker_quit("it was sent away on its way");
 }
 
 /*
@@ -251,6 +259,8 @@ worker_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
 	}
 	if (wake)
 		shared_wake_scheduler(my_db);
+	if (found)
+		ts_debug(DEBUG2, "worker takes task " INT64_FORMAT, task->id);
 	return found;
 }
 
@@ -358,7 +368,10 @@ worker_run_handed(MemoryContext context)
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
 		if (worker_is_worn())
+		{
+			ts_debug(DEBUG1, "worker is worn");
 			worker_retire();
+		}
 		more = worker_next(&report, &task, &wait_for);
 		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();
@@ -403,7 +416,7 @@ worker_wait(TimestampTz wait_for)
 	QueryCancelPending = false;
 	worker_process_interrupts();
 	if ((rc & WL_TIMEOUT) && worker_retire_if_idle())
-		proc_exit(0);
+		worker_quit("it has had nothing to do for a while");
 }
 
 /* Prepares for the task for which this process was started, if there is time. */
@@ -453,7 +466,7 @@ ts_worker_main(Datum main_arg)
 	/* the role may have changed since the scheduler looked at it */
 	if ((strcmp(GetConfigOption("is_superuser", false, false), "on") == 0) !=
 		ts_my_worker->is_superuser)
-		proc_exit(0);
+		worker_quit("its role has become a superuser, or is none any more");
 	outcome_init();
 	run_init();
 	stop_init();
@@ -466,6 +479,7 @@ ts_worker_main(Datum main_arg)
 	ts_my_worker->state = TS_WORKER_READY;
 	SpinLockRelease(&ts_my_worker->mutex);
 	shared_wake_scheduler(my_db);
+	ts_debug(DEBUG1, "worker has come for role %u", role);
 
 	while (!worker_must_retire())
 	{
@@ -476,5 +490,5 @@ ts_worker_main(Datum main_arg)
 		pgstat_report_stat(true);
 		worker_wait(wait_for);
 	}
-	proc_exit(0);
+	worker_quit("it was sent away, or cannot go on");
 }
