@@ -80,21 +80,29 @@ change_remove(Store *store, AlarmRow *alarm, int64 unused)
 	return true;
 }
 
-/* Has a task run next at a time, whatever it was waiting for before. */
-static bool
-change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
+/*
+ * Have a task run next at a time, whatever it was waiting for before.  It is not
+ * late there because of a time that it has failed at, or of a run in progress.
+ * The caller writes the alarm.
+ */
+void
+change_time(AlarmRow *alarm, TimestampTz run_at)
 {
 	bool		failed = !ROW_ISNULL(alarm, alarm_failed_at);
 
 	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 	alarm_raise_revision(alarm);
 	alarm_count_anew(alarm);
-
-	/* neither a time that has failed nor a run in progress makes it late */
 	if (failed || read_is_running(ROW_GET(Int64, alarm, alarm_id)))
 		ROW_SET(TimestampTz, alarm, alarm_late_from, GetCurrentTimestamp());
 	ROW_SET_NULL(alarm, alarm_failed_at);
 	ROW_SET_NULL(alarm, alarm_resume_at);
+}
+
+static bool
+change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
+{
+	change_time(alarm, run_at);
 	store_update_alarm(store, alarm);
 	if (ROW_ISNULL(alarm, alarm_paused_at))
 		notes_add(run_at, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));

@@ -206,18 +206,6 @@ update_next_time(const TaskSpec *spec, const TaskRow *old, AlarmRow *alarm, Time
 	return next;
 }
 
-/* Gives a task its new time, which sends one that has failed round again. */
-static void
-update_set_time(AlarmRow *alarm, TimestampTz run_at)
-{
-	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
-	ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
-	alarm_raise_revision(alarm);
-	alarm_count_anew(alarm);
-	ROW_SET_NULL(alarm, alarm_failed_at);
-	ROW_SET_NULL(alarm, alarm_resume_at);
-}
-
 /* Writes what a task is from now on.  Returns false if it was that before. */
 static bool
 update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *old,
@@ -266,7 +254,10 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 	if (!new_times && paused == was_paused)
 		return true;
 	if (new_times)
-		update_set_time(alarm, next);
+	{
+		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);
+		change_time(alarm, next);
+	}
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)

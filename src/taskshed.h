@@ -1212,6 +1212,7 @@ extern bool spec_same_until(const TaskRow *new, const TaskRow *old, TupleDesc de
 typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, int64 arg);
 
 extern bool change_remove(Store *store, AlarmRow *alarm, int64 unused);
+extern void change_time(AlarmRow *alarm, TimestampTz run_at);
 extern int	change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
 						 TaskChange change, int64 arg);
 
