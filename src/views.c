@@ -106,7 +106,9 @@ views_check_query(const Query *query)
 	if (!query->hasModifyingCTE)
 		return;
 	foreach(cell, query->cteList)
+	{
 		views_check_query(castNode(Query, lfirst_node(CommonTableExpr, cell)->ctequery));
+	}
 }
 
 static PlannedStmt *

@@ -26,6 +26,7 @@ answers as we mean it; each of these is counted:
     nearest weekday     It has no W: asked for the days around, of which the right one is picked here.
     last weekday        friL is its L5.
     step from a number  In the field of the weekday it goes on to 7, a second Sunday.
+    range of one        Newer ones take 4-4, and 59/2 of the minute, for the whole round: asked for 4, and 59.
     ? and $             Other ways to write * and L.
     seconds             Its field of seconds is the last, and with one the weekday 7 never comes, or is refused with
                         # or L, so Sunday is 0.
@@ -132,11 +133,20 @@ MONTHS = 'jan feb mar apr may jun jul aug sep oct nov dec'.split()
 WEEKDAYS = 'sun mon tue wed thu fri sat'.split()
 
 
+def without_ranges_of_one(expression):
+    def plain(part, last):
+        one = re.fullmatch(r'(\w+)-\1(/\d+)?|(%s)/\d+' % last, part, re.I)
+        return one[1] or one[3] if one else part
+
+    return ' '.join(','.join(plain(part, last) for part in field.split(','))
+                    for field, last in zip(expression.split(), ['59', '23', '31', '12', '6', '59']))
+
+
 class Query:
     """The matches of one question to croniter, in local time."""
 
     def __init__(self, expression, day_or=True, pick=None):
-        self.cron = croniter(expression, 0.0, day_or=day_or, max_years_between_matches=120)
+        self.cron = croniter(without_ranges_of_one(expression), 0.0, day_or=day_or, max_years_between_matches=120)
         self.pick = pick
         self.asked = self.answer = None
 
@@ -262,8 +272,10 @@ class Expression:
             kinds.append('days by "and"')
 
         def ask(d, w, day_or, pick=None):
-            self.ask_each.append((' '.join([minute, hour, d, month, w] + ([second] if second is not None else [])),
-                                  day_or, pick))
+            question = ' '.join([minute, hour, d, month, w] + ([second] if second is not None else []))
+            if without_ranges_of_one(question) != question:
+                kinds.append('range of one')
+            self.ask_each.append((question, day_or, pick))
 
         if both:
             for d, pick in days:

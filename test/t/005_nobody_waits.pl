@@ -247,7 +247,7 @@ sub uncommitted
 
 my $move = qq{SELECT taskshed.update_execution_time('%s', $far)};
 is( uncommitted(sprintf($move, 'u1'), 'COMMIT', 'u1'),
-	'1 scheduled|0|in 2 days|u1',
+	'1 scheduled|1|in 2 days|u1',
 	'a move that was committed stands');
 is(uncommitted(sprintf($move, 'u2'), 'ROLLBACK', 'u2'),
 	'1 ', 'a move that was rolled back never was');

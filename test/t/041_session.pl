@@ -465,7 +465,8 @@ my %settings = (
 		q{log_statement_stats = on}
 	]);
 push @{ $settings{quoted} }, q{standard_conforming_strings = off}
-  if $node->pg_version < 19;
+  if value(q{SELECT current_setting('server_version_num')::integer < 190000})
+  eq 't';
 push @{ $settings{impatient} }, q{transaction_timeout = '1ms'}
   if $has_transaction_timeout;
 

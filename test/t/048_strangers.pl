@@ -131,7 +131,11 @@ is(as('mallory', 'SELECT mallory.gate()'),
 $node->safe_psql('postgres', 'GRANT USAGE ON SCHEMA taskshed TO mallory');
 
 # The name of a role that is two lines, where there can be one.
-my $lines = $node->pg_version >= 19 ? ' ' : "\n";
+my $lines =
+  $node->safe_psql('postgres',
+	q{SELECT current_setting('server_version_num')::integer < 190000}) eq 't'
+  ? "\n"
+  : ' ';
 $node->safe_psql(
 	'postgres', qq{
 CREATE ROLE "two${lines}LOG:  lines" LOGIN;

@@ -276,7 +276,8 @@ foreach my $case (
 
 # --disable-triggers leaves the triggers as others are, as the manual says.
 my $triggers =
-  q{SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'taskshed.%' AND NOT tgisinternal};
+  q{SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+	WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'r' AND NOT tgisinternal};
 my ($mend) =
   slurp_file("$FindBin::RealBin/../../docs/operations.md") =~
   /^(DO \$\$.*?^END \$\$;)$/ms;
