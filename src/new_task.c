@@ -321,6 +321,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	bool		same_times;
 	bool		same;
 	bool		on_time = false;	/* though its time has passed */
+	bool		running = false;	/* a run that the change outlasts */
 	TimestampTz next;
 
 	add_fill_task(&new, task);
@@ -353,14 +354,12 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 		on_time = add_begin_anew(spec, alarm, now);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 
-	/*
-	 * who adds a one-off task wants it to run once more, though it may have
-	 * begun
-	 */
+	/* who adds a one-off task wants it to run once more, though it may have begun */
 	if (!same || again || !spec->recurring)
 	{
+		running = read_is_running(id);
 		alarm_raise_revision(alarm);
-		on_time = on_time || again || read_is_running(id);
+		on_time = on_time || again || running;
 	}
 	if (again)
 	{
@@ -370,7 +369,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	}
 	else if (!same)
 		alarm_count_anew(alarm);
-	else if (read_is_running(id))
+	else if (running)
 		ROW_SET_NULL(alarm, alarm_begun_at);
 	if (on_time)
 		ROW_SET(TimestampTz, alarm, alarm_late_from, now);

@@ -314,7 +314,7 @@ spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed)
 			 errmsg("task \"%s\" is not added, since its times are over", task_id),
 			 spec->has_until && next > spec->until ?
 			 errdetail("It was to run until %s.", timestamptz_to_str(spec->until)) :
-			 errdetail("It was to run so often: %d.", spec->max_runs)));
+			 errdetail("It has had its last run, since max_runs is %d.", spec->max_runs)));
 }
 
 /* What limits a task's runs, has them tried again and recorded. */
