@@ -354,7 +354,10 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 		on_time = add_begin_anew(spec, alarm, now);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 
-	/* who adds a one-off task wants it to run once more, though it may have begun */
+	/*
+	 * who adds a one-off task wants it to run once more, though it may have
+	 * begun
+	 */
 	if (!same || again || !spec->recurring)
 	{
 		running = read_is_running(id);

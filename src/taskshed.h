@@ -1294,8 +1294,8 @@ typedef struct RunStart
 	int64		id;
 	int64		revision;
 	TimestampTz scheduled_at;	/* the time it is for */
-	TimestampTz late_from;		/* it is not late before this; DT_NOEND: it has
-								 * begun before, and is not late at all */
+	TimestampTz late_from;		/* it is not late before this; DT_NOEND: it
+								 * has begun before, and is not late at all */
 	TimestampTz started_at;
 	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
 	int			attempt;		/* counted from 1 */
