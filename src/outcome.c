@@ -315,23 +315,26 @@ outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const char
 	TaskRow		task;
 	bool		failed = (error != NULL && strcmp(status, "cancelled") != 0);
 
+	/* if the extension was made anew, the id is another task's by now */
+	if (!store_get_task(store, start->id, &task) ||
+		ROW_GET(TimestampTz, &task, task_created_at) != start->created_at)
+		return;
+
 	outcome_end(alarm, start, status, error);
 	if (!start->extra)
 		outcome_count_run(alarm, start, failed);
-	if (!start->extra && store_get_task(store, start->id, &task) &&
-		!ROW_ISNULL(&task, task_max_runs) &&
-		outcome_had_all_runs(alarm, ROW_GET(Int32, &task, task_max_runs)))
+	if (start->extra || ROW_ISNULL(&task, task_max_runs) ||
+		!outcome_had_all_runs(alarm, ROW_GET(Int32, &task, task_max_runs)))
+		store_update_alarm(store, alarm);
+	else if (error != NULL)
+		outcome_fail(store, alarm, report);
+	else
 	{
 		RunStart	last = *start;
 
 		last.places.known = false;
-		if (error == NULL)
-			outcome_remove(store, &last, alarm, report);
-		else
-			outcome_fail(store, alarm, report);
-		return;
+		outcome_remove(store, &last, alarm, report);
 	}
-	store_update_alarm(store, alarm);
 }
 
 /* The run has succeeded: a one-off task is done, a recurring one goes on. */

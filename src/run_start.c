@@ -102,6 +102,7 @@ void
 run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, TimestampTz now)
 {
 	start->id = ROW_GET(Int64, alarm, alarm_id);
+	start->created_at = ROW_GET(TimestampTz, task, task_created_at);
 	start->revision = ROW_GET(Int64, alarm, alarm_revision);
 	start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
 	start->attempt = ROW_GET(Int32, alarm, alarm_attempt) + 1;

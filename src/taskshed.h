@@ -1292,6 +1292,7 @@ extern void views_init(void);
 typedef struct RunStart
 {
 	int64		id;
+	TimestampTz created_at;		/* of the task; ids can come again, these not */
 	int64		revision;
 	TimestampTz scheduled_at;	/* the time it is for */
 	TimestampTz late_from;		/* it is not late before this; DT_NOEND: it

@@ -582,7 +582,7 @@ my @rows = (
 		'every',
 		'alarm',
 		"resume_at = 'infinity'",
-		'1 scheduled -'
+		'1 scheduled succeeded'
 	],
 	[
 		'resume -infinity',
@@ -592,7 +592,7 @@ my @rows = (
 	[
 		'resume one-off',
 		'once', 'alarm', "resume_at = 'infinity', paused_at = 'infinity'",
-		'1 paused -'
+		'1 paused succeeded'
 	],
 	[
 		'failed infinity',
