@@ -524,6 +524,16 @@ app(q{resume_task('beyond')});
 await_state($node, 'beyond', 'failed');
 is(runs_of($node, 'beyond'),
 	'missed 1', 'one that is moved beyond it does not');
+is( app(q{add_task('beat', '2020-01-01', task_id => 'too late', until => '2020-01-02')}
+	),
+	'too late',
+	'a task whose times are over is no error');
+is( app(q{add_task('beat', '2020-01-01', every => '1 day', task_id => 'long over', until => '2020-01-05', catch_up => 'all')}
+	),
+	'long over',
+	'nor is one that recurs');
+is( query(q{SELECT count(*) FROM taskshed.tasks WHERE task_id IN ('too late', 'long over')}),
+	'0', 'and neither is there');
 
 app(q{add_task('beat', clock_timestamp() - interval '1 min', task_id => 'late', start_within => '10 s')}
 );
