@@ -133,6 +133,8 @@ scheduler_exit(int code, Datum arg)
 	shared_wake_launcher();
 }
 
+static void scheduler_quit(const char *why) pg_attribute_noreturn();
+
 /* Leaves the process; why is for the log. */
 static void
 scheduler_quit(const char *why)

@@ -565,7 +565,7 @@ shared_process_interrupts(void)
 {
 	if (ProcDiePending)
 	{
-		ts_debug(DEBUG1, "%s leaves: it was asked to terminate", MyBgworkerEntry->bgw_type);
+		ts_debug(DEBUG1, "process leaves: it was asked to terminate");
 		proc_exit(1);
 	}
 	CHECK_FOR_INTERRUPTS();

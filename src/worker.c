@@ -120,6 +120,8 @@ worker_must_retire(void)
 	return retire;
 }
 
+static void worker_quit(const char *why) pg_attribute_noreturn();
+
 /* Leaves the process; why is for the log. */
 static void
 worker_quit(const char *why)

@@ -532,8 +532,11 @@ is( app(q{add_task('beat', '2020-01-01', every => '1 day', task_id => 'long over
 	),
 	'long over',
 	'nor is one that recurs');
-is( query(q{SELECT count(*) FROM taskshed.tasks WHERE task_id IN ('too late', 'long over')}),
-	'0', 'and neither is there');
+is( query(
+		q{SELECT count(*) FROM taskshed.tasks WHERE task_id IN ('too late', 'long over')}
+	),
+	'0',
+	'and neither is there');
 
 app(q{add_task('beat', clock_timestamp() - interval '1 min', task_id => 'late', start_within => '10 s')}
 );

@@ -26,7 +26,7 @@ sub query { return $node->safe_psql('postgres', shift) }
 
 query(
 	q{
-CREATE PROCEDURE commits(lock integer DEFAULT NULL) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE commits() LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.ledger (what) VALUES ('begun');
 	COMMIT;
