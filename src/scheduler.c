@@ -133,7 +133,7 @@ scheduler_exit(int code, Datum arg)
 	shared_wake_launcher();
 }
 
-static void scheduler_quit(const char *why) pg_attribute_noreturn();
+pg_noreturn static void scheduler_quit(const char *why);
 
 /* Leaves the process; why is for the log. */
 static void

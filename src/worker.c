@@ -120,7 +120,7 @@ worker_must_retire(void)
 	return retire;
 }
 
-static void worker_quit(const char *why) pg_attribute_noreturn();
+pg_noreturn static void worker_quit(const char *why);
 
 /* Leaves the process; why is for the log. */
 static void
