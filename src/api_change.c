@@ -41,6 +41,27 @@ change_note_gone(const AlarmRow *alarm, bool was_queued)
 				   ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
 }
 
+/* When a task is due as it stands: DT_NOEND if it is not in the queue. */
+TimestampTz
+change_due_at(const AlarmRow *alarm)
+{
+	return outcome_is_queued(alarm) ? ROW_GET(TimestampTz, alarm, alarm_run_at) : DT_NOEND;
+}
+
+/* Note that a task is due at another time than before, or in or out of the queue. */
+void
+change_note(const AlarmRow *alarm, TimestampTz was_due_at)
+{
+	TimestampTz due_at = change_due_at(alarm);
+	int64		id = ROW_GET(Int64, alarm, alarm_id);
+	Oid			owner = ROW_GET(ObjectId, alarm, alarm_owner);
+
+	if (was_due_at < due_at)
+		notes_add_gone(was_due_at, id, owner);
+	if (due_at != DT_NOEND)
+		notes_add(due_at, id, owner);
+}
+
 static bool
 change_pause(Store *store, AlarmRow *alarm, TimestampTz now)
 {
@@ -102,10 +123,11 @@ change_time(AlarmRow *alarm, TimestampTz run_at)
 static bool
 change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
 {
+	TimestampTz was_due_at = change_due_at(alarm);
+
 	change_time(alarm, run_at);
 	store_update_alarm(store, alarm);
-	if (ROW_ISNULL(alarm, alarm_paused_at))
-		notes_add(run_at, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	change_note(alarm, was_due_at);
 	return true;
 }
 

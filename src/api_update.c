@@ -213,8 +213,7 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 {
 	TupleDesc	desc = RelationGetDescr(store->task);
 	TaskRow		new = *old;
-	int64		id = ROW_GET(Int64, alarm, alarm_id);
-	Oid			owner = ROW_GET(ObjectId, alarm, alarm_owner);
+	TimestampTz was_due_at = change_due_at(alarm);
 	bool		was_paused = !ROW_ISNULL(alarm, alarm_paused_at);
 	bool		paused = update->given[ADD_PAUSED] ? spec->paused : was_paused;
 	bool		same_task;
@@ -263,10 +262,7 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 	else if (!was_paused)
 		ROW_SET(TimestampTz, alarm, alarm_paused_at, update->now);
 	store_update_alarm(store, alarm);
-	if (!paused && ROW_ISNULL(alarm, alarm_failed_at))
-		notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, owner);
-	else if (!was_paused)
-		notes_add_gone(ROW_GET(TimestampTz, alarm, alarm_run_at), id, owner);
+	change_note(alarm, was_due_at);
 	return true;
 }
 

@@ -315,6 +315,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	TupleDesc	desc = RelationGetDescr(store->task);
 	int64		id = ROW_GET(Int64, old, task_id);
 	TaskRow		new = *old;
+	TimestampTz was_due_at = change_due_at(alarm);
 	bool		was_paused = !ROW_ISNULL(alarm, alarm_paused_at);
 	bool		paused = spec->has_paused ? spec->paused : was_paused;
 	bool		same_task;
@@ -383,8 +384,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	else if (!was_paused)
 		ROW_SET(TimestampTz, alarm, alarm_paused_at, now);
 	store_update_alarm(store, alarm);
-	if (!paused)
-		notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, spec->owner);
+	change_note(alarm, was_due_at);
 }
 
 /*

@@ -1213,6 +1213,8 @@ typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, int64 arg);
 
 extern bool change_remove(Store *store, AlarmRow *alarm, int64 unused);
 extern void change_time(AlarmRow *alarm, TimestampTz run_at);
+extern TimestampTz change_due_at(const AlarmRow *alarm);
+extern void change_note(const AlarmRow *alarm, TimestampTz was_due_at);
 extern int	change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
 						 TaskChange change, int64 arg);
 

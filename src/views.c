@@ -50,7 +50,7 @@ static const struct
 {
 	{"tasks",
 		"Use taskshed.add_task or taskshed.add_tasks.",
-		"Use taskshed.update_execution_time, taskshed.pause_task, taskshed.resume_task or taskshed.set_owner, or replace the task with taskshed.add_task.",
+		"Use taskshed.update_tasks, taskshed.update_execution_time, taskshed.pause_task, taskshed.resume_task or taskshed.set_owner, or replace the task with taskshed.add_task.",
 	"Use taskshed.remove_task or taskshed.remove_tasks."},
 	{"callbacks",
 		"Use taskshed.add_callback.",

@@ -54,9 +54,10 @@ is( $node->safe_psql(
 $node->safe_psql(
 	'postgres', q{
 	CREATE ROLE outsider LOGIN;
+	SELECT taskshed.add_task('note', kwargs => '{"what": "kept out"}', owner => 'outsider', task_id => 'kept out', paused => true);
 	REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
 	GRANT CONNECT ON DATABASE postgres TO role_2;
-	SELECT taskshed.add_task('note', kwargs => '{"what": "kept out"}', owner => 'outsider', task_id => 'kept out')}
+	SELECT taskshed.resume_task('kept out', 'outsider')}
 );
 await(
 	$node,

@@ -261,11 +261,12 @@ $node->safe_psql('postgres', 'ALTER DATABASE d14 RESET taskshed.enabled');
 await_ledger('d14', 'disabled');
 
 # A role that is locked out, and let in again
+$node->safe_psql('d15',
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "let in"}', owner => 'app', task_id => 'let in', paused => true)}
+);
 $node->safe_psql('postgres',
 	'REVOKE CONNECT ON DATABASE d15 FROM PUBLIC; CREATE ROLE other');
-$node->safe_psql('d15',
-	q{SELECT taskshed.add_task('note', kwargs => '{"what": "let in"}', owner => 'app', validate => false)}
-);
+$node->safe_psql('d15', q{SELECT taskshed.resume_task('let in', 'app')});
 await(
 	$node,
 	q{SELECT state = 'asleep' AND scheduler_pid IS NULL AND message LIKE 'role "app"%connect%' FROM taskshed.status WHERE database = 'd15'},

@@ -187,9 +187,10 @@ cmp_ok(switches() - $before, '<', 100, 'those of others wake nobody');
 query('CREATE ROLE r LOGIN');
 foreach my $i (1, 2)
 {
+	query(add("role $i", q{owner => 'r', paused => true}));
 	prepare('out', 'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC');
 	commit('out');
-	query(add("role $i", q{owner => 'r'}));
+	query("SELECT taskshed.resume_task('role $i', 'r')");
 	await(
 		$node,
 		q{SELECT message LIKE '%not permitted to connect%' FROM taskshed.status WHERE database = 'postgres'},

@@ -99,5 +99,31 @@ foreach my $i (0 .. $#ways)
 	ok(can_schedule($to), "$to has its place");
 }
 
+# It is the same with whatever else has the first task not be due.
+my %later = (
+	q{SELECT taskshed.update_execution_time('last', '2200-01-01')} => 't',
+	q{SELECT taskshed.update_tasks('{"run_at": "2200-01-01"}', ARRAY['last'])}
+	  => 't',
+	q{SELECT taskshed.add_task('note', '2200-01-01', '{"what": "last"}', task_id => 'last')}
+	  => 't',
+	q{SELECT taskshed.add_task('note', '2100-01-01', '{"what": "last"}', task_id => 'last', paused => true)}
+	  => '');
+my $n = 100;
+foreach my $call (sort keys %later)
+{
+	my $database = $databases[ $n++ ];
+
+	await(
+		$node,
+		qq{SELECT next_wakeup < '2101-01-01' AND state = 'asleep' FROM taskshed.status WHERE database = '$database'},
+		"$database sleeps");
+	$node->safe_psql($database, $call);
+	ok( $node->poll_query_until(
+			'postgres',
+			qq{SELECT next_wakeup > '2199-12-30' FROM taskshed.status WHERE database = '$database' AND state = 'asleep'},
+			$later{$call}),
+		"the wake-up is moved by $call");
+}
+
 $node->stop;
 done_testing();
