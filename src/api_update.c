@@ -250,8 +250,8 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 
 	if (!same_task)
 		store_update_task(store, &new);
-	if (!new_times && paused == was_paused)
-		return true;
+
+	/* the alarm is written in any case: it tells a run's end of the change */
 	if (new_times)
 	{
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);

@@ -149,6 +149,22 @@ outcome_count_run(AlarmRow *alarm, const RunStart *start, bool failed)
 				ROW_GET(Int32, alarm, alarm_failures_in_row) + 1);
 }
 
+/*
+ * What limits a task's runs can be changed while one goes on, and leaves the
+ * revision as it is: then the run ends by what it is now.  Whoever changes it
+ * writes the alarm as well.
+ */
+static void
+outcome_heed_changes(Store *store, RunStart *start, const AlarmRow *alarm)
+{
+	TaskRow		task;
+
+	if (start->places.known && ItemPointerEquals(&start->places.alarm, (ItemPointer) &alarm->tid))
+		return;
+	if (store_get_task(store, start->id, &task))
+		run_start_read_limits(start, &task);
+}
+
 /* Has the task had as many runs as it may have? */
 static bool
 outcome_had_all_runs(const AlarmRow *alarm, int max_runs)
@@ -341,6 +357,7 @@ outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const char
 void
 outcome_succeeded(Store *store, const RunStart *start, const char *result, TsReport *report)
 {
+	RunStart	now;
 	AlarmRow	alarm;
 
 	history_record(start, "succeeded", result, NULL);
@@ -374,8 +391,10 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		outcome_remove(store, start, &alarm, report);
 		return;
 	}
-	outcome_count_run(&alarm, start, false);
-	outcome_advance(store, start, false, true, &alarm, report);
+	now = *start;
+	outcome_heed_changes(store, &now, &alarm);
+	outcome_count_run(&alarm, &now, false);
+	outcome_advance(store, &now, false, true, &alarm, report);
 }
 
 /* The run is tried again at a later time, as if it had not been. */
@@ -405,6 +424,7 @@ void
 outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsReport *report)
 {
 	const ErrorData *error = failure->error;
+	RunStart	now;
 	AlarmRow	alarm;
 	TimestampTz retry_at;
 	bool		cancelled = (strcmp(failure->status, "cancelled") == 0);
@@ -435,19 +455,21 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 		outcome_extra(store, start, &alarm, report);
 		return;
 	}
-	if (!cancelled && failure_retry_at(start, &retry_at))
+	now = *start;
+	outcome_heed_changes(store, &now, &alarm);
+	if (!cancelled && failure_retry_at(&now, &retry_at))
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
 		outcome_wait(store, &alarm, retry_at, report);
 		return;
 	}
-	outcome_count_run(&alarm, start, !cancelled);
+	outcome_count_run(&alarm, &now, !cancelled);
 	if (start->recurring && !cancelled && ts_pause_after_failures > 0 &&
 		ROW_GET(Int32, &alarm, alarm_failures_in_row) >= ts_pause_after_failures &&
 		ROW_ISNULL(&alarm, alarm_paused_at))
 		ROW_SET(TimestampTz, &alarm, alarm_paused_at, GetCurrentTimestamp());
 	if (start->recurring)
-		outcome_advance(store, start, false, false, &alarm, report);
+		outcome_advance(store, &now, false, false, &alarm, report);
 	else
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);

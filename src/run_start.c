@@ -94,6 +94,29 @@ run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
 	return NULL;
 }
 
+/* Take from a task's row what limits its runs, and has them tried again. */
+void
+run_start_read_limits(RunStart *start, const TaskRow *task)
+{
+	start->catch_up = run_start_letter(ROW_DATUM(task, task_catch_up));
+	start->start_within = run_start_usecs(task, Anum_task_start_within,
+										  start->catch_up == 's' ? SKIP_START_WITHIN : -1);
+	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
+		ROW_GET(TimestampTz, task, task_until);
+	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
+	start->max_attempts = ROW_ISNULL(task, task_max_attempts) ? 1 :
+		ROW_GET(Int32, task, task_max_attempts);
+	if (start->max_attempts < 0)
+		start->max_attempts = 1;
+	start->retry_delay = run_start_usecs(task, Anum_task_retry_delay, RETRY_DELAY);
+	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? RETRY_BACKOFF :
+		ROW_GET(Float8, task, task_retry_backoff);
+	if (!(start->retry_backoff >= 1))	/* NaN neither */
+		start->retry_backoff = RETRY_BACKOFF;
+	start->retry_max_delay = run_start_usecs(task, Anum_task_retry_max_delay,
+											 Max(RETRY_MAX_DELAY, start->retry_delay));
+}
+
 /*
  * Takes from a task's rows what a run needs to know of them at its end, into
  * the current memory context.
@@ -125,23 +148,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 		TextDatumGetCString(ROW_DATUM(task, task_group_id));
 	start->callback = TextDatumGetCString(ROW_DATUM(task, task_callback));
 	start->no_grid = run_start_calendar(start, task, alarm);
-	start->catch_up = run_start_letter(ROW_DATUM(task, task_catch_up));
-	start->start_within = run_start_usecs(task, Anum_task_start_within,
-										  start->catch_up == 's' ? SKIP_START_WITHIN : -1);
-	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
-		ROW_GET(TimestampTz, task, task_until);
-	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
-	start->max_attempts = ROW_ISNULL(task, task_max_attempts) ? 1 :
-		ROW_GET(Int32, task, task_max_attempts);
-	if (start->max_attempts < 0)
-		start->max_attempts = 1;
-	start->retry_delay = run_start_usecs(task, Anum_task_retry_delay, RETRY_DELAY);
-	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? RETRY_BACKOFF :
-		ROW_GET(Float8, task, task_retry_backoff);
-	if (!(start->retry_backoff >= 1))	/* NaN neither */
-		start->retry_backoff = RETRY_BACKOFF;
-	start->retry_max_delay = run_start_usecs(task, Anum_task_retry_max_delay,
-											 Max(RETRY_MAX_DELAY, start->retry_delay));
+	run_start_read_limits(start, task);
 	start->timeout = run_start_usecs(task, Anum_task_timeout, (int64) ts_timeout * 1000);
 	start->extra = !ROW_ISNULL(alarm, alarm_resume_at);
 	if (start->extra)

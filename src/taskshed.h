@@ -1329,6 +1329,7 @@ typedef struct RunStart
 
 extern void run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
 						   TimestampTz now);
+extern void run_start_read_limits(RunStart *start, const TaskRow *task);
 extern bool run_start_is_missed(const RunStart *start);
 extern TimestampTz run_start_covered(const RunStart *start, bool missed);
 extern bool run_start_next(const RunStart *start, bool missed, TimestampTz *next);

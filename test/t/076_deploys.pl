@@ -190,6 +190,41 @@ is( query(
 is(done(), 'x y', 'and its run was not done again');
 query('SELECT taskshed.remove_all_tasks(); TRUNCATE done');
 
+# A run in progress ends by what limits its task then, and not by what did when it
+# began.
+my %ends = (
+	longer   => [ q{max_runs => 1}, '{"max_runs": 2}', 'scheduled|1' ],
+	extended => [
+		q{until => now() + interval '1 hour'},
+		'{"until": "2100-01-01"}',
+		'scheduled|1'
+	],
+	shorter => [ q{max_runs => 5}, '{"max_runs": 1}', '' ],
+	cut     => [
+		q{max_runs => 5},
+		'{"until": "' . query(q{SELECT now() + interval '1 hour'}) . '"}', ''
+	]);
+foreach my $end (sort keys %ends)
+{
+	my ($before, $changes, $after) = @{ $ends{$end} };
+
+	$holder->query('SELECT pg_advisory_lock(1)');
+	query(
+		"SELECT taskshed.add_task('tell_later', kwargs => '{\"what\": \"$end\"}', every => '1 day', task_id => '$end', $before)"
+	);
+	await_blocked($node, 1);
+	is(query("SELECT taskshed.update_tasks('$changes', ARRAY['$end'])"),
+		'1', "$end: changed");
+	$holder->query('SELECT pg_advisory_unlock(1)');
+	await_tries($end, 1);
+	is( query(
+			"SELECT state, run_count FROM taskshed.tasks WHERE task_id = '$end'"
+		),
+		$after,
+		"$end: the run in progress heeds it");
+}
+query('SELECT taskshed.remove_all_tasks(); TRUNCATE done');
+
 # In the order of the array, whatever the names; with one worker, one by one
 query(
 	q{SELECT taskshed.add_tasks(jsonb_agg(jsonb_build_object('callback', 'tell',
