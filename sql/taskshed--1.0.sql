@@ -112,7 +112,8 @@ CREATE TABLE taskshed.alarm (
 	late_from timestamptz,
 	restarts integer,
 	shortage_since timestamptz,
-	close_failures integer
+	close_failures integer,
+	asked_at timestamptz
 ) USING heap;
 CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id)
 	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
@@ -125,7 +126,7 @@ COMMENT ON COLUMN taskshed.alarm.run_at IS 'When the next run or attempt is to s
 COMMENT ON COLUMN taskshed.alarm.scheduled_at IS 'The time that this run is for: run_at, unless that is the time of a further attempt.';
 COMMENT ON COLUMN taskshed.alarm.anchor IS 'Time from which the grid of every is counted.';
 COMMENT ON COLUMN taskshed.alarm.revision IS 'Raised when the task is replaced or re-timed; a run writes its outcome only to the revision it started from.';
-COMMENT ON COLUMN taskshed.alarm.run_count IS 'Runs that have ended, failed ones included.';
+COMMENT ON COLUMN taskshed.alarm.run_count IS 'Runs that have ended, failed ones included; -1 while one goes on that was begun for another task of this name.';
 COMMENT ON COLUMN taskshed.alarm.owner IS 'OID of the role that the task runs as.';
 COMMENT ON COLUMN taskshed.alarm.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.alarm.failures_in_row IS 'Failed runs since the last one that succeeded.';
@@ -143,6 +144,7 @@ COMMENT ON COLUMN taskshed.alarm.late_from IS 'How late the next run is, is coun
 COMMENT ON COLUMN taskshed.alarm.restarts IS 'Runs for scheduled_at that have begun and were cut off, whatever by; NULL for none.';
 COMMENT ON COLUMN taskshed.alarm.shortage_since IS 'Since when the run for scheduled_at fails because the server is short of disk space, memory or connections, and is tried again without being counted.';
 COMMENT ON COLUMN taskshed.alarm.close_failures IS 'Failures in a row, each within a minute of the one before; NULL after a run that succeeded.';
+COMMENT ON COLUMN taskshed.alarm.asked_at IS 'When a one-off task was last added as it is already: a run in progress then is followed by another, if it succeeds.';
 COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
 COMMENT ON INDEX taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
 COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';
@@ -919,7 +921,7 @@ SELECT t.id,
 	a.last_status,
 	a.last_sqlstate,
 	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN a.last_error END AS last_error,
-	a.run_count,
+	greatest(a.run_count, 0) AS run_count,
 	a.failures_in_row,
 	t.created_at
 FROM taskshed.task t

@@ -5,7 +5,7 @@
  *
  * None of these waits for a callback that is running: a run locks its task's
  * alarm only at its end.  Changes of what a run would write, its time and its
- * end, raise the alarm's revision or remove it, and the run leaves it alone.
+ * end, raise the alarm's revision or remove it, and the run leaves these alone.
  *
  * Bulk calls take the alarms' locks in the order of the task_ids.
  *
@@ -102,20 +102,21 @@ change_remove(Store *store, AlarmRow *alarm, int64 unused)
 }
 
 /*
- * Have a task run next at a time, whatever it was waiting for before.  It is not
- * late there because of a time that it has failed at, or of a run in progress.
- * The caller writes the alarm.
+ * Have a task run next at a time, whatever it was waiting for before.  If it has
+ * been tried at its old one it is not late at this one before the commit.  The
+ * caller writes the alarm.
  */
 void
 change_time(AlarmRow *alarm, TimestampTz run_at)
 {
-	bool		failed = !ROW_ISNULL(alarm, alarm_failed_at);
+	bool		tried = !ROW_ISNULL(alarm, alarm_failed_at) || alarm_has_begun(alarm) ||
+	read_is_running(ROW_GET(Int64, alarm, alarm_id));
 
 	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 	alarm_raise_revision(alarm);
 	alarm_count_anew(alarm);
-	if (failed || read_is_running(ROW_GET(Int64, alarm, alarm_id)))
-		ROW_SET(TimestampTz, alarm, alarm_late_from, GetCurrentTimestamp());
+	if (tried)
+		late_from_commit(alarm);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 	ROW_SET_NULL(alarm, alarm_resume_at);
 }

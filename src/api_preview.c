@@ -120,7 +120,7 @@ preview_task(Preview *preview, Oid owner, text *task_id, TimestampTz now)
 	run_start_read(&start, &task, &alarm, now);
 	next = ROW_GET(TimestampTz, &alarm, alarm_run_at);
 	start.started_at = Max(now, next);
-	runs = ROW_GET(Int64, &alarm, alarm_run_count);
+	runs = Max(ROW_GET(Int64, &alarm, alarm_run_count), 0);
 	do
 	{
 		CHECK_FOR_INTERRUPTS();

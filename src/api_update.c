@@ -241,7 +241,12 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 		TimestampTz counts = !new_times && spec_same_until(&new, old, desc) ? next :
 		Max(next, update->now);
 
-		if (spec_is_over(spec, counts, ROW_GET(Int64, alarm, alarm_run_count)))
+		int64		run_count = ROW_GET(Int64, alarm, alarm_run_count);
+
+		/* one that has failed in its last run is sent round again, as by a move */
+		if (new_times && !ROW_ISNULL(alarm, alarm_failed_at) && !update->given[ADD_MAX_RUNS])
+			run_count = 0;
+		if (spec_is_over(spec, counts, run_count))
 		{
 			spec_tell_over(spec, counts, true);
 			return change_remove(store, alarm, 0);
@@ -257,6 +262,9 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);
 		change_time(alarm, next);
 	}
+	else if ((update->given[ADD_START_WITHIN] || update->given[ADD_CATCH_UP]) &&
+			 next <= update->now && !alarm_has_begun(alarm))
+		late_from_commit(alarm);
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)

@@ -155,7 +155,7 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 		start.attempt = lost->attempt;
 	}
 	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
-	if (start.revision == lost->revision && !start.extra)
+	if (!start.extra && lost->scheduled_at == ROW_GET(TimestampTz, &alarm, alarm_scheduled_at))
 		ROW_SET(TimestampTz, &alarm, alarm_late_from, DT_NOEND);
 	if (lost->timed_out)
 	{

@@ -63,17 +63,18 @@ failure_one_line(const char *text)
 }
 
 /*
- * Is an error the server's own word that it is short of something?  Not what a
- * callback says with RAISE, which is the language's word, and not a limit that
- * somebody has set (53400).
+ * Does an error say that the server is short of something?  Not if the callback
+ * says so itself, with RAISE or plpy.error; what a language has caught and passes
+ * on is the server's word.  And not a limit that somebody has set (53400).
  */
-static bool
+bool
 failure_is_shortage(const ErrorData *error)
 {
-	return (error->sqlerrcode == ERRCODE_DISK_FULL ||
-			error->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
-			error->sqlerrcode == ERRCODE_TOO_MANY_CONNECTIONS) &&
-		error->domain != NULL && strcmp(error->domain, PG_TEXTDOMAIN("postgres")) == 0;
+	if (error->sqlerrcode != ERRCODE_DISK_FULL && error->sqlerrcode != ERRCODE_OUT_OF_MEMORY &&
+		error->sqlerrcode != ERRCODE_TOO_MANY_CONNECTIONS)
+		return false;
+	return error->funcname == NULL ||
+		(strcmp(error->funcname, "exec_stmt_raise") != 0 && strcmp(error->funcname, "PLy_output") != 0);
 }
 
 /* Write one line about a failed run, without its arguments. */
@@ -111,7 +112,7 @@ failure_count(const RunStart *start, const AlarmRow *alarm)
 	if (strcmp(status, "failed") != 0 && strcmp(status, "timeout") != 0)
 		return 1;
 	return ROW_ISNULL(alarm, alarm_close_failures) ? 2 :
-		Min(ROW_GET(Int32, alarm, alarm_close_failures), PG_INT32_MAX - 1) + 1;
+		ROW_GET(Int32, alarm, alarm_close_failures) + 1;
 }
 
 /*
@@ -140,7 +141,8 @@ failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm)
 
 /*
  * If a run has failed by a shortage: when it is tried again, without being
- * counted.  False if it has not, or that has gone on for too long.  Since when it
+ * counted.  False if it has not, if that has gone on for too long, and for a run by
+ * hand, which would keep those of the schedule waiting.  Since when it
  * goes on, is kept in the alarm; the delays follow from that: 1, 2, 4 ... 64
  * seconds.
  */
@@ -152,8 +154,11 @@ failure_outlast_shortage(const RunStart *start, const Failure *failure, AlarmRow
 	int64		delay = USECS_PER_SEC;
 	int64		lasted;
 
-	if (!failure_is_shortage(failure->error))
+	if (!failure_is_shortage(failure->error) || start->extra)
+	{
+		ROW_SET_NULL(alarm, alarm_shortage_since);
 		return false;
+	}
 	if (ROW_ISNULL(alarm, alarm_shortage_since))
 	{
 		ROW_SET(TimestampTz, alarm, alarm_shortage_since, now);
@@ -174,7 +179,7 @@ failure_outlast_shortage(const RunStart *start, const Failure *failure, AlarmRow
 /*
  * When a failed run is to be tried again; false if it is not.  The delay
  * varies a little, so that tasks that failed together do not come back
- * together.  Attempts end with until, and before a recurring task's next time.
+ * together.  A recurring task's attempts end before its next time.
  */
 bool
 failure_retry_at(const RunStart *start, TimestampTz *retry_at)
@@ -193,8 +198,6 @@ failure_retry_at(const RunStart *start, TimestampTz *retry_at)
 	if (start->attempt >= MANY_ATTEMPTS)
 		delay = Max(delay, (double) MANY_ATTEMPTS_DELAY);
 	*retry_at = GetCurrentTimestamp() + (int64) delay;
-	if (*retry_at > start->until)
-		return false;
 	if (!start->recurring || start->no_grid != NULL)
 		return true;
 

@@ -1,14 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * late_from.c
- *		What a transaction takes makes no task late that it has scheduled for
- *		now.
+ *		From when it counts how late a task is.
  *
- * A task that was given no time is due at the call, but nobody can start it
- * before the commit.  How late it is, which start_within and catch_up bound,
- * must not count that.  The time of the commit is not known when the row is
- * written; so just before the commit, or the PREPARE, it is written once more.
- * That is not worth it for a transaction that is over in a moment.
+ * A run is late, which start_within and catch_up bound, from the time on that it
+ * is for.  But if somebody gives a task that time only when it has come, by not
+ * saying when, or has a time begin anew that has been tried, then it is late from
+ * that call on.  And since nobody can start it before the commit, what the
+ * transaction still takes does not count: the time of the commit is not known when
+ * the row is written, so it is written once more just before it, or before the
+ * PREPARE.  That is not worth it for a transaction that is over in a moment.
+ *
+ * What has begun is not late any more, which is written as infinity.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -23,45 +26,54 @@
 
 #include "taskshed.h"
 
-/* What took less than this part of start_within is let pass. */
-#define SHORT_PART	100
+/* What took less than this (us) is let pass. */
+#define A_MOMENT	(5 * INT64CONST(1000))
 
-/* A task that this transaction has scheduled for now. */
-typedef struct Scheduled
+/* An alarm that this transaction has written. */
+typedef struct Written
 {
 	int64		id;
-	TimestampTz scheduled_at;
-	int64		start_within;	/* us */
-} Scheduled;
+	TimestampTz late_from;
+} Written;
 
 /* In the memory of the transaction; those of savepoints rolled back as well. */
-static Scheduled *scheduled = NULL;
-static int	nscheduled = 0;
-static int	max_scheduled = 0;
+static Written *written = NULL;
+static int	nwritten = 0;
+static int	max_written = 0;
 
 /*
- * Remember that a task was scheduled for the time of the call, or the first
- * after it.  start_within, in microseconds, says how late it may be.
+ * Have the lateness of a task count from this transaction's commit.  The caller
+ * writes the alarm.
  */
 void
-late_from_commit(int64 id, TimestampTz scheduled_at, int64 start_within)
+late_from_commit(AlarmRow *alarm)
 {
-	if (nscheduled == max_scheduled)
+	TimestampTz now = GetCurrentTimestamp();
+
+	ROW_SET(TimestampTz, alarm, alarm_late_from, now);
+	if (nwritten == max_written)
 	{
-		max_scheduled = Max(16, 2 * max_scheduled);
-		scheduled = scheduled == NULL ?
-			MemoryContextAllocHuge(TopTransactionContext, max_scheduled * sizeof(Scheduled)) :
-			repalloc_huge(scheduled, max_scheduled * sizeof(Scheduled));
+		max_written = Max(16, 2 * max_written);
+		written = written == NULL ?
+			MemoryContextAllocHuge(TopTransactionContext, max_written * sizeof(Written)) :
+			repalloc_huge(written, max_written * sizeof(Written));
 	}
-	scheduled[nscheduled].id = id;
-	scheduled[nscheduled].scheduled_at = scheduled_at;
-	scheduled[nscheduled].start_within = start_within;
-	nscheduled++;
+	written[nwritten].id = ROW_GET(Int64, alarm, alarm_id);
+	written[nwritten].late_from = now;
+	nwritten++;
+}
+
+/* Is an alarm as this transaction has written it? */
+static bool
+late_from_is_ours(const AlarmRow *alarm, TimestampTz late_from)
+{
+	return !ROW_ISNULL(alarm, alarm_late_from) &&
+		ROW_GET(TimestampTz, alarm, alarm_late_from) == late_from;
 }
 
 /*
- * Have the lateness of what was scheduled count from now on.  What has gone with
- * a savepoint, or was moved, is left alone.
+ * Write all of them once more.  What has gone with a savepoint may be somebody
+ * else's by now: that is left alone, and nobody is waited for.
  */
 static void
 late_from_write(void)
@@ -73,18 +85,20 @@ late_from_write(void)
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	PushActiveSnapshot(GetLatestSnapshot());
-	for (int i = 0; store != NULL && i < nscheduled; i++)
+	for (int i = 0; store != NULL && i < nwritten; i++)
 	{
-		const Scheduled *task = &scheduled[i];
+		int64		id = written[i].id;
+		TimestampTz late_from = written[i].late_from;
 		AlarmRow	alarm;
 
-		if (now - task->scheduled_at <= task->start_within / SHORT_PART)
+		if (now - late_from <= A_MOMENT)
 			continue;
 
 		/* what this command has written cannot be locked */
 		CommandCounterIncrement();
-		if (store_lock_alarm(store, task->id, &alarm, LockWaitBlock) == TM_Ok &&
-			ROW_GET(TimestampTz, &alarm, alarm_scheduled_at) == task->scheduled_at)
+		if (store_get_alarm(store, id, &alarm) && late_from_is_ours(&alarm, late_from) &&
+			store_lock_alarm(store, id, &alarm, LockWaitSkip) == TM_Ok &&
+			late_from_is_ours(&alarm, late_from))
 		{
 			ROW_SET(TimestampTz, &alarm, alarm_late_from, now);
 			store_update_alarm(store, &alarm);
@@ -101,12 +115,12 @@ late_from_write(void)
 static void
 late_from_xact_callback(XactEvent event, void *arg)
 {
-	if (nscheduled > 0 && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE))
+	if (nwritten > 0 && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE))
 		late_from_write();
 	if (event != XACT_EVENT_PRE_PREPARE)
 	{
-		scheduled = NULL;
-		nscheduled = max_scheduled = 0;
+		written = NULL;
+		nwritten = max_written = 0;
 	}
 }
 

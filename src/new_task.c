@@ -198,21 +198,12 @@ add_claim(Adding *adding)
 	adding->claimed = true;
 }
 
-/*
- * What the transaction still takes makes no task late that was given no time.
- * Those that can be late at all are remembered until the commit.
- */
-static void
-add_forgive_delay(const NewTask *task, int64 id)
+/* Can a task be late that is due at the call, since nobody has said when? */
+static bool
+add_may_be_late(const TaskSpec *spec)
 {
-	const TaskSpec *spec = &task->spec;
-
-	if (spec->has_run_at)
-		return;
-	if (spec->start_within != NULL)
-		late_from_commit(id, task->first_run, spec_interval_usecs(spec->start_within));
-	else if (strcmp(spec->catch_up, "skip") == 0)
-		late_from_commit(id, task->first_run, SKIP_START_WITHIN);
+	return !spec->has_run_at &&
+		(spec->start_within != NULL || strcmp(spec->catch_up, "skip") == 0);
 }
 
 /* Writes the alarm of a task that has none. */
@@ -238,8 +229,9 @@ add_insert_alarm(Store *store, const NewTask *task, int64 id, TimestampTz now)
 	ROW_SET_NULL(&row, alarm_failed_at);
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
+	if (add_may_be_late(spec))
+		late_from_commit(&row);
 	store_insert_alarm(store, &row);
-	add_forgive_delay(task, id);
 	if (!spec->paused)
 		notes_add(run_at, id, spec->owner);
 }
@@ -284,8 +276,7 @@ add_next_time(const NewTask *task, const AlarmRow *alarm, bool same_times, bool 
 static bool
 add_begin_anew(const TaskSpec *spec, AlarmRow *alarm, TimestampTz now)
 {
-	bool		tried = (!ROW_ISNULL(alarm, alarm_failed_at) ||
-						 ROW_GET(Int32, alarm, alarm_attempt) > 0);
+	bool		tried = !ROW_ISNULL(alarm, alarm_failed_at) || alarm_has_begun(alarm);
 
 	/* as if there had been no run beside the schedule */
 	if (!ROW_ISNULL(alarm, alarm_resume_at))
@@ -321,8 +312,9 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	bool		same_task;
 	bool		same_times;
 	bool		same;
-	bool		on_time = false;	/* though its time has passed */
-	bool		running = false;	/* a run that the change outlasts */
+	bool		was_recurring = !ROW_ISNULL(old, task_every) || !ROW_ISNULL(old, task_schedule);
+	bool		tried = false;
+	bool		running;
 	TimestampTz next;
 
 	add_fill_task(&new, task);
@@ -331,7 +323,8 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	same = same_task && same_times && ROW_ISNULL(alarm, alarm_failed_at);
 
 	next = add_next_time(task, alarm, same_times, spec_same_until(&new, old, desc), now);
-	if (spec_is_over(spec, next, ROW_GET(Int64, alarm, alarm_run_count)))
+	if (spec_is_over(spec, next, spec->recurring && was_recurring ?
+					 ROW_GET(Int64, alarm, alarm_run_count) : 0))
 	{
 		spec_tell_over(spec, next, true);
 		(void) change_remove(store, alarm, 0);
@@ -352,33 +345,36 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 		ROW_SET_NULL(alarm, alarm_resume_at);
 	}
 	else if (!same && !again)
-		on_time = add_begin_anew(spec, alarm, now);
+		tried = add_begin_anew(spec, alarm, now);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 
-	/*
-	 * who adds a one-off task wants it to run once more, though it may have
-	 * begun
-	 */
-	if (!same || again || !spec->recurring)
-	{
-		running = read_is_running(id);
-		alarm_raise_revision(alarm);
-		on_time = on_time || again || running;
-	}
+	running = read_is_running(id);
 	if (again)
 	{
 		/* the run in progress may yet turn out to be interrupted */
+		alarm_raise_revision(alarm);
 		ROW_SET(Int32, alarm, alarm_attempt, 0);
 		ROW_SET_NULL(alarm, alarm_begun_at);
 	}
 	else if (!same)
+	{
+		/* a procedure that has begun for this time is told so */
+		Datum		restarts = same_times && !ROW_ISNULL(alarm, alarm_restarts) ?
+		ROW_DATUM(alarm, alarm_restarts) : (Datum) 0;
+
+		alarm_raise_revision(alarm);
 		alarm_count_anew(alarm);
-	else if (running)
-		ROW_SET_NULL(alarm, alarm_begun_at);
-	if (on_time)
-		ROW_SET(TimestampTz, alarm, alarm_late_from, now);
-	else if (!same_times)
-		add_forgive_delay(task, id);
+		if (restarts != 0)
+			ROW_SET(Int32, alarm, alarm_restarts, DatumGetInt32(restarts));
+	}
+	else if (!spec->recurring)
+		ROW_SET(TimestampTz, alarm, alarm_asked_at, GetCurrentTimestamp());
+	if (again || (!same && (tried || running)) || (!same_times && add_may_be_late(spec)))
+		late_from_commit(alarm);
+
+	/* a one-off task is another piece of work; the run in progress is not its */
+	if ((again || !same) && !(spec->recurring && was_recurring))
+		ROW_SET(Int64, alarm, alarm_run_count, running ? -1 : 0);
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)
@@ -408,9 +404,8 @@ add_keep(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm)
 	}
 	add_claim(adding);
 	alarm_raise_revision(alarm);
-	if (ROW_ISNULL(alarm, alarm_late_from) ||
-		ROW_GET(TimestampTz, alarm, alarm_late_from) < adding->now)
-		ROW_SET(TimestampTz, alarm, alarm_late_from, adding->now);
+	if (!alarm_has_begun(alarm))
+		late_from_commit(alarm);
 	store_update_alarm(adding->store, alarm);
 	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, task->spec.owner);
 }

@@ -125,7 +125,8 @@ void
 outcome_end(AlarmRow *alarm, const RunStart *start, const char *status, const ErrorData *error)
 {
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
-	ROW_SET_NULL(alarm, alarm_restarts);
+	if (!start->extra)
+		ROW_SET_NULL(alarm, alarm_restarts);
 	ROW_SET_NULL(alarm, alarm_begun_at);
 	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
 	if (error == NULL)
@@ -184,6 +185,7 @@ outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *r
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, ROW_GET(TimestampTz, alarm, alarm_run_at));
 		ROW_SET_NULL(alarm, alarm_resume_at);
 		alarm_count_anew(alarm);
+		ROW_SET(TimestampTz, alarm, alarm_late_from, DT_NOEND);
 		store_update_alarm(store, alarm);
 		report->fate = TS_FATE_LOOK;
 		return;
@@ -308,9 +310,9 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 {
 	AlarmRow	alarm;
 
-	outcome_record_missed(start);
 	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
 		return;
+	outcome_record_missed(start);
 	outcome_set_status(&alarm, "missed", NULL, NULL);
 	if (start->recurring)
 		outcome_advance(store, start, true, true, &alarm, report);
@@ -318,39 +320,76 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 		outcome_fail(store, &alarm, report);
 }
 
+/* A task that fails all the time is paused, if it was to be. */
+static void
+outcome_pause_failing(AlarmRow *alarm)
+{
+	if (ts_pause_after_failures > 0 && ROW_ISNULL(alarm, alarm_paused_at) &&
+		ROW_GET(Int32, alarm, alarm_failures_in_row) >= ts_pause_after_failures)
+		ROW_SET(TimestampTz, alarm, alarm_paused_at, GetCurrentTimestamp());
+}
+
 /*
  * The run of a task has come to an end that somebody has changed meanwhile.  What
  * comes next is as the change says, but the run was one of those that the task may
- * have, and it says of it how it went.  A change that leaves the task without
- * another run has come too late.
+ * have, and it says of it how it went; unless it would have been tried again.  A
+ * change that leaves the task without another run has come too late.
  */
 static void
-outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const char *status,
-				const ErrorData *error, TsReport *report)
+outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const Failure *failure,
+				TsReport *report)
 {
 	TaskRow		task;
-	bool		failed = (error != NULL && strcmp(status, "cancelled") != 0);
+	TimestampTz unused;
+	bool		failed = (failure != NULL && strcmp(failure->status, "cancelled") != 0);
 
 	/* if the extension was made anew, the id is another task's by now */
 	if (!store_get_task(store, start->id, &task) ||
 		ROW_GET(TimestampTz, &task, task_created_at) != start->created_at)
 		return;
 
-	outcome_end(alarm, start, status, error);
-	if (!start->extra)
-		outcome_count_run(alarm, start, failed);
-	if (start->extra || ROW_ISNULL(&task, task_max_runs) ||
-		!outcome_had_all_runs(alarm, ROW_GET(Int32, &task, task_max_runs)))
+	outcome_end(alarm, start, failure != NULL ? failure->status : "succeeded",
+				failure != NULL ? failure->error : NULL);
+	if (start->extra || (failed && (failure_is_shortage(failure->error) ||
+									failure_retry_at(start, &unused))))
+	{
 		store_update_alarm(store, alarm);
-	else if (error != NULL)
-		outcome_fail(store, alarm, report);
-	else
+		return;
+	}
+	outcome_count_run(alarm, start, failed);
+	if (!ROW_ISNULL(&task, task_max_runs) &&
+		outcome_had_all_runs(alarm, ROW_GET(Int32, &task, task_max_runs)))
 	{
 		RunStart	last = *start;
 
 		last.places.known = false;
-		outcome_remove(store, &last, alarm, report);
+		if (failure == NULL)
+			outcome_remove(store, &last, alarm, report);
+		else
+			outcome_fail(store, alarm, report);
+		return;
 	}
+
+	/* one that was replaced may fare better */
+	if (failed && start->recurring && ItemPointerEquals(&task.tid, (ItemPointer) &start->places.task))
+		outcome_pause_failing(alarm);
+	store_update_alarm(store, alarm);
+}
+
+/*
+ * A one-off task has succeeded that somebody has added once more, as it is, while
+ * it ran: it runs again.
+ */
+static void
+outcome_once_more(Store *store, AlarmRow *alarm, const RunStart *start, TsReport *report)
+{
+	outcome_count_run(alarm, start, false);
+	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET(TimestampTz, alarm, alarm_late_from, ROW_GET(TimestampTz, alarm, alarm_asked_at));
+	if (ROW_ISNULL(alarm, alarm_resume_at))
+		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
+	store_update_alarm(store, alarm);
+	report->fate = TS_FATE_LOOK;
 }
 
 /* The run has succeeded: a one-off task is done, a recurring one goes on. */
@@ -375,7 +414,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		case FOUND_GONE:
 			return;
 		case FOUND_CHANGED:
-			outcome_changed(store, start, &alarm, "succeeded", NULL, report);
+			outcome_changed(store, start, &alarm, NULL, report);
 			return;
 		case FOUND_SAME:
 			break;
@@ -388,31 +427,17 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	}
 	if (!start->recurring)
 	{
-		outcome_remove(store, start, &alarm, report);
+		if (!ROW_ISNULL(&alarm, alarm_asked_at) &&
+			ROW_GET(TimestampTz, &alarm, alarm_asked_at) != start->asked_at)
+			outcome_once_more(store, &alarm, start, report);
+		else
+			outcome_remove(store, start, &alarm, report);
 		return;
 	}
 	now = *start;
 	outcome_heed_changes(store, &now, &alarm);
 	outcome_count_run(&alarm, &now, false);
 	outcome_advance(store, &now, false, true, &alarm, report);
-}
-
-/* The run is tried again at a later time, as if it had not been. */
-static void
-outcome_put_off(Store *store, const RunStart *start, AlarmRow *alarm, TimestampTz run_at,
-				TsReport *report)
-{
-	ROW_SET(Int32, alarm, alarm_restarts, start->restarts + 1);
-	if (!start->extra)
-	{
-		ROW_SET(TimestampTz, alarm, alarm_late_from, DT_NOEND);
-		outcome_wait(store, alarm, run_at, report);
-		return;
-	}
-	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
-	store_update_alarm(store, alarm);
-	report->fate = TS_FATE_NEXT;
-	report->next_run_at = run_at;
 }
 
 /*
@@ -434,8 +459,11 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 	found = outcome_lock(store, start, &alarm, report);
 	if (found == FOUND_SAME && failure_outlast_shortage(start, failure, &alarm, &retry_at))
 	{
+		/* as if it had not been, but that the next one knows of it */
 		outcome_end(&alarm, start, failure->status, error);
-		outcome_put_off(store, start, &alarm, retry_at, report);
+		ROW_SET(Int32, &alarm, alarm_restarts, start->restarts + 1);
+		ROW_SET(TimestampTz, &alarm, alarm_late_from, DT_NOEND);
+		outcome_wait(store, &alarm, retry_at, report);
 		return;
 	}
 	failure_log(start, failure, found == FOUND_GONE ? NULL : &alarm);
@@ -444,7 +472,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 		case FOUND_GONE:
 			return;
 		case FOUND_CHANGED:
-			outcome_changed(store, start, &alarm, failure->status, error, report);
+			outcome_changed(store, start, &alarm, failure, report);
 			return;
 		case FOUND_SAME:
 			break;
@@ -464,10 +492,8 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 		return;
 	}
 	outcome_count_run(&alarm, &now, !cancelled);
-	if (start->recurring && !cancelled && ts_pause_after_failures > 0 &&
-		ROW_GET(Int32, &alarm, alarm_failures_in_row) >= ts_pause_after_failures &&
-		ROW_ISNULL(&alarm, alarm_paused_at))
-		ROW_SET(TimestampTz, &alarm, alarm_paused_at, GetCurrentTimestamp());
+	if (start->recurring && !cancelled)
+		outcome_pause_failing(&alarm);
 	if (start->recurring)
 		outcome_advance(store, &now, false, false, &alarm, report);
 	else

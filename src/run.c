@@ -669,6 +669,7 @@ run_task(const TsHanded *task, TsReport *report)
 		error = NULL;
 		PG_TRY();
 		{
+			ts_my_worker->ending = false;
 			if (tries > 0)
 				run_step_aside(tries);
 			run_attempt(&run);

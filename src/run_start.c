@@ -138,7 +138,10 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 		ROW_GET(TimestampTz, alarm, alarm_previous_run_at);
 	start->started_at = now;
 	start->worker_pid = MyProcPid;
+	start->asked_at = ROW_ISNULL(alarm, alarm_asked_at) ? DT_NOBEGIN :
+		ROW_GET(TimestampTz, alarm, alarm_asked_at);
 	start->places.known = false;
+	ItemPointerSetInvalid(&start->places.task);
 
 	/* the alarm's: its task may have been given away before it was read */
 	start->owner = ROW_GET(ObjectId, alarm, alarm_owner);

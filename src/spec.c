@@ -183,7 +183,7 @@ spec_kwargs(const Datum *values, const bool *nulls)
  * The length of an interval in microseconds; months count as 30 days, days as
  * 24 hours.  22008 if that is out of range.
  */
-int64
+static int64
 spec_interval_usecs(const Interval *interval)
 {
 	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;

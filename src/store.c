@@ -82,7 +82,7 @@ static const ColumnShape alarm_columns[Natts_alarm] = {
 	{INT4OID, true}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false},
 	{TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TEXTOID, false},
 	{TEXTOID, false}, {TEXTOID, false}, {TIMESTAMPTZOID, false}, {INT4OID, false},
-	{TIMESTAMPTZOID, false}, {INT4OID, false}
+	{TIMESTAMPTZOID, false}, {INT4OID, false}, {TIMESTAMPTZOID, false}
 };
 
 static const ColumnShape home_columns[Natts_home] = {

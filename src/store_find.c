@@ -145,13 +145,19 @@ store_mend_alarm(AlarmRow *row)
 		ROW_SET(TimestampTz, row, alarm_resume_at,
 				store_finite(ROW_GET(TimestampTz, row, alarm_resume_at)));
 	ROW_SET(Int64, row, alarm_run_count,
-			Max(0, Min(ROW_GET(Int64, row, alarm_run_count), PG_INT64_MAX - 1)));
+			Max(-1, Min(ROW_GET(Int64, row, alarm_run_count), PG_INT64_MAX - 1)));
 	ROW_SET(Int32, row, alarm_attempt,
 			Max(0, Min(ROW_GET(Int32, row, alarm_attempt), MAX_COUNT)));
 	ROW_SET(Int32, row, alarm_failures_in_row,
 			Max(0, Min(ROW_GET(Int32, row, alarm_failures_in_row), MAX_COUNT)));
 	ROW_SET(Int32, row, alarm_interruptions,
 			Max(0, Min(ROW_GET(Int32, row, alarm_interruptions), MAX_COUNT)));
+	if (!ROW_ISNULL(row, alarm_restarts))
+		ROW_SET(Int32, row, alarm_restarts,
+				Max(0, Min(ROW_GET(Int32, row, alarm_restarts), MAX_COUNT)));
+	if (!ROW_ISNULL(row, alarm_close_failures))
+		ROW_SET(Int32, row, alarm_close_failures,
+				Max(0, Min(ROW_GET(Int32, row, alarm_close_failures), MAX_COUNT)));
 }
 
 /* Copies the alarm in the slot into the current memory context. */

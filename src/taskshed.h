@@ -23,7 +23,7 @@
  *		home.c			whether the tasks of a database may run in it
  *		replicated.c	our tables when a subscription truncates them
  *		quota.c			how many tasks a role may have
- *		late_from.c		what a transaction takes makes no task late
+ *		late_from.c		from when it counts how late a task is
  *		queue.c			reading alarms in the order they are due
  *		zone.c			local times and instants
  *		recurrence.c	the grid of times of an interval
@@ -617,7 +617,8 @@ enum
 	Anum_alarm_restarts,
 	Anum_alarm_shortage_since,
 	Anum_alarm_close_failures,
-	Natts_alarm = Anum_alarm_close_failures
+	Anum_alarm_asked_at,
+	Natts_alarm = Anum_alarm_asked_at
 };
 
 /* A row of either table: its place and its columns. */
@@ -671,6 +672,19 @@ alarm_count_anew(AlarmRow *alarm)
 	ROW_SET_NULL(alarm, alarm_begun_at);
 	ROW_SET_NULL(alarm, alarm_late_from);
 	ROW_SET_NULL(alarm, alarm_shortage_since);
+}
+
+/*
+ * Has a run begun for the time that a task waits for?  Whether it has failed or was
+ * cut off, it begins again then, and is not late.
+ */
+static inline bool
+alarm_has_begun(const AlarmRow *alarm)
+{
+	return ROW_GET(Int32, alarm, alarm_attempt) > 0 ||
+		!ROW_ISNULL(alarm, alarm_restarts) || !ROW_ISNULL(alarm, alarm_begun_at) ||
+		(!ROW_ISNULL(alarm, alarm_late_from) &&
+		 ROW_GET(TimestampTz, alarm, alarm_late_from) == DT_NOEND);
 }
 
 /* Their indexes. */
@@ -831,7 +845,7 @@ extern void quota_add(Store *store, Oid owner);
 #define SKIP_START_WITHIN	USECS_PER_SEC
 
 extern void late_from_init(void);
-extern void late_from_commit(int64 id, TimestampTz called_at, int64 start_within);
+extern void late_from_commit(AlarmRow *alarm);
 
 /* ------------------------------------------------------------------------
  * queue.c
@@ -1184,7 +1198,6 @@ extern void spec_read(SpecReader *reader, Jsonb *object, pg_tz *zone, Datum *val
 extern bool spec_has_times(const bool *nulls);
 extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner,
 					   pg_tz *zone, TimestampTz now);
-extern int64 spec_interval_usecs(const Interval *interval);
 extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
 extern bool spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count);
 extern void spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed);
@@ -1325,6 +1338,7 @@ typedef struct RunStart
 	int64		timeout;		/* us; 0: none */
 	char		history;		/* 'a'll, 'e'rrors or 'n'one */
 	bool		extra;			/* beside the schedule: run_tasks */
+	TimestampTz asked_at;		/* when it was last added as it is; or DT_NOBEGIN */
 } RunStart;
 
 extern void run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
@@ -1358,6 +1372,7 @@ typedef struct Failure
 } Failure;
 
 extern char *failure_one_line(const char *text);
+extern bool failure_is_shortage(const ErrorData *error);
 extern void failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm);
 extern bool failure_outlast_shortage(const RunStart *start, const Failure *failure,
 									 AlarmRow *alarm, TimestampTz *retry_at);

@@ -13,6 +13,7 @@ ALTER TABLE taskshed.alarm ADD COLUMN late_from timestamptz;
 ALTER TABLE taskshed.alarm ADD COLUMN restarts integer;
 ALTER TABLE taskshed.alarm ADD COLUMN shortage_since timestamptz;
 ALTER TABLE taskshed.alarm ADD COLUMN close_failures integer;
+ALTER TABLE taskshed.alarm ADD COLUMN asked_at timestamptz;
 CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
 DO $$
@@ -133,7 +134,7 @@ SELECT t.id,
 	a.last_status,
 	a.last_sqlstate,
 	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN a.last_error END AS last_error,
-	a.run_count,
+	greatest(a.run_count, 0) AS run_count,
 	a.failures_in_row,
 	t.created_at
 FROM taskshed.task t

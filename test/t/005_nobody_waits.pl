@@ -193,7 +193,7 @@ is(task('every_move'),   'scheduled|1|in 2 days|every_move',  'moved');
 is(task('every_moves'),  'scheduled|1|in 2 days|every_moves', 'moved');
 is(task('once_replace'), '', 'a one-off replaced while it ran has run again');
 is(task('every_replace'), 'scheduled|2|later|new',     'a recurring one too');
-is(task('once_later'),    'scheduled|1|in 2 days|new', 'replaced, for later');
+is(task('once_later'),    'scheduled|0|in 2 days|new', 'replaced, for later');
 is(task('every_later'),   'scheduled|1|in 2 days|new', 'replaced, for later');
 is(task('once_keep'),  '', 'replace_existing => false has had it run again');
 is(task('every_keep'), 'scheduled|2|later|kept',     'a recurring one too');

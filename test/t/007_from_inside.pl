@@ -152,7 +152,7 @@ inside('remove all', 'SELECT taskshed.remove_all_tasks()', '', '');
 inside(
 	'replace',
 	"SELECT REPLACE_FAR",
-	'scheduled|1|in 2 days|new',
+	'scheduled|0|in 2 days|new',
 	'scheduled|1|in 2 days|new');
 inside(
 	'replace remove',
@@ -323,7 +323,8 @@ await(
 is(ledger('never%'), '0', 'what it rolled back has not');
 
 # A change during a run loses only what it conflicts with: the run says how it
-# went, and is one of those that the task may have.
+# went, and is one of those that the task may have, unless it would have been tried
+# again.
 $node->safe_psql(
 	'postgres', q{
 CREATE FUNCTION move_on(task_id text) RETURNS void LANGUAGE sql AS $$
@@ -383,7 +384,7 @@ is( $node->safe_psql(
 	),
 	join("\n",
 		'last failing|failed|1|failed|on purpose|1|t|t',
-		'moved failing|scheduled|1|failed|on purpose|1|t|t',
+		'moved failing|scheduled|0|failed|on purpose|0|t|t',
 		'moved once|scheduled|1|succeeded||0|t|t'),
 	'who is moved while it runs tells of the run; one that had its last is over'
 );

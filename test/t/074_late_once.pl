@@ -212,6 +212,76 @@ is( runs_of($node, 'retried'),
 	'failed 1, succeeded 1',
 	'what is sent round again is not late');
 
+# What has begun and was cut off is begun again though it is replaced before, and a
+# procedure is told that it has begun.  A wait for an attempt may be replaced, too.
+foreach my $changed (
+	q{add_task('in_steps', kwargs => '{"lock": 5}', every => '1 day', catch_up => 'skip', timeout => '1 hour', task_id => 'cut off')},
+	q{update_tasks('{"timeout": "2 hours"}', ARRAY['cut off'])})
+{
+	$holder->query('SELECT pg_advisory_lock(5)');
+	app(q{add_task('in_steps', kwargs => '{"lock": 5}', every => '1 day', catch_up => 'skip', task_id => 'cut off')}
+	);
+	await_blocked($node, 1, 5);
+	await_late(1.1, 'cut off');
+	$node->safe_psql('postgres', 'ALTER SYSTEM SET taskshed.enabled = off');
+	$node->stop;
+	$holder->quit;
+	$node->start;
+	await($node, q{SELECT state = 'disabled' FROM taskshed.status},
+		'nothing runs');
+	app($changed);
+	$holder = session($node);
+	$node->safe_psql('postgres',
+		q{DELETE FROM ledger WHERE what LIKE 'attempt%'});
+	set_and_reload($node, 'taskshed.enabled' => undef);
+	await(
+		$node,
+		q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'cut off'},
+		'it has run');
+	is( runs_of($node, 'cut off'),
+		'interrupted 1, succeeded 1',
+		"begun again after $changed");
+	is( $node->safe_psql(
+			'postgres', q{SELECT what FROM ledger WHERE what LIKE 'attempt%'}
+		),
+		'attempt 2',
+		'which is the second time');
+	app(q{remove_task('cut off')});
+	$node->safe_psql('postgres', 'TRUNCATE taskshed.run_0');
+}
+app(q{add_task('hold', clock_timestamp(), '{"what": null, "lock": 0}', validate => false, max_attempts => 3, retry_delay => '1 hour',
+	start_within => '1 s', task_id => 'tried')});
+await(
+	$node,
+	q{SELECT attempt = 1 FROM taskshed.tasks WHERE task_id = 'tried'},
+	'one attempt has failed');
+await(
+	$node,
+	q{SELECT clock_timestamp() > last_run_at + interval '1.1 s' FROM taskshed.tasks WHERE task_id = 'tried'},
+	'its time is over');
+app(q{update_tasks('{"every": "1 day", "kwargs": {"what": "tried", "lock": 6}}', ARRAY['tried'])}
+);
+await(
+	$node,
+	q{SELECT last_status = 'succeeded' FROM taskshed.tasks WHERE task_id = 'tried'},
+	'it is made to recur, at once');
+is( runs_of($node, 'tried'),
+	'failed 1, succeeded 1',
+	'a time that was tried is not late when it is given anew');
+
+# What is asked for by hand while a task has its last run is not late.
+$holder->query('SELECT pg_advisory_lock(5)');
+app(q{add_task('hold', kwargs => '{"what": "last", "lock": 5}', start_within => '1 s', task_id => 'last')}
+);
+await_blocked($node, 1, 5);
+app(q{run_task('last')});
+await_late(1.2, 'last');
+$holder->query('SELECT pg_advisory_unlock(5)');
+await_no_task($node, 'last');
+is( runs_of($node, 'last'),
+	'succeeded 1, succeeded 1',
+	'a run by hand behind the last one');
+
 #
 # Time before the commit does not count
 #
@@ -226,19 +296,35 @@ sub schedule_slowly
 
 	app(qq{add_task('note', '2100-01-01', '{"what": "x"}', every => '1 day', task_id => '$round: other times')}
 	);
+	foreach my $name ('failed', 'failed for good')
+	{
+		app(qq{add_task('hold', kwargs => '{"what": null, "lock": 0}', validate => false, start_within => '1 s',
+			task_id => '$round: $name'}
+			  . (
+				$name eq 'failed'
+				? q{, max_attempts => 3, retry_delay => '1 hour')}
+				: ')'));
+		await(
+			$node,
+			qq{SELECT last_status = 'failed' FROM taskshed.tasks WHERE task_id = '$round: $name' AND state <> 'running'},
+			"$name has failed");
+	}
 	$holder->query('BEGIN');
+	$holder->query(
+		qq{SELECT taskshed.add_task('note', kwargs => '{"what": "slow"}', owner => 'app', task_id => '$round: $_', start_within => '1 s')}
+	) foreach 'failed', 'failed for good';
 	foreach my $name ('twice', sort keys %late)
 	{
 		$holder->query(
-			qq{SELECT taskshed.add_task('note', kwargs => '{"what": "slow"}', task_id => '$round: $name', $late{$name})}
+			qq{SELECT taskshed.add_task('note', kwargs => '{"what": "slow"}', owner => 'app', task_id => '$round: $name', $late{$name})}
 		);
 	}
 	$holder->query(
 		qq{SAVEPOINT s;
-		SELECT taskshed.add_task('note', kwargs => '{"what": "x"}', task_id => '$round: rolled back', start_within => '1 s');
+		SELECT taskshed.add_task('note', kwargs => '{"what": "x"}', owner => 'app', task_id => '$round: rolled back', start_within => '1 s');
 		ROLLBACK TO s});
 	$holder->query(
-		qq{SELECT taskshed.add_task('note', clock_timestamp(), '{"what": "x"}', task_id => '$round: said when', start_within => '1 s')}
+		qq{SELECT taskshed.add_task('note', clock_timestamp(), '{"what": "x"}', owner => 'app', task_id => '$round: said when', start_within => '1 s')}
 	);
 	await(
 		$node, qq{
@@ -255,6 +341,13 @@ sub schedule_slowly
 		is(runs_of($node, "$round: $name"),
 			'succeeded 1', "$round: $name is not late for its transaction");
 	}
+	foreach my $name ('failed', 'failed for good')
+	{
+		await_no_task($node, "$round: $name");
+		is( runs_of($node, "$round: $name"),
+			'failed 1, succeeded 1',
+			"$round: $name, replaced, is not late");
+	}
 	await_state($node, "$round: said when", 'failed');
 	is(runs_of($node, "$round: said when"),
 		'missed 1', "$round: but what was given a time is");
@@ -265,6 +358,21 @@ schedule_slowly(
 	'prepare',
 	q{PREPARE TRANSACTION 'slow'},
 	q{COMMIT PREPARED 'slow'});
+
+# What has gone with a savepoint is somebody else's, and not waited for.
+app(q{add_task('note', '2100-01-01', '{"what": "x"}', every => '1 day', task_id => 'of others')}
+);
+my $other = session($node);
+$holder->query(
+	q{SET lock_timeout = '5 s'; BEGIN; SAVEPOINT s;
+	SELECT taskshed.add_task('note', kwargs => '{"what": "x"}', every => '2 days', task_id => 'of others', owner => 'app',
+		start_within => '10 ms');
+	ROLLBACK TO s});
+$other->query(
+	q{BEGIN; SELECT taskshed.pause_task('of others', owner => 'app')});
+is($holder->query('COMMIT'), '', 'a commit waits for nobody');
+$other->query('COMMIT');
+$other->quit;
 
 is( $node->safe_psql(
 		'postgres', q{

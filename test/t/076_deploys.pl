@@ -225,6 +225,76 @@ foreach my $end (sort keys %ends)
 }
 query('SELECT taskshed.remove_all_tasks(); TRUNCATE done');
 
+# A definition that comes while another one of the name runs is another piece of
+# work: it runs, whatever max_runs says.  The same one, if the run fails, is none.
+$holder->query('SELECT pg_advisory_lock(1)');
+my %calls = (
+	replaced =>
+	  q{add_task('tell', kwargs => '{"what": "second"}', max_runs => 1, task_id => 'replaced')},
+	kept =>
+	  q{add_task('tell_later', kwargs => '{"what": "kept"}', max_runs => 1, task_id => 'kept', replace_existing => false)},
+	same =>
+	  q{add_task('tell_later', kwargs => '{"what": "same"}', max_runs => 1, task_id => 'same')}
+);
+foreach my $name ('kept', 'replaced', 'same')
+{
+	query(
+		qq{SELECT taskshed.add_task('tell_later', kwargs => '{"what": "$name"}', max_runs => 1, task_id => '$name')}
+	);
+	await_blocked($node, 1);
+	query("SELECT taskshed.$calls{$name}");
+	$holder->query('SELECT pg_advisory_unlock(1)');
+	await_no_task($node, $name);
+	is( runs_of($node, $name),
+		'succeeded 1, succeeded 1',
+		"$name while it ran: run as well");
+	$holder->query('SELECT pg_advisory_lock(1)');
+}
+is(done(), 'kept kept replaced second same same', 'with all effects');
+query('TRUNCATE done');
+query(
+	q{CREATE FUNCTION fail_later() RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM pg_advisory_xact_lock_shared(1);
+		RAISE EXCEPTION 'on purpose';
+	END $$}
+);
+my $again =
+  q{SELECT taskshed.add_task('fail_later', max_attempts => 2, retry_delay => '1 hour', task_id => 'deployed')};
+query($again);
+await_blocked($node, 1);
+query($again);
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_tries('deployed', 1);
+await(
+	$node,
+	q{SELECT state = 'scheduled' AND attempt = 1 AND run_at > now() + interval '30 minutes' FROM taskshed.tasks WHERE task_id = 'deployed'},
+	'the same deploy while it runs gives it no further attempt');
+$holder->query('SELECT pg_advisory_lock(1)');
+query(
+	q{SELECT taskshed.add_task('fail_later', max_attempts => 3, max_runs => 1, every => '1 day', task_id => 'mended in time')}
+);
+await_blocked($node, 1);
+query(
+	q{SELECT taskshed.add_task('tell', kwargs => '{"what": "mended"}', max_attempts => 3, max_runs => 1, every => '1 day', task_id => 'mended in time')}
+);
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_no_task($node, 'mended in time');
+is( runs_of($node, 'mended in time'),
+	'failed 1, succeeded 1',
+	'an attempt that would have been followed by others is no run');
+query(
+	q{SELECT taskshed.add_task('fail', every => '1 day', max_runs => 1, task_id => 'round again')}
+);
+await_state($node, 'round again', 'failed');
+is( query(
+		q{SELECT taskshed.update_tasks(jsonb_build_object('run_at', now()), ARRAY['round again'])}
+	),
+	'1',
+	'a task that has failed in its last run gets a time');
+await_tries('round again', 2);
+query('SELECT taskshed.remove_all_tasks(); TRUNCATE done');
+
 # In the order of the array, whatever the names; with one worker, one by one
 query(
 	q{SELECT taskshed.add_tasks(jsonb_agg(jsonb_build_object('callback', 'tell',
