@@ -243,7 +243,10 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 
 		int64		run_count = ROW_GET(Int64, alarm, alarm_run_count);
 
-		/* one that has failed in its last run is sent round again, as by a move */
+		/*
+		 * one that has failed in its last run is sent round again, as by a
+		 * move
+		 */
 		if (new_times && !ROW_ISNULL(alarm, alarm_failed_at) && !update->given[ADD_MAX_RUNS])
 			run_count = 0;
 		if (spec_is_over(spec, counts, run_count))

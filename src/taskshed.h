@@ -1338,7 +1338,8 @@ typedef struct RunStart
 	int64		timeout;		/* us; 0: none */
 	char		history;		/* 'a'll, 'e'rrors or 'n'one */
 	bool		extra;			/* beside the schedule: run_tasks */
-	TimestampTz asked_at;		/* when it was last added as it is; or DT_NOBEGIN */
+	TimestampTz asked_at;		/* when it was last added as it is; or
+								 * DT_NOBEGIN */
 } RunStart;
 
 extern void run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
