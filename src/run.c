@@ -358,12 +358,16 @@ run_prepare(Run *run)
  * of its own.  What it has done since is then committed here, and the outcome
  * is written in one more transaction: in between, a crash has the task run
  * again.
+ *
+ * What the callback has set ends here, but not what it has made its transaction
+ * be: that is to be committed as what it is.
  */
 static void
 run_callback(Run *run, Callback *callback)
 {
 	int			guc_level;
 	int			commit_mode;
+	int			isolation;
 	ParamListInfo params;
 
 	/* a client's message may say what its transaction is to be like */
@@ -399,7 +403,9 @@ run_callback(Run *run, Callback *callback)
 			AfterTriggerFireDeferred();
 		while (PreCommit_Portals(false));
 		commit_mode = synchronous_commit;
+		isolation = XactIsoLevel;
 		AtEOXact_GUC(false, guc_level);
+		XactIsoLevel = isolation;
 	}
 	else
 	{

@@ -164,9 +164,16 @@ foreach my $command (
 	q{BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT app.note(current_setting('transaction_isolation')); COMMIT},
 	q{SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT app.note(current_setting('transaction_isolation'))},
 	q{SELECT 1; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ},
+	q{SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; INSERT INTO app.t SELECT count(*) FROM app.t},
+	q{SET LOCAL transaction_isolation = 'serializable'; INSERT INTO app.t SELECT count(*) FROM app.t; SET work_mem = '77MB'},
+	q{SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; INSERT INTO app.t SELECT count(*) FROM app.t},
+	q{SET LOCAL transaction_isolation = 'repeatable read'; INSERT INTO app.t SELECT count(*) FROM app.t; SET work_mem = '77MB'},
+	q{SET TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE; SELECT count(*) FROM app.t},
+	q{SET TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY; SELECT count(*) FROM app.t; INSERT INTO app.t VALUES (1)},
 	q{BEGIN READ ONLY; SELECT app.note('a'); COMMIT},
 	q{SET TRANSACTION READ ONLY; SELECT count(*) FROM app.log},
 	q{SET default_transaction_read_only = on; SELECT app.note('a'); COMMIT; SELECT app.note('b')},
+	q{SET default_transaction_isolation = 'serializable'; SELECT app.note(current_setting('transaction_isolation'))},
 	q{SET default_transaction_isolation = 'serializable'; COMMIT; SELECT app.note(current_setting('transaction_isolation'))},
 
 	# what cannot be in one
@@ -228,6 +235,32 @@ is( value(
 	),
 	'succeeded',
 	'doing nothing is a success');
+
+# What a function sets for its transaction ends before the outcome is written.
+psql_as(
+	$node, 'app', q{
+CREATE FUNCTION app.sets() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	SET LOCAL search_path = no_such_schema;
+	SET LOCAL default_transaction_isolation = 'serializable';
+	SET LOCAL lock_timeout = '1ms';
+	SET LOCAL ROLE helper;
+	SET LOCAL transaction_read_only = on;
+	RETURN pg_catalog.current_setting('transaction_isolation');
+END $$;
+SELECT taskshed.add_task('app.sets', task_id => 'sets')});
+await_no_task($node, 'sets');
+is( value(
+		q{SELECT status || ' ' || result FROM taskshed.runs WHERE task_id = 'sets'}
+	),
+	'succeeded read committed',
+	'a function has set things for its transaction');
+is( as_task(
+		q{INSERT INTO app.log (what) VALUES (concat_ws(' ', current_user, current_setting('lock_timeout'), current_setting('transaction_isolation')))}
+	),
+	'',
+	'after it: has run');
+is(effects(), "app 0 read committed\n\n", 'after it: nothing is left');
 
 # Effects and outcome are one commit as long as the command lets them be.
 foreach my $each (
