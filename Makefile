@@ -14,6 +14,12 @@
 
 # Where this file is, "" for the current folder.  Wildcards are not looked for in VPATH.
 here := $(filter-out ./,$(dir $(firstword $(MAKEFILE_LIST))))
+here := $(if $(filter $(realpath .),$(realpath $(here))),,$(here))
+
+# Elsewhere, what has been built in the folder of the sources would be found in VPATH, and installed,
+# whatever server it was built for.
+$(if $(and $(here),$(wildcard $(here)src/*.o $(here)src/*.bc $(here)taskshed.so $(here)taskshed.dylib)),\
+  $(error taskshed has been built in $(here) itself; run "make clean" there first))
 
 # PGXS brings a rule for "all", but there may be no PGXS when "make test" is called.
 all:
