@@ -650,13 +650,18 @@ BEGIN
 		ORDER BY j.database, j.jobid
 		$query$ USING zone, hosts
 	LOOP
-		-- The server reads its own settings best; what is set here ends with the function. A command that sets
-		-- its own limit has that one, here as there.
+		-- The server reads its own settings best; what is set for that is rolled back, for the caller to keep
+		-- what it has. A command that sets its own limit has that one, here as there.
 		timeout := NULL;
 		its_limit := coalesce(its_limit, limit_of_all);
 		IF its_limit IS NOT NULL AND command !~* '\mstatement_timeout\M' THEN
-			PERFORM set_config('statement_timeout', its_limit, true);
-			timeout := nullif(current_setting('statement_timeout')::interval, '0');
+			BEGIN
+				PERFORM set_config('statement_timeout', its_limit, true);
+				timeout := nullif(current_setting('statement_timeout')::interval, '0');
+				RAISE SQLSTATE 'TS000';
+			EXCEPTION WHEN SQLSTATE 'TS000' THEN
+				NULL;
+			END;
 		END IF;
 		RETURN NEXT;
 	END LOOP;

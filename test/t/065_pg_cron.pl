@@ -642,6 +642,17 @@ is( join(', ',
 		value('SELECT taskshed.export_pg_cron()')),
 	q{app NULL, of_role '00:00:00.3', of_role_here '00:00:30', of_role_there '00:00:40', unbounded NULL},
 	'and so it is in a script for another');
+
+# The mistake to guard against: leaving the last job's in the transaction of whoever asks.
+foreach my $call ('import_pg_cron()', 'export_pg_cron()')
+{
+	is( value(
+			"BEGIN; SET LOCAL statement_timeout = '17min'; SELECT count(*) > 0 FROM taskshed.$call;
+			SHOW statement_timeout; COMMIT; SHOW statement_timeout"
+		),
+		"t\n17min\n20min",
+		"$call leaves the caller's statement_timeout alone");
+}
 value(q{SELECT taskshed.run_tasks(array['of_role'], owner => 'of_role')});
 await(
 	$node,
@@ -668,6 +679,12 @@ is( value(
 	'the timeout is that of the server');
 is(value(q{SELECT current_setting('statement_timeout')}),
 	'25min', 'and the settings stay as they are');
+is( value(
+		q{BEGIN; SELECT count(*) > 0 FROM taskshed.import_pg_cron();
+		SELECT setting || ' ' || source FROM pg_settings WHERE name = 'statement_timeout'; COMMIT}
+	),
+	"t\n1500000 configuration file",
+	'also within the transaction');
 value('ALTER SYSTEM RESET statement_timeout');
 $node->reload;
 
