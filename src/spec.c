@@ -70,7 +70,9 @@ spec_init_reader(SpecReader *reader)
 
 /*
  * Finds out which parameters a JSON object has as keys, whatever their values.
- * Refuses other keys, and a cron expression for every: 22023.
+ * Refuses other keys, and a cron expression for every: 22023.  So it does an array
+ * or object for an interval or a time: in the input of these, what marks it as one
+ * counts as space.
  */
 void
 spec_check_keys(Jsonb *object, bool *given)
@@ -78,32 +80,40 @@ spec_check_keys(Jsonb *object, bool *given)
 	JsonbIterator *it = JsonbIteratorInit(&object->root);
 	JsonbValue	value;
 	JsonbIteratorToken token;
-	bool		is_every = false;
+	int			param = -1;
 
 	memset(given, false, ADD_NPARAMS * sizeof(bool));
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		char	   *key;
-		bool		known = false;
 
-		if (token == WJB_VALUE && is_every && value.type == jbvString)
+		if (token == WJB_VALUE && param == ADD_EVERY && value.type == jbvString)
 			cron_check_interval(pnstrdup(value.val.string.val, value.val.string.len));
+		if (token == WJB_VALUE && param >= 0 && value.type == jbvBinary &&
+			(spec_params[param].type == INTERVALOID || spec_params[param].type == TIMESTAMPTZOID))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s must not be a JSON array or object", spec_params[param].name),
+					 spec_params[param].type == INTERVALOID ?
+					 errhint("Write an interval as a string, as in \"10 minutes\".") :
+					 errhint("Write a time as a string, as in \"2030-01-31 12:00\".")));
 		if (token != WJB_KEY)
 			continue;
 		key = pnstrdup(value.val.string.val, value.val.string.len);
-		for (int i = 0; !known && i < ADD_NPARAMS; i++)
+		param = -1;
+		for (int i = 0; param < 0 && i < ADD_NPARAMS; i++)
 		{
-			known = (strcmp(key, spec_params[i].name) == 0);
-			given[i] = given[i] || known;
+			if (strcmp(key, spec_params[i].name) == 0)
+				param = i;
 		}
-		if (!known)
+		if (param < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("unknown key \"%s\"", key),
 					 strcmp(key, "interval") == 0 ? errhint("The key is named \"every\".") :
 					 strcmp(key, "coalesce") == 0 ? errhint("The key is named \"catch_up\".") :
 					 errhint("The keys are the parameters of taskshed.add_task.")));
-		is_every = (strcmp(key, "every") == 0);
+		given[param] = true;
 		pfree(key);
 	}
 }

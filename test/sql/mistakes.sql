@@ -45,6 +45,12 @@ SELECT taskshed.add_tasks('[{"callback": "nothing", "run_at": "2100-01-01", "eve
 	{"callback": "nothing", "run_at": "2100-01-01", "every": 300, "task_id": "y", "kwargs": {}}]');
 SELECT task_id, every FROM taskshed.fetch_tasks();
 CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "nothing", "every": "*/5 * * * *"}]')$$);
+-- An array or an object, which the server's input would take for what is in it
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "every": ["*/5 * * * *"]}]')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "every": {"minutes": 5}}]')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "timeout": {"minutes": 5}}]')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "run_at": ["2100-01-01"]}]')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "every": []}]')$$);
 SELECT taskshed.remove_all_tasks();
 
 -- A number in another unit, such as Go's nanoseconds: five minutes, and an hour
