@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "catalog/dependency.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
@@ -84,6 +85,41 @@ views_refuse(Oid relid, CmdType operation)
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
+/* Is a view one of ours?  That is looked up where it can be, not for all others. */
+static bool
+views_is_ours(Oid relid)
+{
+	Oid			namespace = get_namespace_oid("taskshed", true);
+	Oid			extension;
+
+	if (!OidIsValid(namespace) || get_rel_namespace(relid) != namespace)
+		return false;
+	extension = get_extension_oid("taskshed", true);
+	return OidIsValid(extension) && getExtensionOfObject(RelationRelationId, relid) == extension;
+}
+
+/*
+ * What a query does to its result relation.  For MERGE that is the first of its
+ * actions that does anything, which is what the server names, too; CMD_NOTHING if
+ * there is none.
+ */
+static CmdType
+views_operation(const Query *query)
+{
+	ListCell   *cell;
+
+	if (query->commandType != CMD_MERGE)
+		return query->commandType;
+	foreach(cell, query->mergeActionList)
+	{
+		const MergeAction *action = lfirst_node(MergeAction, cell);
+
+		if (action->commandType != CMD_NOTHING)
+			return action->commandType;
+	}
+	return CMD_NOTHING;
+}
+
 /* Refuses a query that writes to one of our views, itself or in WITH. */
 static void
 views_check_query(const Query *query)
@@ -94,14 +130,9 @@ views_check_query(const Query *query)
 	{
 		const RangeTblEntry *target = rt_fetch(query->resultRelation, query->rtable);
 
-		if (target->relkind == RELKIND_VIEW)
-		{
-			Oid			extension = get_extension_oid("taskshed", true);
-
-			if (OidIsValid(extension) &&
-				getExtensionOfObject(RelationRelationId, target->relid) == extension)
-				views_refuse(target->relid, query->commandType);
-		}
+		if (target->relkind == RELKIND_VIEW && views_is_ours(target->relid) &&
+			views_operation(query) != CMD_NOTHING)
+			views_refuse(target->relid, views_operation(query));
 	}
 	if (!query->hasModifyingCTE)
 		return;

@@ -54,6 +54,11 @@ SELECT writes('SELECT FROM taskshed.tasks FOR UPDATE');
 SELECT writes('LOCK TABLE taskshed.tasks IN ' || m || ' MODE') FROM unnest(ARRAY['ROW EXCLUSIVE', 'ACCESS EXCLUSIVE']) m;
 SELECT writes('SELECT taskshed._cannot_write_view()');
 RESET ROLE;
+-- MERGE is told what its action is. (Before 17 it takes no views.)
+SELECT CASE WHEN current_setting('server_version_num')::integer < 170000 THEN answer ELSE writes(format(
+	'MERGE INTO taskshed.tasks t USING (SELECT ''y'') s (id) ON t.task_id = s.id WHEN %s', action)) END = answer AS same
+FROM (VALUES ($$NOT MATCHED THEN INSERT (task_id) VALUES (s.id)$$, 1), ('MATCHED THEN UPDATE SET paused_at = NULL', 2),
+	('NOT MATCHED THEN DO NOTHING WHEN MATCHED THEN DELETE', 3)) m (action, i) JOIN attempts USING (i) ORDER BY i;
 -- What a hint names is there.
 SELECT DISTINCT f[1] AS "no such function or setting" FROM attempts, regexp_matches(answer, 'taskshed\.([a-z_]+)', 'g') f
 WHERE NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'taskshed'::regnamespace AND proname = f[1]) AND
