@@ -145,19 +145,21 @@ spec_zone(const char *name)
 /*
  * What is to be said of a zone beside its name: its offset from UTC if there is
  * one in the name, since that has the opposite sign; and nothing of others.
- * Those of now and after the next change if clocks are changed there.
+ * Those of now and after the next change if clocks are changed there.  That is
+ * within a year: EST5EDT5 has a summer time without end that changes no clock.
  */
 char *
 zone_offsets(pg_tz *zone, TimestampTz now)
 {
+	int64		from = zone_seconds(now);
 	ZoneSpan	span;
 	ZoneSpan	next;
 
 	if (strpbrk(pg_get_timezone_name(zone), "0123456789") == NULL)
 		return "";
-	zone_span(zone, zone_seconds(now), &span);
+	zone_span(zone, from, &span);
 	next = span;
-	while (next.to != PG_INT64_MAX && next.offset == span.offset)
+	while (next.to < from + 366 * SECS_PER_DAY && next.offset == span.offset)
 		zone_span(zone, next.to, &next);
 	if (next.offset == span.offset)
 		return psprintf(" (%s)", zone_offset_text(span.offset));

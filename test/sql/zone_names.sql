@@ -37,6 +37,8 @@ SET timezone = 'UTC';
 -- No offset at all cannot be mistaken, and what is no number means the same in SET TimeZone; so the offset is told.
 SELECT zone, taskshed.describe('0 9 * * *', zone), t::text FROM unnest(array['0', '+00:00', '+05:30', '<+03>-03', '<-03>+03', 'UTC+3', 'Etc/GMT-14', 'EST5EDT']) zone,
 	taskshed.next_runs('0 9 * * *', zone, after => '2100-01-01', n => 1) t;
+-- A summer time that changes no clock: looking for the next change must end.
+SELECT taskshed.describe('0 9 * * *', 'EST5EDT5');
 SELECT taskshed.describe('0 9 * * *', zone) FROM unnest(array['UTC', 'Europe/Berlin', 'GMT']) zone;
 
 -- A session that has one goes on working, and so does a task that was given one in its zone.
