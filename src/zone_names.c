@@ -39,8 +39,9 @@ zone_offset_text(long offset)
 }
 
 /*
- * Refuses a number, 22023, unless it is the same zone in SET TimeZone.  zone is
- * what it is in POSIX notation.
+ * Refuses what SET TimeZone reads as a number, 22023, unless it is the same zone
+ * there.  zone is what it is in POSIX notation, which can be one where clocks
+ * change: of 3.5, .5 is the name of its summer time.
  */
 static void
 zone_refuse_number(const char *name, pg_tz *zone)
@@ -50,18 +51,28 @@ zone_refuse_number(const char *name, pg_tz *zone)
 	long		set;
 	long		posix;
 	pg_tz	   *set_zone;
-	pg_tz	   *posix_zone;
+	pg_tz	   *posix_zone = NULL;
 
-	if (end == name || *end != '\0' || !pg_get_timezone_offset(zone, &posix))
+	if (end == name || *end != '\0')
 		return;
-	set = (long) rint(hours * SECS_PER_HOUR);
-	set_zone = pg_tzset_offset(-set);
-	posix_zone = pg_tzset_offset(-posix);
-	if (set == posix || set_zone == NULL || posix_zone == NULL)
-		return;
+
+	/* (what is too large to be converted is no zone either) */
+	set = fabs(hours) < HOURS_PER_DAY * 7 ? (long) (hours * SECS_PER_HOUR) : LONG_MAX;
+	set_zone = set != LONG_MAX ? pg_tzset_offset(-set) : NULL;
+	if (pg_get_timezone_offset(zone, &posix))
+	{
+		if (set == posix)
+			return;
+		posix_zone = pg_tzset_offset(-posix);
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("time zone \"%s\" is an offset that has two meanings", name),
+			 set_zone == NULL ?
+			 errhint("A name like Europe/Berlin also knows when clocks change.") :
+			 posix_zone == NULL ?
+			 errhint("In SET TimeZone it is %s, which is written \"%s\" here; as a POSIX time zone it is one where clocks change. A name like Europe/Berlin also knows when they do.",
+					 zone_offset_text(set), pg_get_timezone_name(set_zone)) :
 			 errhint("In SET TimeZone it is %s, which is written \"%s\" here; as a POSIX time zone it is %s, \"%s\". A name like Europe/Berlin also knows when clocks change.",
 					 zone_offset_text(set), pg_get_timezone_name(set_zone),
 					 zone_offset_text(posix), pg_get_timezone_name(posix_zone))));
@@ -128,7 +139,10 @@ spec_zone(const char *name)
 	if (name == NULL)
 		return session_timezone;
 	zone = pg_tzset(name);
-	if (zone == NULL || !pg_tz_acceptable(zone))
+
+	/* SET TimeZone takes this for a length of time, not for a POSIX zone */
+	if (zone == NULL || !pg_tz_acceptable(zone) ||
+		pg_strncasecmp(name, "interval", strlen("interval")) == 0)
 	{
 		char	   *closest = zone_closest(name);
 

@@ -27,6 +27,8 @@ RETURN format('%s: %s', zone, split_part(mistake_of_zone(zone), E'\n', 2));
 
 -- Offsets alone, and what they would have been
 SELECT mistake_of_zone(zone) FROM unnest(array['+03', '3', '-5', '5.5', ' 3']) zone;
+-- Numbers of which POSIX makes a zone with a summer time, or one that SET TimeZone does not know
+SELECT mistake_of_zone(zone) FROM unnest(array['3.5', '-3.5', '1e1', '0x3', '3.', '-0', '00', '0.0', '1e300', 'nan', 'infinity', '200', '3.5.5', '-167:59', '0xff', 'interval ''3''']) zone;
 SELECT mistake('SELECT taskshed.add_task(''nothing'', ''2100-01-01'', timezone => ''+03'')');
 SELECT mistake('SELECT taskshed.add_tasks(''[{"callback": "nothing", "timezone": "3"}]'')');
 SELECT mistake('SELECT * FROM taskshed.next_runs(''@daily'', ''-3'')');
