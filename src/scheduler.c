@@ -123,7 +123,7 @@ scheduler_exit(int code, Datum arg)
 			my_db->bad_starts = 0;
 			my_db->start_at = started_at > now ? now : Max(now, started_at + USECS_PER_SEC);
 		}
-		else if (shortage_ends_process())
+		else if (shortage_ends_process(code))
 			my_db->start_at = now + USECS_PER_SEC;
 		else
 			my_db->start_at = now +

@@ -9,7 +9,8 @@
  * then nobody is to wait any longer for what is due.  Whoever decides when to
  * start the next process must know which of the two it was, and the process
  * that ends can say so, if it has seen its own last error.  FATAL ones cannot be
- * caught; but all pass by the hook that the server has for its log.
+ * caught, and the hook that the server has for its log sees none that
+ * log_min_messages keeps out of it.  But all ask for their context.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -21,31 +22,41 @@
 
 #include "taskshed.h"
 
-static emit_log_hook_type prev_emit_log_hook = NULL;
-
-/* What is known of the last error that was not caught. */
+/* Was the last error that there has been, caught or not, for want of something? */
 static bool met = false;
 
+/*
+ * Looks at an error.  Its level is not told here; but what is none has its code
+ * as well, and for notices and the log that is seldom one of an error.
+ */
 static void
-shortage_emit_log(ErrorData *error)
+shortage_context(void *arg)
 {
-	if (error->elevel >= ERROR)
-		met = shared_is_shortage(error);
-	if (prev_emit_log_hook)
-		prev_emit_log_hook(error);
+	int			category = ERRCODE_TO_CATEGORY(geterrcode());
+
+	if (category != ERRCODE_SUCCESSFUL_COMPLETION && category != ERRCODE_WARNING)
+		met = (category == ERRCODE_INSUFFICIENT_RESOURCES);
 }
 
-/* Once a process of ours, before what may fail. */
+/*
+ * Once a process of ours, before what may fail, where there is no context yet that
+ * would be left again.
+ */
 void
 shortage_watch(void)
 {
-	prev_emit_log_hook = emit_log_hook;
-	emit_log_hook = shortage_emit_log;
+	static ErrorContextCallback context = {.callback = shortage_context};
+
+	context.previous = error_context_stack;
+	error_context_stack = &context;
 }
 
-/* For its exit callback: is that why it ends? */
+/*
+ * For its exit callback, with the code that this is given: is that why it ends?
+ * An error that it has survived is not: then it ends of its own accord, with 0.
+ */
 bool
-shortage_ends_process(void)
+shortage_ends_process(int code)
 {
-	return met;
+	return code != 0 && met;
 }

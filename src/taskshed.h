@@ -436,7 +436,7 @@ extern bool shared_clock_was_set_back(void);
  * shortage.c
  */
 extern void shortage_watch(void);
-extern bool shortage_ends_process(void);
+extern bool shortage_ends_process(int code);
 
 /* ------------------------------------------------------------------------
  * suspects.c

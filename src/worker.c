@@ -90,7 +90,7 @@ worker_exit(int code, Datum arg)
 	/* a run in progress stays noted until the scheduler has written it down */
 	ts_my_worker = NULL;
 	SpinLockAcquire(&worker->mutex);
-	worker->shortage = shortage_ends_process();
+	worker->shortage = shortage_ends_process(code);
 	SpinLockRelease(&worker->mutex);
 	shared_free_worker(worker);
 	shared_release_database(my_db);
