@@ -591,7 +591,8 @@ my @rows = (
 	],
 	[
 		'resume one-off',
-		'once', 'alarm', "resume_at = 'infinity', paused_at = 'infinity'",
+		'once', 'alarm',
+		"resume_at = 'infinity', paused_at = 'infinity'",
 		'1 paused succeeded'
 	],
 	[
