@@ -374,7 +374,10 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 
 	/* a one-off task is another piece of work; the run in progress is not its */
 	if ((again || !same) && !(spec->recurring && was_recurring))
+	{
 		ROW_SET(Int64, alarm, alarm_run_count, running ? -1 : 0);
+		ROW_SET(Int32, alarm, alarm_failures_in_row, 0);
+	}
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)

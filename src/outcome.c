@@ -139,13 +139,18 @@ outcome_end(AlarmRow *alarm, const RunStart *start, const char *status, const Er
 					   error != NULL ? error->message : NULL);
 }
 
-/* Count a run of the schedule that is over, with all its attempts. */
+/*
+ * Count a run of the schedule that is over, with all its attempts.  A count of 0
+ * is one of another task of this name, whose failure is not this one's.
+ */
 static void
 outcome_count_run(AlarmRow *alarm, const RunStart *start, bool failed)
 {
+	int64		count = ROW_GET(Int64, alarm, alarm_run_count) + 1;
+
 	ROW_SET(TimestampTz, alarm, alarm_previous_run_at, start->scheduled_at);
-	ROW_SET(Int64, alarm, alarm_run_count, ROW_GET(Int64, alarm, alarm_run_count) + 1);
-	if (failed)
+	ROW_SET(Int64, alarm, alarm_run_count, count);
+	if (failed && count > 0)
 		ROW_SET(Int32, alarm, alarm_failures_in_row,
 				ROW_GET(Int32, alarm, alarm_failures_in_row) + 1);
 }
