@@ -22,7 +22,7 @@ END $$;
 
 -- One mistake in each field, with all that is said
 SELECT verdict(s) FROM unnest(ARRAY['60 * * * * *', '60 * * * *', '* 24 * * *', '* * 0 * *', '* * * 13 *', '* * * * 8',
-	'', '  ', '* * * *', '* * * * * * *', '@reboot', '@sometimes', '0 seconds', '60 seconds', 'x seconds', '30s seconds',
+	'', '  ', '* * * *', '* * * * * * *', '@reboot', '@sometimes', '0 seconds', '60 seconds', 'x seconds', '30x seconds',
 	'0 0 30 2 *', repeat('0', 1001)]) WITH ORDINALITY AS u (s, i) ORDER BY i;
 
 -- All kinds of mistakes

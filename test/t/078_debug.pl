@@ -66,24 +66,28 @@ query(
 	q{SELECT taskshed.add_task('note', kwargs => '{"what": "secret value"}', task_id => 'visible', owner => 'app')}
 );
 my $id = '\d+';
+# (in the order that each process has for itself)
+await_said(
+	$log,
+	'the part of the launcher',
+	"launcher: database $database has slept for long enough",
+	"launcher: launcher starts the scheduler of database $database",
+	"launcher: launcher starts a worker of role $role in database $database");
 await_said(
 	$log,
 	'the life of a scheduler',
-	"launcher: database $database has slept for long enough",
-	"launcher: launcher starts the scheduler of database $database",
 	"scheduler: scheduler has come to database \"postgres\" with OID $database",
 	'scheduler: scheduler reads the queue again from -infinity',
 	"scheduler: scheduler asks for a worker of role $role, for task $id at $time",
-	'scheduler: scheduler waits until infinity',
 	"scheduler: worker \\d+ of role $role is ready",
 	"scheduler: scheduler hands task $id to worker \\d+",
+	'scheduler: scheduler waits until infinity',
 	'scheduler: worker \d+ has gone',
 	'scheduler: database sleeps until infinity',
 	'scheduler: scheduler leaves: it has had nothing to do for a while');
 await_said(
 	$log,
 	'the life of a worker',
-	"launcher: launcher starts a worker of role $role in database $database",
 	"worker: worker has come for role $role",
 	"worker: worker takes task $id",
 	'worker: worker leaves: it has had nothing to do for a while');
