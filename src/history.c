@@ -200,7 +200,7 @@ history_record(const RunStart *start, const char *status, const char *result,
 		values[Anum_run_group_id - 1] = CStringGetTextDatum(start->group_id);
 	values[Anum_run_callback - 1] = CStringGetTextDatum(start->callback);
 	values[Anum_run_by_hand - 1] = BoolGetDatum(true);
-	nulls[Anum_run_by_hand - 1] = !start->extra;
+	nulls[Anum_run_by_hand - 1] = !start->by_hand;
 	history_set_text(values, nulls, Anum_run_result, result);
 	history_set_text(values, nulls, Anum_run_sqlstate,
 					 error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL);

@@ -156,6 +156,11 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->extra = !ROW_ISNULL(alarm, alarm_resume_at);
 	if (start->extra)
 		start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
+
+	/* behind a last run, what has not begun and cannot be late */
+	start->by_hand = start->extra ||
+		(start->late_from == DT_NOEND && start->attempt == 1 && start->restarts == 0 &&
+		 ROW_ISNULL(alarm, alarm_begun_at));
 	start->history = ROW_ISNULL(task, task_history) ? (char) ts_history :
 		run_start_letter(ROW_DATUM(task, task_history));
 }

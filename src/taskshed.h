@@ -1338,6 +1338,7 @@ typedef struct RunStart
 	int64		timeout;		/* us; 0: none */
 	char		history;		/* 'a'll, 'e'rrors or 'n'one */
 	bool		extra;			/* beside the schedule: run_tasks */
+	bool		by_hand;		/* the same, or all that is left of a task */
 	TimestampTz asked_at;		/* when it was last added as it is; or
 								 * DT_NOBEGIN */
 } RunStart;

@@ -281,6 +281,12 @@ await_no_task($node, 'last');
 is( runs_of($node, 'last'),
 	'succeeded 1, succeeded 1',
 	'a run by hand behind the last one');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT string_agg(by_hand::text, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'last'}
+	),
+	'false, true',
+	'which the history says');
 
 #
 # Time before the commit does not count
