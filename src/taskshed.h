@@ -100,6 +100,7 @@
 #include "utils/plancache.h"
 #include "utils/portal.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 
@@ -676,11 +677,14 @@ alarm_count_anew(AlarmRow *alarm)
 
 /*
  * Has a run begun for the time that a task waits for?  Whether it has failed or was
- * cut off, it begins again then, and is not late.
+ * cut off, it begins again then, and is not late.  For a time that is to come only
+ * a run by hand can have.
  */
 static inline bool
 alarm_has_begun(const AlarmRow *alarm)
 {
+	if (ROW_GET(TimestampTz, alarm, alarm_scheduled_at) > GetCurrentTimestamp())
+		return false;
 	return ROW_GET(Int32, alarm, alarm_attempt) > 0 ||
 		!ROW_ISNULL(alarm, alarm_restarts) || !ROW_ISNULL(alarm, alarm_begun_at) ||
 		(!ROW_ISNULL(alarm, alarm_late_from) &&

@@ -295,6 +295,29 @@ is( query(
 await_tries('round again', 2);
 query('SELECT taskshed.remove_all_tasks(); TRUNCATE done');
 
+# A run by hand that was cut off has not begun for a time to come.
+$holder->query('SELECT pg_advisory_lock(1)');
+query(
+	q{SELECT taskshed.add_task('tell_later', '2100-01-01', '{"what": "hand"}', task_id => 'far')}
+);
+query(q{SELECT taskshed.run_task('far')});
+await_blocked($node, 1);
+query(
+	q{SELECT pg_terminate_backend(worker_pid) FROM taskshed.tasks WHERE task_id = 'far'}
+);
+await_tries('far', 1);
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_tries('far', 2);
+query(
+	q{SELECT taskshed.add_task('tell', kwargs => '{"what": "deployed"}', task_id => 'far')}
+);
+is( query(
+		q{SELECT run_at = '2100-01-01' FROM taskshed.tasks WHERE task_id = 'far'}
+	),
+	't',
+	'a task that was run by hand keeps its time when it is replaced');
+query('SELECT taskshed.remove_all_tasks(); TRUNCATE done');
+
 # In the order of the array, whatever the names; with one worker, one by one
 query(
 	q{SELECT taskshed.add_tasks(jsonb_agg(jsonb_build_object('callback', 'tell',
