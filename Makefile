@@ -18,7 +18,7 @@ here := $(if $(filter $(realpath .),$(realpath $(here))),,$(here))
 
 # Elsewhere, what has been built in the folder of the sources would be found in VPATH, and installed,
 # whatever server it was built for.
-$(if $(and $(here),$(wildcard $(here)src/*.o $(here)src/*.bc $(here)taskshed.so $(here)taskshed.dylib)),\
+$(if $(and $(here),$(wildcard $(addprefix $(here)src/,*.o *.bc */*.o */*.bc) $(here)taskshed.so $(here)taskshed.dylib)),\
   $(error taskshed has been built in $(here) itself; run "make clean" there first))
 
 # PGXS brings a rule for "all", but there may be no PGXS when "make test" is called.
@@ -29,7 +29,7 @@ PG_CONFIG ?= pg_config
 MODULE_big = taskshed
 EXTENSION  = taskshed
 DATA       = sql/taskshed--1.0.sql
-OBJS       = $(patsubst $(here)%.c,%.o,$(sort $(wildcard $(here)src/*.c)))
+OBJS       = $(patsubst $(here)%.c,%.o,$(sort $(wildcard $(here)src/*.c $(here)src/*/*.c)))
 PGFILEDESC = "taskshed - runs functions at their time"
 
 # -Wextra, less what PostgreSQL's own headers and conventions can't keep to.  The server's flags
@@ -60,11 +60,11 @@ all install uninstall installcheck clean:
 	@false
 endif
 
-$(OBJS): $(wildcard $(here)src/*.h)
+$(OBJS): $(wildcard $(here)src/*.h $(here)src/*/*.h)
 
-# Elsewhere the objects need a folder, which as a target would be found in VPATH, and pg_regress looks
+# Elsewhere the objects need folders, which as targets would be found in VPATH, and pg_regress looks
 # for expected outputs in the current one.
-$(if $(here),$(shell mkdir -p src && ln -sfn $(abspath $(here)expected) expected))
+$(if $(here),$(shell mkdir -p $(sort $(dir $(OBJS))) && ln -sfn $(abspath $(here)expected) expected))
 
 # A folder is called "test", hence .PHONY.
 soak:

@@ -8,28 +8,28 @@
  *
  *		shared.c		shared memory: databases and worker slots
  *		shortage.c		whether a process has ended for want of something
- *		suspects.c		what was running when the server died
+ *		crash_record.c		what was running when the server died
  *		prepared.c		what prepared transactions have to tell at their commit
  *		notes.c			what a transaction scheduled, told at its commit
  *		cancel.c		which runs a transaction cancels, told at its commit
- *		settings.c		noticing that settings have changed
- *		hold.c			keeping our processes out of a database
+ *		changed_settings.c		noticing that settings have changed
+ *		database_hold.c			keeping our processes out of a database
  *		roles.c			whether tasks of a role may run
- *		shape.c			whether a table is as our script has made it
- *		writer.c		writing rows with all their index entries
+ *		table_shape.c			whether a table is as our script has made it
+ *		table_writer.c		writing rows with all their index entries
  *		store.c			the tables task and alarm, by direct access
  *		store_find.c	reading their rows
  *		store_write.c	locking and writing them
- *		home.c			whether the tasks of a database may run in it
+ *		copies.c			whether the tasks of a database may run in it
  *		replicated.c	our tables when a subscription truncates them
- *		quota.c			how many tasks a role may have
+ *		max_tasks.c			how many tasks a role may have
  *		late_from.c		from when it counts how late a task is
  *		queue.c			reading alarms in the order they are due
  *		zone.c			local times and instants
- *		recurrence.c	the grid of times of an interval
+ *		every.c	the grid of times of an interval
  *		cron.c			the times of a cron expression
  *		cron_parse.c	reading cron expressions
- *		describe.c		saying in English what they mean
+ *		cron_describe.c		saying in English what they mean
  *		calendar.c		the times of a recurring task
  *		resolve.c		which function a callback's name means
  *		callback_plan.c	from a function and keys to a prepared call
@@ -48,7 +48,7 @@
  *		api_owner.c		giving tasks to other roles
  *		api_activate.c	activate
  *		api_read.c		fetch, try_task, next_wakeup, the views' functions
- *		views.c			what is said to those who write to our views
+ *		view_writes.c			what is said to those who write to our views
  *		run_start.c		what is known of a task when its run begins
  *		history.c		the record of runs
  *		failure.c		what follows a failed run
@@ -61,16 +61,16 @@
  *		run.c			one run of a task, in a transaction
  *		worker.c		the process that runs the tasks of a role
  *		lookahead.c		the scheduler's memory of what is due next
- *		losses.c		runs that have lost their workers
+ *		lost_runs.c		runs that have lost their workers
  *		admission.c		keeping roles out whose tasks must not run
  *		pool.c			the scheduler's workers
- *		rest.c			when a scheduler leaves that has nothing to do
- *		chores.c		what a scheduler does beside handing out tasks
+ *		idle_exit.c			when a scheduler leaves that has nothing to do
+ *		maintenance.c		what a scheduler does beside handing out tasks
  *		scheduler.c		the process that hands due tasks out
- *		places.c		which database gets what room there is for processes
+ *		fair_share.c		which database gets what room there is for processes
  *		databases.c		which databases the launcher serves
  *		launcher.c		the process that starts the others
- *		utility.c		DROP OWNED, REASSIGN OWNED, DROP EXTENSION
+ *		commands.c		DROP OWNED, REASSIGN OWNED, DROP EXTENSION
  *		taskshed.c		module load: settings and hooks
  *
  * Copyright (c) 2026, the taskshed developers
@@ -440,7 +440,7 @@ extern void shortage_watch(void);
 extern bool shortage_ends_process(int code);
 
 /* ------------------------------------------------------------------------
- * suspects.c
+ * crash_record.c
  */
 extern void suspects_startup(void);
 extern void suspects_note(const Suspect *suspect);
@@ -488,14 +488,14 @@ extern void notes_roles_changed(void);
 extern bool cancel_run(int64 id);
 
 /* ------------------------------------------------------------------------
- * settings.c
+ * changed_settings.c
  */
 extern void settings_init(void);
 extern void settings_note_statement(const Node *statement);
 extern void settings_tell_all(void);
 
 /* ------------------------------------------------------------------------
- * hold.c
+ * database_hold.c
  */
 extern void hold_init(void);
 extern void hold_for_drop(Oid database);
@@ -522,7 +522,7 @@ extern RoleState roles_check(Oid role, bool *is_superuser);
 extern char *roles_reason(Oid role, RoleState state);
 
 /* ------------------------------------------------------------------------
- * shape.c
+ * table_shape.c
  */
 typedef struct ColumnShape
 {
@@ -541,7 +541,7 @@ extern bool shape_fits(Oid relid, int natts, const ColumnShape *columns);
 extern bool shape_index_fits(Oid relid, Oid table, const IndexShape *shape);
 
 /* ------------------------------------------------------------------------
- * writer.c
+ * table_writer.c
  */
 typedef struct WriterState WriterState;
 typedef struct Writer Writer;
@@ -787,7 +787,7 @@ extern bool store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *p
 extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places);
 
 /* ------------------------------------------------------------------------
- * home.c
+ * copies.c
  */
 
 /* The columns of taskshed.home. */
@@ -835,7 +835,7 @@ extern void home_check_statement(const Node *statement);
 extern void replicated_relation_changed(Oid relid);
 
 /* ------------------------------------------------------------------------
- * quota.c
+ * max_tasks.c
  */
 extern void quota_init(void);
 extern void quota_note(Oid owner);
@@ -905,7 +905,7 @@ extern bool zone_timestamp(int64 seconds, int usecs, TimestampTz *result);
 extern int64 zone_seconds(TimestampTz timestamp);
 
 /* ------------------------------------------------------------------------
- * recurrence.c
+ * every.c
  */
 extern bool recurrence_moves_forward(const Interval *every);
 extern void recurrence_check_length(const char *what, const Interval *interval);
@@ -958,7 +958,7 @@ extern void cron_check(const char *text, Cron *cron);
 extern void cron_check_interval(const char *text);
 
 /* ------------------------------------------------------------------------
- * describe.c
+ * cron_describe.c
  */
 extern char *describe_cron(const Cron *cron, const char *zone, const char *offsets);
 
@@ -1296,7 +1296,7 @@ extern void owner_drop_owned(Store *store, Oid owner);
 extern bool read_is_running(int64 id);
 
 /* ------------------------------------------------------------------------
- * views.c
+ * view_writes.c
  */
 extern void views_init(void);
 
@@ -1558,7 +1558,7 @@ extern void lookahead_report(const TsReport *report);
 extern bool lookahead_lost_worker(int slot, int64 running_id);
 
 /* ------------------------------------------------------------------------
- * losses.c
+ * lost_runs.c
  */
 extern void losses_add(int64 id, const LostRun *run);
 extern bool losses_exist(void);
@@ -1583,7 +1583,7 @@ extern bool pool_take_stuck(int64 *id, int *pid);
 extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
 
 /* ------------------------------------------------------------------------
- * rest.c
+ * idle_exit.c
  */
 
 /* A scheduler is back this long (us) before it has something to do. */
@@ -1604,7 +1604,7 @@ extern void rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool he
 extern bool rest_begin(TsDatabase *db, const Rest *rest);
 
 /* ------------------------------------------------------------------------
- * chores.c
+ * maintenance.c
  */
 extern TimestampTz chores_write_losses(void);
 extern TimestampTz chores_admit(Oid database);
@@ -1619,7 +1619,7 @@ extern void chores_mention_failed(int64 failed);
 extern PGDLLEXPORT void ts_scheduler_main(Datum main_arg);
 
 /* ------------------------------------------------------------------------
- * places.c
+ * fair_share.c
  */
 
 /* A worker's slot, as last seen. */
@@ -1666,7 +1666,7 @@ extern void launcher_register(void);
 extern PGDLLEXPORT void ts_launcher_main(Datum main_arg);
 
 /* ------------------------------------------------------------------------
- * utility.c
+ * commands.c
  */
 extern void utility_init(void);
 

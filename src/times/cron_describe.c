@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * describe.c
+ * cron_describe.c
  *		A cron expression in plain English.
  *
  * It is told from what the expression means, not from how it is written: the

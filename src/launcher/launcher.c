@@ -12,7 +12,7 @@
  * launcher leaves two of them to others, always, and waits with what it was
  * asked for until there is room again, which the view status says.
  *
- * Who gets what room there is, places.c says.
+ * Who gets what room there is, fair_share.c says.
  *
  * Copyright (c) 2026, the taskshed developers
  *

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * views.c
+ * view_writes.c
  *		What somebody is told who writes to our views.
  *
  * They cannot be written to, and the server's advice for such a view is to

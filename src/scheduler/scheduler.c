@@ -19,7 +19,7 @@
  *		sleep
  *
  * Instead of sleeping for long it leaves, and has the launcher start another in
- * time; rest.c says when.
+ * time; idle_exit.c says when.
  *
  * A commit leaves its notes after its rows have become visible, so whoever
  * has taken a note finds the row; and a commit that finds the alarm at

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * home.c
+ * copies.c
  *		Whether the tasks of a database may run in it.
  *
  * A database that was made as a copy of another, by CREATE DATABASE ... TEMPLATE

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * utility.c
+ * commands.c
  *		What the server's commands mean for tasks: DROP OWNED and REASSIGN OWNED
  *		take them along, DROP EXTENSION waits for our processes, ALTER EXTENSION
  *		has them look again, and others.
@@ -15,7 +15,7 @@
  * is none that would do for all, so these commands give way at first.
  *
  * Other commands are passed on to whom they concern: those that must have a
- * database alone (hold.c), make one (home.c), change settings (settings.c), change
+ * database alone (database_hold.c), make one (copies.c), change settings (changed_settings.c), change
  * our tables, of which schedulers keep what they have read, or end a prepared
  * transaction (prepared.c).
  *

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * shape.c
+ * table_shape.c
  *		Whether a table or index is as our script has made it.
  *
  * Our tables are read and written directly, and what is found in them is taken

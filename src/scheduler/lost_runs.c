@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * losses.c
+ * lost_runs.c
  *		Runs that have lost their workers.
  *
  * A worker that ends in the midst of a run has left nothing of it: neither the

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * recurrence.c
+ * every.c
  *		The grid of times of an interval.
  *
  * The n-th time is anchor + n * every, in the task's time zone: first n times

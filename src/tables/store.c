@@ -441,7 +441,7 @@ store_alarm_writer(Store *store)
 	return store_writer(store, &store->alarm_writer, &alarm_cache, store->alarm);
 }
 
-/* The table that says where the tasks are at home; see home.c. */
+/* The table that says where the tasks are at home; see copies.c. */
 Oid
 store_home_relid(void)
 {

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * settings.c
+ * changed_settings.c
  *		Noticing that settings of a database or a role have changed.
  *
  * A session takes the settings of its database and its role when it connects.

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * rest.c
+ * idle_exit.c
  *		When a scheduler leaves that has nothing to do.
  *
  * A hundred databases are not to cost a hundred processes that sleep.  So a

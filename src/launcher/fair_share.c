@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * places.c
+ * fair_share.c
  *		Which database gets what room there is for processes.
  *
  * The launcher's part of fairness; the scheduler's, among the roles of one

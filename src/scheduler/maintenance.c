@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * chores.c
+ * maintenance.c
  *		What a scheduler does beside handing out tasks.
  *
  * What looks at tables is a transaction of its own, and short: tasks wait

@@ -4,7 +4,7 @@
  *		Keeps our tables as they are where a subscription would empty them.
  *
  * What logical replication brings are the publisher's tasks.  Its rows are
- * dropped by a trigger (home.c); but no trigger can have a TRUNCATE left out, and
+ * dropped by a trigger (copies.c); but no trigger can have a TRUNCATE left out, and
  * one that refuses it would stop the subscription.  So the rows are kept aside
  * before it and put back behind it, in the same statement: nobody else sees the
  * tables meanwhile, which are locked.

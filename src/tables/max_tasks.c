@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * quota.c
+ * max_tasks.c
  *		How many tasks a role may have: taskshed.max_tasks_per_role.
  *
  * The limit must hold for transactions that do not see each other's rows, and

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * writer.c
+ * table_writer.c
  *		Writing rows with all their index entries, by direct table access.
  *
  * The executor's way to write one row is to look up and open the indexes,

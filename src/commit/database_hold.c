@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * hold.c
+ * database_hold.c
  *		Keeps our processes out of a database that somebody must have alone.
  *
  * DROP DATABASE and some others are refused while anybody is connected to the

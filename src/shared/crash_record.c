@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * suspects.c
+ * crash_record.c
  *		What was running when the server died.
  *
  * A callback that crashes the server leaves no trace in the tables: the crash
