@@ -13,6 +13,8 @@
 #ifndef TASKSHED_COMPAT_H
 #define TASKSHED_COMPAT_H
 
+#include "postgres.h"
+
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"

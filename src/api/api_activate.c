@@ -38,8 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "api/api.h"
 
 /* Stand-ins are OIDs from here on. */
 #define FIRST_STAND_IN	(OID_MAX - 999999)
@@ -319,16 +318,16 @@ ts_activate(PG_FUNCTION_ARGS)
 	HomeState	state;
 	Store	   *store;
 
-	spec_require_writable("taskshed.activate()");
+	check_writable("taskshed.activate()");
 	if (!compat_owns_database(MyDatabaseId, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of database %s", get_database_name(MyDatabaseId))));
 
 	/* Home first, or two of us may wait for each other. */
-	home_lock();
+	copies_lock();
 	store = store_open(RowExclusiveLock);
-	state = home_state(store, &origin);
+	state = copies_state(store, &origin);
 	if (home_is_held(state))
 	{
 		activate_check_origin(store, &origin);
@@ -338,12 +337,12 @@ ts_activate(PG_FUNCTION_ARGS)
 			LockRelation(store->task, ShareRowExclusiveLock);
 			activate_adopt(store, false);
 		}
-		home_settle();
+		copies_settle();
 	}
 	else
 		activate_adopt(store, true);
 	notes_reread();
 	store_close(store, NoLock);
-	spec_warn_if_waiting();
+	check_warn_if_waiting();
 	PG_RETURN_VOID();
 }

@@ -23,7 +23,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 PG_FUNCTION_INFO_V1(ts_add_task);
 Datum
@@ -34,7 +34,7 @@ ts_add_task(PG_FUNCTION_ARGS)
 	NewTask		task = {.values = values,.nulls = nulls};
 	Adding		adding = {0};
 
-	spec_require_writable("taskshed.add_task()");
+	check_writable("taskshed.add_task()");
 	Assert(PG_NARGS() == ADD_NPARAMS);
 	for (int i = 0; i < ADD_NPARAMS; i++)
 	{
@@ -50,7 +50,7 @@ ts_add_task(PG_FUNCTION_ARGS)
 	add_write(&adding, &task);
 	store_close(adding.store, NoLock);
 	if (adding.claimed)
-		spec_warn_if_waiting();
+		check_warn_if_waiting();
 	PG_RETURN_DATUM(task.task_id);
 }
 
@@ -115,7 +115,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	MemoryContext parsing = AllocSetContextCreate(old, "taskshed tasks", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext writing = AllocSetContextCreate(old, "taskshed task", ALLOCSET_DEFAULT_SIZES);
 
-	spec_require_writable("taskshed.add_tasks()");
+	check_writable("taskshed.add_tasks()");
 	/* jsonb_agg makes NULL of no rows */
 	if (PG_ARGISNULL(0))
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
@@ -191,7 +191,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	store_close(adding.store, NoLock);
 	error_context_stack = context.previous;
 	if (adding.claimed)
-		spec_warn_if_waiting();
+		check_warn_if_waiting();
 
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT));
 }

@@ -28,7 +28,7 @@
 #include "utils/typcache.h"
 #include "utils/varlena.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 /*
  * Notes that a task which was in the queue, or not, is in it no more.  (How many
@@ -110,7 +110,7 @@ void
 change_time(AlarmRow *alarm, TimestampTz run_at)
 {
 	bool		tried = !ROW_ISNULL(alarm, alarm_failed_at) || alarm_has_begun(alarm) ||
-	read_is_running(ROW_GET(Int64, alarm, alarm_id));
+	slot_is_running(ROW_GET(Int64, alarm, alarm_id));
 
 	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 	alarm_raise_revision(alarm);
@@ -315,9 +315,9 @@ change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change
 	Store	   *store;
 	int			changed;
 
-	spec_require_writable(function);
-	spec_check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
-	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
+	check_writable(function);
+	check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
+	owner = check_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
 
 	store = store_open(RowExclusiveLock);
 	changed = change_tasks(store, owner,
@@ -335,8 +335,8 @@ change_one(FunctionCallInfo fcinfo, const char *function, TaskChange change)
 	Store	   *store;
 	bool		changed;
 
-	spec_require_writable(function);
-	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
+	check_writable(function);
+	owner = check_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
 
@@ -439,8 +439,8 @@ ts_remove_all_tasks(PG_FUNCTION_ARGS)
 	Store	   *store;
 	int			removed;
 
-	spec_require_writable("taskshed.remove_all_tasks()");
-	owner = spec_owner(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)));
+	check_writable("taskshed.remove_all_tasks()");
+	owner = check_owner(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)));
 
 	store = store_open(RowExclusiveLock);
 	removed = change_tasks(store, owner, NULL, NULL, change_remove, 0);
@@ -456,14 +456,14 @@ ts_update_execution_time(PG_FUNCTION_ARGS)
 	Store	   *store;
 	bool		changed;
 
-	spec_require_writable("taskshed.update_execution_time()");
-	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
+	check_writable("taskshed.update_execution_time()");
+	owner = check_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("run_at must not be null"),
 				 errhint("Give the time, as in run_at => now() + interval '1 hour'.")));
-	spec_check_run_at(PG_GETARG_TIMESTAMPTZ(1));
+	check_run_at(PG_GETARG_TIMESTAMPTZ(1));
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
 
@@ -527,7 +527,7 @@ change_sorted_times(ArrayType *array, NewTime **times)
 							TextDatumGetCString(values[0]))));
 		(*times)[kept].task_id = PointerGetDatum(DatumGetTextPP(values[0]));
 		(*times)[kept].run_at = DatumGetTimestampTz(values[1]);
-		spec_check_run_at((*times)[kept].run_at);
+		check_run_at((*times)[kept].run_at);
 		kept++;
 	}
 	ReleaseTupleDesc(desc);
@@ -554,8 +554,8 @@ ts_update_execution_times(PG_FUNCTION_ARGS)
 	Store	   *store;
 	int			changed = 0;
 
-	spec_require_writable("taskshed.update_execution_times()");
-	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
+	check_writable("taskshed.update_execution_times()");
+	owner = check_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
 	/* array_agg makes NULL of no rows */
 	if (PG_ARGISNULL(0))
 		PG_RETURN_INT32(0);

@@ -22,8 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "api/api.h"
 
 /* Longest task_id, group_id or alias, in characters. */
 #define MAX_ID_LENGTH	255
@@ -52,7 +51,7 @@ spec_require_usage(void)
  * operation, where code of another user than the one who asked for it runs.
  */
 void
-spec_require_writable(const char *function)
+check_writable(const char *function)
 {
 	ts_require_preload();
 	spec_require_usage();
@@ -73,7 +72,7 @@ spec_require_writable(const char *function)
 
 /* Is this database a template, in which nothing of ours runs? */
 bool
-spec_database_is_template(void)
+check_is_template(void)
 {
 	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
 	bool		is_template;
@@ -90,7 +89,7 @@ spec_database_is_template(void)
  * itself.
  */
 void
-spec_warn_if_waiting(void)
+check_warn_if_waiting(void)
 {
 	static TimestampTz warned_in = 0;
 
@@ -102,7 +101,7 @@ spec_warn_if_waiting(void)
 				(errcode(ERRCODE_WARNING),
 				 errmsg("taskshed is disabled, so tasks wait"),
 				 errhint("They run when taskshed.enabled is on.")));
-	else if (spec_database_is_template())
+	else if (check_is_template())
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("database \"%s\" is a template, so tasks wait",
@@ -136,7 +135,7 @@ spec_dropped_role(const char *oid)
  * Errors: 42704 no such role, 42501 not a member.
  */
 Oid
-spec_owner(const char *name)
+check_owner(const char *name)
 {
 	Oid			owner;
 
@@ -147,13 +146,13 @@ spec_owner(const char *name)
 		owner = spec_dropped_role(name);
 	if (!OidIsValid(owner))
 		owner = get_role_oid(name, false);
-	spec_check_may_act(owner);
+	check_may_act(owner);
 	return owner;
 }
 
 /* May the current user act for that role?  If not: 42501. */
 void
-spec_check_may_act(Oid owner)
+check_may_act(Oid owner)
 {
 	if (owner != GetUserId() && !compat_may_set_role(GetUserId(), owner))
 		ereport(ERROR,
@@ -165,7 +164,7 @@ spec_check_may_act(Oid owner)
 
 /* A selector is either task_ids or group_id: 22023 unless exactly one is given. */
 void
-spec_check_selector(bool no_task_ids, bool no_group_id)
+check_selector(bool no_task_ids, bool no_group_id)
 {
 	if (no_task_ids && no_group_id)
 		ereport(ERROR,
@@ -183,7 +182,7 @@ spec_check_selector(bool no_task_ids, bool no_group_id)
  * none may, 42501, or that does not exist (any more): 42704.
  */
 void
-spec_check_login(Oid owner)
+check_login(Oid owner)
 {
 	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(owner));
 	bool		can_login;
@@ -220,7 +219,7 @@ spec_check_login(Oid owner)
 
 /* Checks the length of a task_id or group_id: 22023 empty, 22001 too long. */
 void
-spec_check_id(const char *what, text *id)
+check_id(const char *what, text *id)
 {
 	int			length = pg_mbstrlen_with_len(VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id));
 
@@ -237,7 +236,7 @@ spec_check_id(const char *what, text *id)
 
 /* Refuses times that never come: 22023. */
 void
-spec_check_run_at(TimestampTz run_at)
+check_run_at(TimestampTz run_at)
 {
 	if (TIMESTAMP_NOT_FINITE(run_at))
 		ereport(ERROR,

@@ -18,7 +18,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 /*
  * A task that names an alias goes on calling the function that it has called:
@@ -99,7 +99,7 @@ owner_change(Store *store, AlarmRow *alarm, int64 arg)
 	store_update_alarm(store, alarm);
 	/* (if it is paused or has failed, the scheduler finds nothing to do) */
 	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, new_owner);
-	quota_add(store, new_owner);
+	max_tasks_add(store, new_owner);
 	return true;
 }
 
@@ -112,7 +112,7 @@ ts_set_owner(PG_FUNCTION_ARGS)
 	Store	   *store;
 	int			changed;
 
-	spec_require_writable("taskshed.set_owner()");
+	check_writable("taskshed.set_owner()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -125,10 +125,10 @@ ts_set_owner(PG_FUNCTION_ARGS)
 				 errmsg("task_ids, group_id or owner must be given"),
 				 errhint("Name the tasks, as in task_ids => array['a', 'b'], or their group, as in group_id => 'g', or give all tasks of a role, as in owner => 'r'.")));
 	if (!PG_ARGISNULL(1) || !PG_ARGISNULL(2))
-		spec_check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
-	owner = spec_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
-	new_owner = spec_owner(NameStr(*PG_GETARG_NAME(0)));
-	spec_check_login(new_owner);
+		check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
+	owner = check_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
+	new_owner = check_owner(NameStr(*PG_GETARG_NAME(0)));
+	check_login(new_owner);
 
 	store = store_open(RowExclusiveLock);
 	changed = change_tasks(store, owner,
@@ -136,7 +136,7 @@ ts_set_owner(PG_FUNCTION_ARGS)
 						   PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2),
 						   owner_change, new_owner);
 	store_close(store, NoLock);
-	spec_warn_if_waiting();
+	check_warn_if_waiting();
 	PG_RETURN_INT32(changed);
 }
 
@@ -159,8 +159,8 @@ owner_reassign_owned(Store *store, Oid owner, Oid new_owner)
 	(void) store_find_owned(store, owner, &n);
 	if (n == 0)
 		return;
-	spec_check_may_act(new_owner);
-	spec_check_login(new_owner);
+	check_may_act(new_owner);
+	check_login(new_owner);
 	(void) change_tasks(store, owner, NULL, NULL, owner_change, new_owner);
 }
 

@@ -19,7 +19,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 #define DEFAULT_TIMES	5
 #define MAX_TIMES		10000
@@ -191,8 +191,8 @@ ts_next_runs(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("after must be finite")));
 	}
-	calendar.zone = spec_zone(PG_ARGISNULL(NEXT_TIMEZONE) ? NULL :
-							  text_to_cstring(PG_GETARG_TEXT_PP(NEXT_TIMEZONE)));
+	calendar.zone = zone_by_name(PG_ARGISNULL(NEXT_TIMEZONE) ? NULL :
+								 text_to_cstring(PG_GETARG_TEXT_PP(NEXT_TIMEZONE)));
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
 	if (!PG_ARGISNULL(NEXT_TASK_ID))
@@ -201,8 +201,8 @@ ts_next_runs(PG_FUNCTION_ARGS)
 		if (PG_ARGISNULL(NEXT_AFTER))
 			preview.after = DT_NOBEGIN; /* one that is due is to come, too */
 		preview_task(&preview,
-					 spec_owner(PG_ARGISNULL(NEXT_OWNER) ? NULL :
-								NameStr(*PG_GETARG_NAME(NEXT_OWNER))),
+					 check_owner(PG_ARGISNULL(NEXT_OWNER) ? NULL :
+								 NameStr(*PG_GETARG_NAME(NEXT_OWNER))),
 					 PG_GETARG_TEXT_PP(NEXT_TASK_ID), now);
 		return (Datum) 0;
 	}
@@ -215,12 +215,12 @@ ts_next_runs(PG_FUNCTION_ARGS)
 	else
 	{
 		calendar.every = *PG_GETARG_INTERVAL_P(NEXT_EVERY);
-		recurrence_check_interval(&calendar.every);
+		every_check(&calendar.every);
 		calendar.anchor = preview.after;
 		if (!PG_ARGISNULL(NEXT_RUN_AT))
 		{
 			calendar.anchor = PG_GETARG_TIMESTAMPTZ(NEXT_RUN_AT);
-			spec_check_run_at(calendar.anchor);
+			check_run_at(calendar.anchor);
 		}
 	}
 	preview_calendar(&preview, &calendar);
@@ -240,7 +240,46 @@ ts_describe(PG_FUNCTION_ARGS)
 				 errmsg("schedule must not be null"),
 				 errhint("Give a cron expression, as in taskshed.describe('0 9 * * mon-fri').")));
 	cron_check(text_to_cstring(PG_GETARG_TEXT_PP(0)), &cron);
-	zone = spec_zone(PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	PG_RETURN_TEXT_P(cstring_to_text(describe_cron(&cron, pg_get_timezone_name(zone),
+	zone = zone_by_name(PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_TEXT_P(cstring_to_text(cron_describe(&cron, pg_get_timezone_name(zone),
 												   zone_offsets(zone, GetCurrentTimestamp()))));
+}
+
+PG_FUNCTION_INFO_V1(ts_try_task);
+Datum
+ts_try_task(PG_FUNCTION_ARGS)
+{
+	Store	   *store;
+	TaskRow		task;
+	bool		found;
+	Callback   *callback;
+	Jsonb	   *kwargs;
+	char	   *name;
+	char	   *result;
+	pg_tz	   *zone;
+
+	ts_require_preload();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+
+	store = store_open(AccessShareLock);
+	found = store_find_task(store, GetUserId(), PointerGetDatum(PG_GETARG_TEXT_PP(0)), &task);
+	store_close(store, AccessShareLock);
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" has no task \"%s\"", GetUserNameFromId(GetUserId(), false),
+						text_to_cstring(PG_GETARG_TEXT_PP(0))),
+				 errhint("A task can be tried by its owner only; SET ROLE to it first.")));
+
+	kwargs = DatumGetJsonbP(ROW_DATUM(&task, task_kwargs));
+	name = TextDatumGetCString(ROW_DATUM(&task, task_callback));
+	if (ROW_GET(Bool, &task, task_is_alias))
+		name = alias_require(GetUserId(), name);
+	callback = callback_prepare(name, kwargs);
+	zone = pg_tzset(TextDatumGetCString(ROW_DATUM(&task, task_timezone)));
+	result = call_here(callback, callback_bind(callback, kwargs, zone, false));
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(result));
 }

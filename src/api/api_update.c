@@ -23,7 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 /* A call of update_tasks. */
 typedef struct Update
@@ -126,8 +126,8 @@ update_zone(const Update *update, const TaskRow *task)
 	pg_tz	   *zone;
 
 	if (update->given[ADD_TIMEZONE])
-		return spec_zone(update->nulls[ADD_TIMEZONE] ? NULL :
-						 TextDatumGetCString(update->values[ADD_TIMEZONE]));
+		return zone_by_name(update->nulls[ADD_TIMEZONE] ? NULL :
+							TextDatumGetCString(update->values[ADD_TIMEZONE]));
 	name = TextDatumGetCString(ROW_DATUM(task, task_timezone));
 	zone = pg_tzset(name);
 	if (zone == NULL)
@@ -187,7 +187,7 @@ update_next_time(const TaskSpec *spec, const TaskRow *old, AlarmRow *alarm, Time
 	TimestampTz scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
 	bool		was_once = ROW_ISNULL(old, task_every) && ROW_ISNULL(old, task_schedule);
 	bool		waits = ROW_ISNULL(alarm, alarm_failed_at) &&
-	!read_is_running(ROW_GET(Int64, alarm, alarm_id));
+	!slot_is_running(ROW_GET(Int64, alarm, alarm_id));
 	Calendar	calendar = spec->calendar;
 	TimestampTz next;
 
@@ -319,14 +319,14 @@ ts_update_tasks(PG_FUNCTION_ARGS)
 	Store	   *store;
 	int			changed;
 
-	spec_require_writable("taskshed.update_tasks()");
+	check_writable("taskshed.update_tasks()");
 	if (PG_ARGISNULL(0) || !JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(0)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("changes must be a JSON object"),
 				 errhint("Its keys are the parameters of taskshed.add_task() that are to be changed.")));
-	spec_check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
-	owner = spec_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
+	check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
+	owner = check_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
 
 	update.changes = PG_GETARG_JSONB_P(0);
 	update.scratch = AllocSetContextCreate(update.context, "taskshed task",

@@ -21,7 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 /*
  * A new task_id: 32 hex digits that begin with the time, so that new ids are
@@ -101,7 +101,7 @@ add_zone(const NewTask *task, const TaskRow *old)
 	pg_tz	   *zone = NULL;
 
 	if (!task->nulls[ADD_TIMEZONE])
-		return spec_zone(TextDatumGetCString(task->values[ADD_TIMEZONE]));
+		return zone_by_name(TextDatumGetCString(task->values[ADD_TIMEZONE]));
 	if (old != NULL)
 		zone = pg_tzset(TextDatumGetCString(ROW_DATUM(old, task_timezone)));
 	return zone != NULL ? zone : session_timezone;
@@ -127,7 +127,7 @@ add_check(Adding *adding, NewTask *task, Oid owner, pg_tz *zone)
 	if (task->nulls[ADD_REPLACE_EXISTING])
 		task->spec.replace_existing = adding->replace_existing;
 	task->first_run = spec_first_run(&task->spec, adding->now);
-	spec_check_login(owner);
+	check_login(owner);
 	add_check_callback(task, &adding->last);
 }
 
@@ -138,8 +138,8 @@ add_check(Adding *adding, NewTask *task, Oid owner, pg_tz *zone)
 void
 add_prepare(Adding *adding, NewTask *task)
 {
-	Oid			owner = spec_owner(task->nulls[ADD_OWNER] ? NULL :
-								   NameStr(*DatumGetName(task->values[ADD_OWNER])));
+	Oid			owner = check_owner(task->nulls[ADD_OWNER] ? NULL :
+									NameStr(*DatumGetName(task->values[ADD_OWNER])));
 	pg_tz	   *zone;
 
 	task->named = !task->nulls[ADD_TASK_ID];
@@ -194,7 +194,7 @@ static void
 add_claim(Adding *adding)
 {
 	if (!adding->claimed)
-		home_claim(adding->store);
+		copies_claim(adding->store);
 	adding->claimed = true;
 }
 
@@ -348,7 +348,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 		tried = add_begin_anew(spec, alarm, now);
 	ROW_SET_NULL(alarm, alarm_failed_at);
 
-	running = read_is_running(id);
+	running = slot_is_running(id);
 	if (again)
 	{
 		/* the run in progress may yet turn out to be interrupted */
@@ -398,7 +398,7 @@ add_keep(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm)
 {
 	int64		id = ROW_GET(Int64, old, task_id);
 
-	bool		running = read_is_running(id);
+	bool		running = slot_is_running(id);
 
 	if (running || !ROW_ISNULL(alarm, alarm_failed_at))
 	{
@@ -423,7 +423,7 @@ add_leaves_alone(Store *store, int64 id)
 		ROW_ISNULL(&alarm, alarm_failed_at) &&
 		(!ROW_ISNULL(&alarm, alarm_paused_at) ||
 		 ROW_GET(TimestampTz, &alarm, alarm_run_at) > GetCurrentTimestamp()) &&
-		!read_is_running(id);
+		!slot_is_running(id);
 }
 
 /* Are the times of a task that is new over?  If so, says that it is not added. */
@@ -464,7 +464,7 @@ add_insert(Adding *adding, NewTask *task)
 	else if (!store_try_insert_task(store, &row))
 		return false;
 	add_insert_alarm(store, task, task->id, adding->now);
-	quota_add(store, task->spec.owner);
+	max_tasks_add(store, task->spec.owner);
 	return true;
 }
 

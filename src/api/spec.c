@@ -24,7 +24,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 static const struct
 {
@@ -220,7 +220,7 @@ spec_duration(const Datum *values, const bool *nulls, int param)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be negative", spec_params[param].name)));
-	recurrence_check_length(spec_params[param].name, interval);
+	every_check_length(spec_params[param].name, interval);
 	return interval;
 }
 
@@ -273,7 +273,7 @@ spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 	if (!nulls[ADD_EVERY])
 	{
 		spec->every = DatumGetIntervalP(values[ADD_EVERY]);
-		recurrence_check_interval(spec->every);
+		every_check(spec->every);
 	}
 	if (!nulls[ADD_SCHEDULE])
 	{
@@ -390,7 +390,7 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 	{
 		spec->has_run_at = true;
 		spec->run_at = DatumGetTimestampTz(values[ADD_RUN_AT]);
-		spec_check_run_at(spec->run_at);
+		check_run_at(spec->run_at);
 	}
 	spec->kwargs = spec_kwargs(values, nulls);
 
@@ -399,12 +399,12 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 	if (!nulls[ADD_TASK_ID])
 	{
 		spec->task_id = DatumGetTextPP(values[ADD_TASK_ID]);
-		spec_check_id("task_id", spec->task_id);
+		check_id("task_id", spec->task_id);
 	}
 	if (!nulls[ADD_GROUP_ID])
 	{
 		spec->group_id = DatumGetTextPP(values[ADD_GROUP_ID]);
-		spec_check_id("group_id", spec->group_id);
+		check_id("group_id", spec->group_id);
 	}
 	spec->has_paused = !nulls[ADD_PAUSED];
 	spec->paused = spec->has_paused && DatumGetBool(values[ADD_PAUSED]);

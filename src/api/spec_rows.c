@@ -12,7 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 /* The column that has a parameter as it was given; 0 if there is none. */
 static const AttrNumber row_columns[ADD_NPARAMS] = {

@@ -31,8 +31,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "api/api.h"
 
 #define HINT_RUNS \
 	"Runs are recorded as they end; taskshed.history_retention and taskshed.history_max_size say for how long they are kept."
@@ -65,7 +64,7 @@ static planner_hook_type prev_planner = NULL;
 
 /* Raises the error, as the server does for views without a trigger: 55000. */
 static void
-views_refuse(Oid relid, CmdType operation)
+view_writes_refuse(Oid relid, CmdType operation)
 {
 	char	   *view = get_rel_name(relid);
 	const char *hint = NULL;
@@ -87,7 +86,7 @@ views_refuse(Oid relid, CmdType operation)
 
 /* Is a view one of ours?  That is looked up where it can be, not for all others. */
 static bool
-views_is_ours(Oid relid)
+view_writes_is_ours(Oid relid)
 {
 	Oid			namespace = get_namespace_oid("taskshed", true);
 	Oid			extension;
@@ -104,7 +103,7 @@ views_is_ours(Oid relid)
  * there is none.
  */
 static CmdType
-views_operation(const Query *query)
+view_writes_operation(const Query *query)
 {
 	ListCell   *cell;
 
@@ -122,7 +121,7 @@ views_operation(const Query *query)
 
 /* Refuses a query that writes to one of our views, itself or in WITH. */
 static void
-views_check_query(const Query *query)
+view_writes_check_query(const Query *query)
 {
 	ListCell   *cell;
 
@@ -130,22 +129,22 @@ views_check_query(const Query *query)
 	{
 		const RangeTblEntry *target = rt_fetch(query->resultRelation, query->rtable);
 
-		if (target->relkind == RELKIND_VIEW && views_is_ours(target->relid) &&
-			views_operation(query) != CMD_NOTHING)
-			views_refuse(target->relid, views_operation(query));
+		if (target->relkind == RELKIND_VIEW && view_writes_is_ours(target->relid) &&
+			view_writes_operation(query) != CMD_NOTHING)
+			view_writes_refuse(target->relid, view_writes_operation(query));
 	}
 	if (!query->hasModifyingCTE)
 		return;
 	foreach(cell, query->cteList)
 	{
-		views_check_query(castNode(Query, lfirst_node(CommonTableExpr, cell)->ctequery));
+		view_writes_check_query(castNode(Query, lfirst_node(CommonTableExpr, cell)->ctequery));
 	}
 }
 
 static PlannedStmt *
-views_planner(COMPAT_PLANNER_PARAMETERS)
+view_writes_planner(COMPAT_PLANNER_PARAMETERS)
 {
-	views_check_query(query);
+	view_writes_check_query(query);
 	return prev_planner ? prev_planner(COMPAT_PLANNER_ARGUMENTS) :
 		standard_planner(COMPAT_PLANNER_ARGUMENTS);
 }
@@ -161,16 +160,16 @@ ts_cannot_write_view(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function taskshed._cannot_write_view() must be called by its trigger")));
-	views_refuse(RelationGetRelid(trigger->tg_relation),
-				 TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? CMD_INSERT :
-				 TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? CMD_DELETE : CMD_UPDATE);
+	view_writes_refuse(RelationGetRelid(trigger->tg_relation),
+					   TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? CMD_INSERT :
+					   TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? CMD_DELETE : CMD_UPDATE);
 	PG_RETURN_POINTER(NULL);
 }
 
 /* At the library's load, with shared memory. */
 void
-views_init(void)
+view_writes_init(void)
 {
 	prev_planner = planner_hook;
-	planner_hook = views_planner;
+	planner_hook = view_writes_planner;
 }

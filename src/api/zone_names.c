@@ -21,7 +21,7 @@
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "api/api.h"
 
 /* A name that is meant has at most so many letters more, fewer or other. */
 #define MAX_EDITS		2
@@ -132,7 +132,7 @@ zone_closest(const char *written)
 
 /* A time zone by its name, the session's if that is NULL; 22023 if unknown. */
 pg_tz *
-spec_zone(const char *name)
+zone_by_name(const char *name)
 {
 	pg_tz	   *zone;
 

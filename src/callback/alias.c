@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * alias.c
- *		Names that stand for callbacks: add_callback and remove_callback.
+ *		Names that stand for callbacks.
  *
  * An alias belongs to a role and is looked up among the aliases of a task's
  * owner, when the task is scheduled and again at each run, so tasks follow
@@ -40,7 +40,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "taskshed.h"
+#include "callback/callback.h"
 
 enum
 {
@@ -51,7 +51,7 @@ enum
 	Natts_callback = Anum_callback_callback
 };
 
-/* The columns, for shape_fits(). */
+/* The columns, for table_shape_fits(). */
 static const ColumnShape callback_columns[Natts_callback] = {
 	{OIDOID, true}, {NAMEOID, true}, {TEXTOID, true}, {TEXTOID, true}
 };
@@ -88,7 +88,7 @@ alias_open(LOCKMODE lockmode)
 			store_report(ERROR, STORE_ABSENT);
 		alias_relid = relid;	/* before the look, which may find a change */
 		rel = try_relation_open(relid, lockmode);
-		if (rel != NULL && !shape_fits(relid, Natts_callback, callback_columns))
+		if (rel != NULL && !table_shape_fits(relid, Natts_callback, callback_columns))
 		{
 			alias_relid = InvalidOid;
 			store_report(ERROR, STORE_ALTERED);
@@ -307,31 +307,19 @@ alias_drop_owned(Oid owner)
 	table_close(rel, NoLock);
 }
 
-PG_FUNCTION_INFO_V1(ts_add_callback);
-Datum
-ts_add_callback(PG_FUNCTION_ARGS)
+/*
+ * Make a name of a role's stand for a target.  Another target is replaced if that
+ * is asked for; error otherwise: 42710.
+ */
+void
+alias_set(Oid owner, const char *name, const char *target, bool replace_existing)
 {
-	bool		replace_existing = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
-	Oid			owner = GetUserId();
 	NameData	owner_name;
 	Datum		values[Natts_callback];
 	bool		nulls[Natts_callback] = {false};
-	char	   *name;
-	char	   *target;
-	Store	   *store;
 	Relation	rel;
 	HeapTuple	old;
 	HeapTuple	new;
-
-	spec_require_writable("taskshed.add_callback()");
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "name" : "callback"),
-				 errhint("Give a name and the function that it stands for, as in taskshed.add_callback('cleanup', 'app.purge').")));
-	spec_check_id("name", PG_GETARG_TEXT_PP(0));
-	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	target = resolve_target(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 
 	namestrcpy(&owner_name, GetUserNameFromId(owner, false));
 	values[Anum_callback_owner - 1] = ObjectIdGetDatum(owner);
@@ -339,9 +327,6 @@ ts_add_callback(PG_FUNCTION_ARGS)
 	values[Anum_callback_name - 1] = CStringGetTextDatum(name);
 	values[Anum_callback_callback - 1] = CStringGetTextDatum(target);
 
-	store = store_open(RowExclusiveLock);
-	home_claim(store);
-	store_close(store, NoLock);
 	rel = alias_open(RowExclusiveLock);
 	alias_lock(rel, owner, name);
 	old = alias_fetch(rel, owner, name);
@@ -356,37 +341,19 @@ ts_add_callback(PG_FUNCTION_ARGS)
 	else
 		CatalogTupleInsert(rel, new);
 	table_close(rel, NoLock);
-	PG_RETURN_VOID();
 }
 
-PG_FUNCTION_INFO_V1(ts_remove_callback);
-Datum
-ts_remove_callback(PG_FUNCTION_ARGS)
+/* Remove one, and return whether there was one. */
+bool
+alias_remove(Oid owner, const char *name)
 {
-	Relation	rel;
+	Relation	rel = alias_open(RowExclusiveLock);
 	HeapTuple	old;
-	char	   *name;
 
-	spec_require_writable("taskshed.remove_callback()");
-	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(false);
-	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	rel = alias_open(RowExclusiveLock);
-	alias_lock(rel, GetUserId(), name);
-	old = alias_fetch(rel, GetUserId(), name);
+	alias_lock(rel, owner, name);
+	old = alias_fetch(rel, owner, name);
 	if (HeapTupleIsValid(old))
 		CatalogTupleDelete(rel, &old->t_self);
 	table_close(rel, NoLock);
-	PG_RETURN_BOOL(HeapTupleIsValid(old));
-}
-
-/* taskshed.execute is there to be scheduled; a run executes its command. */
-PG_FUNCTION_INFO_V1(ts_execute);
-Datum
-ts_execute(PG_FUNCTION_ARGS)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("taskshed.execute can only be scheduled"),
-			 errhint("Use it as the callback of taskshed.add_task, or execute the command itself.")));
+	return HeapTupleIsValid(old);
 }

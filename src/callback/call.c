@@ -30,7 +30,7 @@
 #include "utils/plancache.h"
 #include "utils/portal.h"
 
-#include "taskshed.h"
+#include "callback/callback.h"
 
 /* The command that a call of taskshed.execute is to run. */
 static char *

@@ -31,8 +31,7 @@
 #include "utils/plancache.h"
 #include "utils/syscache.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "callback/callback.h"
 
 /* Callbacks kept from one transaction to the next. */
 #define CALLBACKS_KEPT	256

@@ -22,7 +22,7 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 
-#include "taskshed.h"
+#include "callback/callback.h"
 
 /*
  * After callback_bind has failed: says which argument could not be converted,

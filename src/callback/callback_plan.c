@@ -26,7 +26,7 @@
 #include "utils/plancache.h"
 #include "utils/syscache.h"
 
-#include "taskshed.h"
+#include "callback/callback.h"
 
 /* The number of the key that gives an argument its value, or -1. */
 static int

@@ -39,8 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "callback/callback.h"
 
 /* Keeps the first value of a result and drops the rest. */
 typedef struct FirstValueReceiver

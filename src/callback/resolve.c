@@ -38,8 +38,7 @@
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "callback/callback.h"
 
 /* The one argument of a function that takes all of kwargs as it is. */
 #define WHOLE_ARGUMENT	"kwargs"

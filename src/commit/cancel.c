@@ -28,7 +28,7 @@
 #include "replication/syncrep.h"
 #include "utils/memutils.h"
 
-#include "taskshed.h"
+#include "commit/commit.h"
 
 /* A run that is to be cancelled. */
 typedef struct Cancel
@@ -55,21 +55,8 @@ cancel_tell(void)
 	foreach(lc, cancels)
 	{
 		Cancel	   *cancel = lfirst(lc);
-		TsWorker   *worker = &ts_shared->workers[cancel->slot];
-		int			pid = 0;
 
-		SpinLockAcquire(&worker->mutex);
-		if (worker->state == TS_WORKER_READY && worker->generation == cancel->generation &&
-			worker->serial == cancel->serial && worker->running_id != 0)
-		{
-			uint32		count = (uint32) pg_atomic_read_u64(&worker->stop_request) + 1;
-
-			pid = worker->pid;
-			pg_atomic_write_u64(&worker->stop_request, ((uint64) cancel->serial << 32) | count);
-		}
-		SpinLockRelease(&worker->mutex);
-		if (pid != 0)
-			kill(pid, SIGUSR2);
+		slot_request_stop(&ts_shared->workers[cancel->slot], cancel->generation, cancel->serial);
 	}
 }
 

@@ -29,7 +29,7 @@
 #include "utils/acl.h"
 #include "utils/memutils.h"
 
-#include "taskshed.h"
+#include "commit/commit.h"
 
 /* Whose settings this transaction has changed; InvalidOid: everybody's. */
 typedef struct SettingsChange
@@ -42,7 +42,7 @@ static List *changes = NIL;		/* in TopTransactionContext */
 
 /* Has the workers leave that a change is about. */
 static void
-settings_tell_workers(const SettingsChange *change)
+changed_settings_tell_workers(const SettingsChange *change)
 {
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
@@ -65,7 +65,7 @@ settings_tell_workers(const SettingsChange *change)
 
 /* The same for the schedulers, which are sessions of the first superuser. */
 static void
-settings_tell_schedulers(const SettingsChange *change)
+changed_settings_tell_schedulers(const SettingsChange *change)
 {
 	if (OidIsValid(change->role) && change->role != BOOTSTRAP_SUPERUSERID)
 		return;
@@ -80,23 +80,23 @@ settings_tell_schedulers(const SettingsChange *change)
 			db->outdated = true;
 		SpinLockRelease(&db->mutex);
 		if (concerned)
-			shared_end_sleep(db);
-		shared_wake_scheduler(db);
+			database_end_sleep(db);
+		database_wake_scheduler(db);
 	}
 }
 
 /* The settings of everybody may have changed.  Nothing here can fail. */
 void
-settings_tell_all(void)
+changed_settings_tell_all(void)
 {
 	SettingsChange everybody = {InvalidOid, InvalidOid};
 
-	settings_tell_workers(&everybody);
-	settings_tell_schedulers(&everybody);
+	changed_settings_tell_workers(&everybody);
+	changed_settings_tell_schedulers(&everybody);
 }
 
 static void
-settings_xact_callback(XactEvent event, void *arg)
+changed_settings_xact_callback(XactEvent event, void *arg)
 {
 	ListCell   *lc;
 
@@ -106,8 +106,8 @@ settings_xact_callback(XactEvent event, void *arg)
 	{
 		foreach(lc, changes)
 		{
-			settings_tell_workers(lfirst(lc));
-			settings_tell_schedulers(lfirst(lc));
+			changed_settings_tell_workers(lfirst(lc));
+			changed_settings_tell_schedulers(lfirst(lc));
 		}
 	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
@@ -116,14 +116,14 @@ settings_xact_callback(XactEvent event, void *arg)
 
 /* Once a process, and only with shared memory. */
 void
-settings_init(void)
+changed_settings_init(void)
 {
-	RegisterXactCallback(settings_xact_callback, NULL);
+	RegisterXactCallback(changed_settings_xact_callback, NULL);
 }
 
 /* A statement was executed: remembers whose settings it has changed. */
 void
-settings_note_statement(const Node *statement)
+changed_settings_note(const Node *statement)
 {
 	MemoryContext old;
 	SettingsChange *change;

@@ -43,8 +43,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "commit/commit.h"
 
 /*
  * How long (us) to wait for our processes to leave.  One whose callback does not
@@ -71,7 +70,7 @@ static List *holds = NIL;		/* in TopMemoryContext */
 
 /* A database is gone: nobody will ask what its workers were at, or why it has none. */
 static void
-hold_forget(TsDatabase *db)
+database_hold_forget(TsDatabase *db)
 {
 	Oid			database = db->oid;
 
@@ -91,7 +90,7 @@ hold_forget(TsDatabase *db)
 
 /* The transaction, or the subtransaction that has taken a hold, is over. */
 static void
-hold_end(Hold *hold, XactEvent event)
+database_hold_end(Hold *hold, XactEvent event)
 {
 	bool		opened = (hold->opened && event == XACT_EVENT_COMMIT);
 
@@ -117,18 +116,18 @@ hold_end(Hold *hold, XactEvent event)
 	}
 	/* one whose scheduler is away may be closed or gone now */
 	if (hold->held && event != XACT_EVENT_ABORT)
-		shared_end_sleep(hold->db);
+		database_end_sleep(hold->db);
 	if (hold->dropped && event == XACT_EVENT_COMMIT)
-		hold_forget(hold->db);
+		database_hold_forget(hold->db);
 	if (opened)
-		shared_want_scheduler(hold->db);
-	shared_release_database(hold->db);
+		database_want_scheduler(hold->db);
+	database_release(hold->db);
 	if (hold->held || opened)
 		shared_wake_launcher();
 }
 
 static void
-hold_xact_callback(XactEvent event, void *arg)
+database_hold_xact_callback(XactEvent event, void *arg)
 {
 	ListCell   *lc;
 
@@ -147,7 +146,7 @@ hold_xact_callback(XactEvent event, void *arg)
 		return;
 	foreach(lc, holds)
 	{
-		hold_end(lfirst(lc), event);
+		database_hold_end(lfirst(lc), event);
 	}
 	list_free_deep(holds);
 	holds = NIL;
@@ -155,7 +154,7 @@ hold_xact_callback(XactEvent event, void *arg)
 
 /* A command that was refused is over when its savepoint is rolled back to. */
 static void
-hold_subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+database_hold_subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
 	ListCell   *lc;
 
@@ -171,7 +170,7 @@ hold_subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionI
 			hold->subid = parent;
 		else
 		{
-			hold_end(hold, XACT_EVENT_ABORT);
+			database_hold_end(hold, XACT_EVENT_ABORT);
 			holds = foreach_delete_current(holds, lc);
 			pfree(hold);
 		}
@@ -180,22 +179,22 @@ hold_subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionI
 
 /* Once a process, and only with shared memory. */
 void
-hold_init(void)
+database_hold_init(void)
 {
-	RegisterXactCallback(hold_xact_callback, NULL);
-	RegisterSubXactCallback(hold_subxact_callback, NULL);
+	RegisterXactCallback(database_hold_xact_callback, NULL);
+	RegisterSubXactCallback(database_hold_subxact_callback, NULL);
 }
 
 /* A new entry of this transaction's for a database. */
 static Hold *
-hold_enter(Oid database)
+database_hold_enter(Oid database)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	Hold	   *hold = palloc0(sizeof(Hold));
 
 	hold->subid = GetCurrentSubTransactionId();
 	holds = lappend(holds, hold);
-	hold->db = shared_try_reserve_database(database);
+	hold->db = database_try_reserve(database);
 	MemoryContextSwitchTo(old);
 	return hold;
 }
@@ -209,7 +208,7 @@ hold_enter(Oid database)
  * itself before it has written down what they were at.  Its successor will.
  */
 List *
-hold_end_processes(TsDatabase *db, List *pids, bool *found)
+database_hold_end_processes(TsDatabase *db, List *pids, bool *found)
 {
 	Oid			database = db->oid;
 	int			pid;
@@ -263,7 +262,7 @@ hold_end_processes(TsDatabase *db, List *pids, bool *found)
 
 /* Is one of these still connected to the database?  It leaves its slot before. */
 static bool
-hold_any_there(List *pids, Oid database)
+database_hold_any_there(List *pids, Oid database)
 {
 	ListCell   *lc;
 
@@ -282,10 +281,10 @@ hold_any_there(List *pids, Oid database)
  * the transaction.  The caller has checked that the user may ask for that.
  */
 static Hold *
-hold_take(Oid database)
+database_hold_take(Oid database)
 {
-	Hold	   *hold = hold_enter(database);
-	int64		deadline = shared_ticks() + PATIENCE;
+	Hold	   *hold = database_hold_enter(database);
+	int64		deadline = process_ticks() + PATIENCE;
 	List	   *pids = NIL;
 	long		delay = 1;
 
@@ -300,8 +299,8 @@ hold_take(Oid database)
 	{
 		bool		found;
 
-		pids = hold_end_processes(hold->db, pids, &found);
-		if ((!found && !hold_any_there(pids, database)) || shared_ticks() >= deadline)
+		pids = database_hold_end_processes(hold->db, pids, &found);
+		if ((!found && !database_hold_any_there(pids, database)) || process_ticks() >= deadline)
 			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 delay, compat_wait_event("TaskshedHoldDatabase"));
@@ -318,22 +317,22 @@ hold_take(Oid database)
  * privileges, and before it looks who is connected.
  */
 void
-hold_for_drop(Oid database)
+database_hold_for_drop(Oid database)
 {
 	if (database != MyDatabaseId)
-		hold_take(database)->dropped = true;
+		database_hold_take(database)->dropped = true;
 }
 
 /* When this commits there may be a scheduler wanted in that database. */
 void
-hold_look_into(Oid database)
+database_hold_look_into(Oid database)
 {
-	hold_enter(database)->opened = true;
+	database_hold_enter(database)->opened = true;
 }
 
 /* May the user create databases? */
 static bool
-hold_may_create(void)
+database_hold_may_create(void)
 {
 	HeapTuple	tuple;
 	bool		may = superuser();
@@ -349,7 +348,7 @@ hold_may_create(void)
 
 /* An option of a command that deals with a database, or NULL. */
 static const DefElem *
-hold_option(List *options, const char *name)
+database_hold_option(List *options, const char *name)
 {
 	ListCell   *lc;
 
@@ -365,9 +364,9 @@ hold_option(List *options, const char *name)
 
 /* Is such an option given, with that value?  DEFAULT means what the server has for it. */
 static bool
-hold_option_is(List *options, const char *name, bool value, bool default_value)
+database_hold_option_is(List *options, const char *name, bool value, bool default_value)
 {
-	const DefElem *option = hold_option(options, name);
+	const DefElem *option = database_hold_option(options, name);
 
 	if (option == NULL)
 		return false;
@@ -381,7 +380,7 @@ hold_option_is(List *options, const char *name, bool value, bool default_value)
  * holds the database that it must have alone, if the user may do that.
  */
 void
-hold_for_statement(const Node *statement)
+database_hold_for_statement(const Node *statement)
 {
 	const char *name = NULL;
 	bool		may = true;
@@ -394,27 +393,27 @@ hold_for_statement(const Node *statement)
 	if (IsA(statement, RenameStmt) && ((const RenameStmt *) statement)->renameType == OBJECT_DATABASE)
 	{
 		name = ((const RenameStmt *) statement)->subname;
-		may = hold_may_create();
+		may = database_hold_may_create();
 	}
 	else if (IsA(statement, CreatedbStmt))
 	{
-		const DefElem *option = hold_option(((const CreatedbStmt *) statement)->options, "template");
+		const DefElem *option = database_hold_option(((const CreatedbStmt *) statement)->options, "template");
 
 		name = option != NULL && option->arg != NULL ?
 			defGetString(unconstify(DefElem *, option)) : "template1";
-		may = hold_may_create();
+		may = database_hold_may_create();
 		own = true;
 	}
 	else if (IsA(statement, AlterDatabaseStmt))
 	{
 		const AlterDatabaseStmt *alter = (const AlterDatabaseStmt *) statement;
 
-		shuts = hold_option_is(alter->options, "allow_connections", false, true) ||
-			hold_option_is(alter->options, "is_template", true, false);
+		shuts = database_hold_option_is(alter->options, "allow_connections", false, true) ||
+			database_hold_option_is(alter->options, "is_template", true, false);
 		own = shuts;
-		closes = shuts || hold_option(alter->options, "tablespace") != NULL;
-		opens = !shuts && (hold_option_is(alter->options, "allow_connections", true, true) ||
-						   hold_option_is(alter->options, "is_template", false, false));
+		closes = shuts || database_hold_option(alter->options, "tablespace") != NULL;
+		opens = !shuts && (database_hold_option_is(alter->options, "allow_connections", true, true) ||
+						   database_hold_option_is(alter->options, "is_template", false, false));
 		if (closes || opens)
 			name = alter->dbname;
 	}
@@ -425,7 +424,7 @@ hold_for_statement(const Node *statement)
 	if (!OidIsValid(database) || !compat_owns_database(database, GetUserId()))
 		return;
 	if (closes && (own || database != MyDatabaseId))
-		hold_take(database)->closed = shuts;
+		database_hold_take(database)->closed = shuts;
 	if (opens)
-		hold_look_into(database);
+		database_hold_look_into(database);
 }

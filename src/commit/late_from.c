@@ -24,7 +24,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "commit/commit.h"
 
 /* What took less than this (us) is let pass. */
 #define A_MOMENT	(5 * INT64CONST(1000))

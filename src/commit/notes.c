@@ -31,7 +31,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "commit/commit.h"
 
 /* More alarms of one transaction than this are not told one by one. */
 #define NOTES_KEPT	64
@@ -77,7 +77,7 @@ notes_forget(void)
 static TimestampTz
 notes_start_for(TsDatabase *db, TimestampTz earliest, TimestampTz now)
 {
-	TimestampTz start_at = earliest > now + REST_LEAD ? earliest - REST_LEAD : now;
+	TimestampTz start_at = earliest > now + IDLE_EXIT_LEAD ? earliest - IDLE_EXIT_LEAD : now;
 
 	/* whether the first ones came with a copy is to be seen at once */
 	if (db->empty)
@@ -94,7 +94,7 @@ notes_start_for(TsDatabase *db, TimestampTz earliest, TimestampTz now)
 static TimestampTz
 notes_start_without(const TsDatabase *db, TimestampTz gone_from, TimestampTz now)
 {
-	if (gone_from > db->next_wakeup + REST_LEAD && db->next_wakeup != DT_NOEND)
+	if (gone_from > db->next_wakeup + IDLE_EXIT_LEAD && db->next_wakeup != DT_NOEND)
 		return DT_NOEND;
 	return Max(now, db->since + GONE_INTERVAL);
 }
@@ -153,7 +153,7 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 
 	if (wake != NULL)
 		SetLatch(&wake->procLatch);
-	shared_want_scheduler(db);
+	database_want_scheduler(db);
 	if (come_back)
 		shared_wake_launcher();
 }
@@ -166,7 +166,7 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 void
 notes_tell_prepared(const PreparedHint *prepared)
 {
-	TsDatabase *db = shared_try_reserve_database(MyDatabaseId);
+	TsDatabase *db = database_try_reserve(MyDatabaseId);
 
 	if (db == NULL)
 	{
@@ -177,7 +177,7 @@ notes_tell_prepared(const PreparedHint *prepared)
 		notes_deliver(db, prepared->notes, prepared->n, prepared->reread_from, prepared->gone_from);
 	else
 		notes_deliver(db, NULL, 0, DT_NOBEGIN, DT_NOEND);
-	shared_release_database(db);
+	database_release(db);
 }
 
 static void
@@ -198,29 +198,29 @@ notes_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			mine.db = mine.written ? shared_reserve_database(MyDatabaseId) :
-				shared_try_reserve_database(MyDatabaseId);
+			mine.db = mine.written ? database_reserve(MyDatabaseId) :
+				database_try_reserve(MyDatabaseId);
 			break;
 
 		case XACT_EVENT_COMMIT:
 			if (mine.db != NULL)
 			{
 				notes_deliver(mine.db, mine.notes, mine.n, mine.reread_from, mine.gone_from);
-				shared_release_database(mine.db);
+				database_release(mine.db);
 			}
 			notes_forget();
 			break;
 
 		case XACT_EVENT_ABORT:
 			if (mine.db != NULL)
-				shared_release_database(mine.db);
+				database_release(mine.db);
 			notes_forget();
 			break;
 
 		case XACT_EVENT_PRE_PREPARE:
 			/* is there room, as things stand? */
 			if (mine.written)
-				shared_release_database(shared_reserve_database(MyDatabaseId));
+				database_release(database_reserve(MyDatabaseId));
 			prepared_mark(PREPARED_NOTES);
 			break;
 
@@ -246,7 +246,7 @@ notes_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_l
 		return;
 	mine.roles = false;
 	if (is_commit)
-		shared_tell_role_change();
+		database_tell_role_change();
 }
 
 /* Once a process, and only with shared memory. */

@@ -37,7 +37,7 @@
 #include "replication/logicalworker.h"
 #include "storage/lock.h"
 
-#include "taskshed.h"
+#include "commit/commit.h"
 
 /* Where a user's advisory lock has 1 or 2; the kinds are added. */
 #define PREPARED_LOCK	0x7400

@@ -31,7 +31,9 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
@@ -47,19 +49,20 @@
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 
-#include "taskshed.h"
+#include "hooks/hooks.h"
 
 /* How often a command gives way to others before it insists. */
 #define MAX_TRIES	10
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
+static object_access_hook_type prev_object_access_hook = NULL;
 
 /*
  * The server has done its part, and with it checked the privileges: now ours,
  * if the extension is (still) there.  new_owner is invalid for DROP OWNED.
  */
 static void
-utility_owned(List *owners, Oid new_owner)
+commands_owned(List *owners, Oid new_owner)
 {
 	Store	   *store;
 	ListCell   *lc;
@@ -89,7 +92,7 @@ utility_owned(List *owners, Oid new_owner)
  * another: a deadlock.
  */
 static bool
-utility_drops_extension(const Node *statement)
+commands_drops_extension(const Node *statement)
 {
 	const DropStmt *drop = (const DropStmt *) statement;
 	ListCell   *lc;
@@ -108,7 +111,7 @@ utility_drops_extension(const Node *statement)
 
 /* Is it an ALTER EXTENSION of ours, an UPDATE or a change of what belongs to it? */
 static bool
-utility_alters_extension(const Node *statement)
+commands_alters_extension(const Node *statement)
 {
 	const char *name = NULL;
 
@@ -124,7 +127,7 @@ utility_alters_extension(const Node *statement)
  * done, and nothing else tells of the rows that it brought.
  */
 static bool
-utility_alters_table(const Node *statement)
+commands_alters_table(const Node *statement)
 {
 	Oid			relid;
 
@@ -137,7 +140,7 @@ utility_alters_table(const Node *statement)
 }
 
 static bool
-utility_ends_prepared(const Node *statement)
+commands_ends_prepared(const Node *statement)
 {
 	return IsA(statement, TransactionStmt) &&
 		(((const TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED ||
@@ -146,7 +149,7 @@ utility_ends_prepared(const Node *statement)
 
 /* The extension's relations of that kind, in the order in which they were made. */
 static List *
-utility_list_relations(char relkind)
+commands_list_relations(char relkind)
 {
 	Oid			extension = get_extension_oid("taskshed", true);
 	List	   *relations = NIL;
@@ -181,9 +184,9 @@ utility_list_relations(char relkind)
  * tables, as our processes do.
  */
 static void
-utility_lock(void)
+commands_lock(void)
 {
-	List	   *views = utility_list_relations(RELKIND_VIEW);
+	List	   *views = commands_list_relations(RELKIND_VIEW);
 
 	for (int i = list_length(views) - 1; i >= 0; i--)
 		LockRelationOid(list_nth_oid(views, i), AccessExclusiveLock);
@@ -197,10 +200,10 @@ utility_lock(void)
  * and others do not come back to it.
  */
 static void
-utility_wait(void)
+commands_wait(void)
 {
-	List	   *tables = utility_list_relations(RELKIND_RELATION);
-	List	   *relations = list_concat_copy(utility_list_relations(RELKIND_VIEW), tables);
+	List	   *tables = commands_list_relations(RELKIND_RELATION);
+	List	   *relations = list_concat_copy(commands_list_relations(RELKIND_VIEW), tables);
 	Oid			first = tables != NIL ? linitial_oid(tables) : InvalidOid;
 
 	for (int i = list_length(relations) - 1; i >= 0; i--)
@@ -218,9 +221,9 @@ utility_wait(void)
 
 /* As a ProcessUtility_hook: to the next one, and in the end to the server. */
 static void
-utility_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-				ProcessUtilityContext context, ParamListInfo params,
-				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+commands_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				 ProcessUtilityContext context, ParamListInfo params,
+				 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	if (prev_process_utility)
 		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
@@ -238,9 +241,9 @@ utility_pass_on(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
  * given, perhaps, and event triggers have run.)
  */
 static bool
-utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext context,
-			ParamListInfo params, QueryEnvironment *queryEnv, DestReceiver *dest,
-			QueryCompletion *qc, int patience, bool wait)
+commands_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext context,
+			 ParamListInfo params, QueryEnvironment *queryEnv, DestReceiver *dest,
+			 QueryCompletion *qc, int patience, bool wait)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -255,13 +258,13 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
 		char		value[12];
 
 		if (wait)
-			utility_wait();
+			commands_wait();
 		waiting = false;
 		snprintf(value, sizeof(value), "%d", patience);
 		(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		utility_lock();
-		utility_pass_on(pstmt, queryString, true, context, params, queryEnv, dest, qc);
+		commands_lock();
+		commands_pass_on(pstmt, queryString, true, context, params, queryEnv, dest, qc);
 		AtEOXact_GUC(true, nest);
 		ReleaseCurrentSubTransaction();
 	}
@@ -301,33 +304,33 @@ utility_try(PlannedStmt *pstmt, const char *queryString, ProcessUtilityContext c
  * session, or lock_timeout is shorter than a try.
  */
 static void
-utility_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-				 ProcessUtilityContext context, ParamListInfo params,
-				 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+commands_try_hard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				  ProcessUtilityContext context, ParamListInfo params,
+				  QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	int			patience = Max(DeadlockTimeout / 10, 1);
 
 	for (int i = 0; i < MAX_TRIES && !ExitOnAnyError &&
 		 (LockTimeout == 0 || patience < LockTimeout); i++)
 	{
-		if (utility_try(pstmt, queryString, context, params, queryEnv, dest, qc, patience,
-						i % 2 == 1))
+		if (commands_try(pstmt, queryString, context, params, queryEnv, dest, qc, patience,
+						 i % 2 == 1))
 			return;
 	}
-	utility_lock();
-	utility_pass_on(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	commands_lock();
+	commands_pass_on(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 }
 
 /* Tells what a prepared transaction had to tell, which is committed. */
 static void
-utility_tell_prepared(int kinds, const PreparedHint *hint)
+commands_tell_prepared(int kinds, const PreparedHint *hint)
 {
 	if (kinds & PREPARED_NOTES)
 		notes_tell_prepared(hint);
 	if (kinds & PREPARED_ROLES)
-		shared_tell_role_change();
+		database_tell_role_change();
 	if (kinds & PREPARED_SETTINGS)
-		settings_tell_all();
+		changed_settings_tell_all();
 	if (kinds & PREPARED_DATABASES)
 		shared_look_around();
 }
@@ -340,9 +343,9 @@ utility_tell_prepared(int kinds, const PreparedHint *hint)
  * been just about to.
  */
 static void
-utility_end_prepared(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-					 ProcessUtilityContext context, ParamListInfo params,
-					 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+commands_end_prepared(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+					  ProcessUtilityContext context, ParamListInfo params,
+					  QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	const TransactionStmt *statement = (const TransactionStmt *) pstmt->utilityStmt;
 	bool		commits = (statement->kind == TRANS_STMT_COMMIT_PREPARED);
@@ -352,12 +355,12 @@ utility_end_prepared(PlannedStmt *pstmt, const char *queryString, bool readOnlyT
 
 	PG_TRY();
 	{
-		utility_pass_on(pstmt, queryString, readOnlyTree, context, params,
-						queryEnv, dest, qc);
+		commands_pass_on(pstmt, queryString, readOnlyTree, context, params,
+						 queryEnv, dest, qc);
 	}
 	PG_CATCH();
 	{
-		utility_tell_prepared(kinds, NULL);
+		commands_tell_prepared(kinds, NULL);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -365,14 +368,61 @@ utility_end_prepared(PlannedStmt *pstmt, const char *queryString, bool readOnlyT
 	found = prepared_take(statement->gid, &hint);
 	if (found && commits)
 		kinds |= PREPARED_NOTES;
-	utility_tell_prepared(kinds, found ? &hint : NULL);
+	commands_tell_prepared(kinds, found ? &hint : NULL);
+}
+
+/* Can a statement change what roles_check looks at? */
+static bool
+commands_change_roles(const Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_AlterRoleStmt:
+		case T_DropRoleStmt:
+		case T_GrantRoleStmt:
+		case T_DropOwnedStmt:
+		case T_ReassignOwnedStmt:	/* databases, too */
+			return true;
+		case T_RenameStmt:
+			return ((const RenameStmt *) statement)->renameType == OBJECT_ROLE;
+		case T_GrantStmt:
+			return ((const GrantStmt *) statement)->objtype == OBJECT_DATABASE;
+		case T_AlterOwnerStmt:
+			return ((const AlterOwnerStmt *) statement)->objectType == OBJECT_DATABASE;
+		default:
+			return false;
+	}
+}
+
+/*
+ * DROP EXTENSION: has the scheduler and the workers find out and leave.  And
+ * databases come and go.
+ */
+static void
+commands_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+	if (ts_shared == NULL)
+		return;
+	if (access == OAT_DROP && class_id == DatabaseRelationId)
+		database_hold_for_drop(object_id);
+	else if (access == OAT_POST_CREATE && class_id == DatabaseRelationId)
+		database_hold_look_into(object_id);
+	else if (access == OAT_DROP && class_id == ExtensionRelationId)
+	{
+		char	   *name = get_extension_name(object_id);
+
+		if (name != NULL && strcmp(name, "taskshed") == 0)
+			notes_reread();
+	}
 }
 
 /* The roles are looked up first: an event trigger may have other ideas of them. */
 static void
-utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-				ProcessUtilityContext context, ParamListInfo params,
-				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+commands_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				 ProcessUtilityContext context, ParamListInfo params,
+				 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *statement = pstmt->utilityStmt;
 	bool		owned = false;
@@ -396,36 +446,40 @@ utility_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		((const TransactionStmt *) statement)->kind == TRANS_STMT_PREPARE)
 		prepared_set_name(((const TransactionStmt *) statement)->gid);
 
-	home_check_statement(statement);
+	if (commands_change_roles(statement))
+		notes_roles_changed();
+	copies_check_statement(statement);
 	if (ts_shared != NULL)
-		hold_for_statement(statement);
-	if (ts_shared != NULL && utility_ends_prepared(statement))
-		utility_end_prepared(pstmt, queryString, readOnlyTree, context, params,
-							 queryEnv, dest, qc);
-	else if (utility_drops_extension(statement) ||
-			 (utility_alters_extension(statement) && superuser()))
-		utility_try_hard(pstmt, queryString, readOnlyTree, context, params,
-						 queryEnv, dest, qc);
+		database_hold_for_statement(statement);
+	if (ts_shared != NULL && commands_ends_prepared(statement))
+		commands_end_prepared(pstmt, queryString, readOnlyTree, context, params,
+							  queryEnv, dest, qc);
+	else if (commands_drops_extension(statement) ||
+			 (commands_alters_extension(statement) && superuser()))
+		commands_try_hard(pstmt, queryString, readOnlyTree, context, params,
+						  queryEnv, dest, qc);
 	else
-		utility_pass_on(pstmt, queryString, readOnlyTree, context, params,
-						queryEnv, dest, qc);
+		commands_pass_on(pstmt, queryString, readOnlyTree, context, params,
+						 queryEnv, dest, qc);
 
 	if (owned)
-		utility_owned(owners, new_owner);
-	if (utility_alters_extension(statement))
+		commands_owned(owners, new_owner);
+	if (commands_alters_extension(statement))
 		store_extension_changed();
 	if (ts_shared != NULL)
 	{
-		settings_note_statement(statement);
-		if (utility_alters_table(statement) || utility_alters_extension(statement))
+		changed_settings_note(statement);
+		if (commands_alters_table(statement) || commands_alters_extension(statement))
 			notes_reread();
 	}
 }
 
 /* Once, when the library is preloaded. */
 void
-utility_init(void)
+commands_init(void)
 {
 	prev_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = utility_process;
+	ProcessUtility_hook = commands_process;
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = commands_access;
 }

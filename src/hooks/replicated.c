@@ -31,7 +31,7 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
-#include "taskshed.h"
+#include "hooks/hooks.h"
 
 /* The rows of a table that is being truncated. */
 typedef struct KeptRows
@@ -50,7 +50,7 @@ static WriterCache cache;
 void
 replicated_relation_changed(Oid relid)
 {
-	writer_invalidate(&cache, relid);
+	table_writer_invalidate(&cache, relid);
 }
 
 /* Keeps the rows of a table, with all that is stored beside it. */
@@ -93,7 +93,7 @@ replicated_keep(Relation rel)
 static void
 replicated_put_back(Relation rel, Tuplestorestate *rows)
 {
-	Writer	   *writer = writer_open(&cache, rel);
+	Writer	   *writer = table_writer_open(&cache, rel);
 	TupleTableSlot *from = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
 	TupleTableSlot *to = table_slot_create(rel, NULL);
 
@@ -101,11 +101,11 @@ replicated_put_back(Relation rel, Tuplestorestate *rows)
 	{
 		CHECK_FOR_INTERRUPTS();
 		ExecCopySlot(to, from);
-		writer_insert(writer, to);
+		table_writer_insert(writer, to);
 	}
 	ExecDropSingleTupleTableSlot(from);
 	ExecDropSingleTupleTableSlot(to);
-	writer_close(writer);
+	table_writer_close(writer);
 	tuplestore_end(rows);
 }
 

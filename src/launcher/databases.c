@@ -29,7 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "taskshed.h"
+#include "launcher/launcher.h"
 
 /*
  * Databases looked into at the same time after start.  One that takes longer than
@@ -39,7 +39,7 @@
 #define PROBE_TIME			USECS_PER_SEC
 
 /*
- * Databases that remain to be looked into, and since when (shared_ticks) others
+ * Databases that remain to be looked into, and since when (process_ticks) others
  * are being, by entries; 0: they are not.
  */
 static List *unprobed = NIL;
@@ -148,7 +148,7 @@ databases_clear_closed(void)
 		if (!clearing[i])
 			continue;
 		old = MemoryContextSwitchTo(TopMemoryContext);
-		told[i] = hold_end_processes(&ts_shared->databases[i], told[i], &found);
+		told[i] = database_hold_end_processes(&ts_shared->databases[i], told[i], &found);
 		MemoryContextSwitchTo(old);
 		if (!found)
 			databases_stop_clearing(i);
@@ -162,7 +162,7 @@ databases_clear_closed(void)
 static int
 databases_count_probes(int64 *left)
 {
-	int64		now = shared_ticks();
+	int64		now = process_ticks();
 	int			n = 0;
 	bool		crowded;
 
@@ -219,7 +219,7 @@ databases_probe(void)
 	starting = databases_count_probes(&left);
 	while (unprobed != NIL && starting < PROBES)
 	{
-		TsDatabase *db = shared_try_reserve_database(linitial_oid(unprobed));
+		TsDatabase *db = database_try_reserve(linitial_oid(unprobed));
 		bool		begins;
 
 		if (db == NULL)
@@ -228,16 +228,16 @@ databases_probe(void)
 			return -1;
 		}
 		unprobed = list_delete_first(unprobed);
-		shared_want_scheduler(db);
+		database_want_scheduler(db);
 		SpinLockAcquire(&db->mutex);
 		begins = (db->state == TS_DB_WANTED || db->state == TS_DB_STARTING);
 		SpinLockRelease(&db->mutex);
 		if (begins)				/* else it has one, or sleeps */
 		{
-			probing[db - ts_shared->databases] = shared_ticks();
+			probing[db - ts_shared->databases] = process_ticks();
 			starting++;
 		}
-		shared_release_database(db);
+		database_release(db);
 	}
 	if (unprobed != NIL)
 		return (long) (left / 1000 + 1);

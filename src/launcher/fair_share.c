@@ -33,7 +33,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "launcher/launcher.h"
 
 /* A busy worker, or scheduler, is asked to leave at most this often (us). */
 #define EVICTION_INTERVAL	USECS_PER_SEC
@@ -48,9 +48,9 @@
 #define LONG_TURN			(5 * USECS_PER_SEC)
 
 /* A scheduler that has nothing to do for so long (us) leaves for others. */
-#define QUIET				(REST_LEAD + USECS_PER_SEC)
+#define QUIET				(IDLE_EXIT_LEAD + USECS_PER_SEC)
 
-/* What places_look has found. */
+/* What fair_share_look has found. */
 static Place *places;
 static int	nschedulers;
 static int	nworkers;			/* those who are leaving included */
@@ -67,14 +67,14 @@ static TimestampTz complained_at = 0;
 
 /* Once a launcher. */
 void
-places_init(void)
+fair_share_init(void)
 {
 	places = MemoryContextAllocZero(TopMemoryContext, ts_shared->nworkers * sizeof(Place));
 }
 
 /* What was last seen of a worker's slot. */
 const Place *
-places_get(int i)
+fair_share_get(int i)
 {
 	return &places[i];
 }
@@ -84,7 +84,7 @@ places_get(int i)
  * memory: an earlier launcher may have started some of the processes.
  */
 void
-places_look(void)
+fair_share_look(void)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	TimestampTz now = GetCurrentTimestamp();
@@ -151,7 +151,7 @@ places_look(void)
 
 /* For how many processes more there is room. */
 static int
-places_room(void)
+fair_share_room(void)
 {
 	if (full)
 		return 0;
@@ -163,7 +163,7 @@ places_room(void)
  * have their places until their runs are over.
  */
 static int
-places_count_workers(Oid database, Oid role)
+fair_share_count_workers(Oid database, Oid role)
 {
 	int			n = 0;
 
@@ -180,7 +180,7 @@ places_count_workers(Oid database, Oid role)
 
 /* Those of them that are leaving. */
 static int
-places_count_leaving(Oid database)
+fair_share_count_leaving(Oid database)
 {
 	int			n = 0;
 
@@ -195,14 +195,14 @@ places_count_leaving(Oid database)
 
 /* How many of these databases have no worker, not counting the one named. */
 static int
-places_count_unserved(const List *databases, Oid but)
+fair_share_count_unserved(const List *databases, Oid but)
 {
 	ListCell   *lc;
 	int			n = 0;
 
 	foreach(lc, databases)
 	{
-		if (lfirst_oid(lc) != but && places_count_workers(lfirst_oid(lc), InvalidOid) == 0)
+		if (lfirst_oid(lc) != but && fair_share_count_workers(lfirst_oid(lc), InvalidOid) == 0)
 			n++;
 	}
 	return n;
@@ -213,9 +213,9 @@ places_count_unserved(const List *databases, Oid but)
  * that has none, and two if some have no scheduler.
  */
 static int
-places_kept(Oid database)
+fair_share_kept(Oid database)
 {
-	return places_count_unserved(served, database) + (any_away ? 2 : 0);
+	return fair_share_count_unserved(served, database) + (any_away ? 2 : 0);
 }
 
 /*
@@ -223,13 +223,13 @@ places_kept(Oid database)
  * further ones leave those that are kept for others.
  */
 bool
-places_room_for_worker(Oid database)
+fair_share_room_for_worker(Oid database)
 {
 	int			kept = 0;
 
-	if (places_count_workers(database, InvalidOid) > 0)
-		kept = places_kept(database);
-	return places_room() > kept;
+	if (fair_share_count_workers(database, InvalidOid) > 0)
+		kept = fair_share_kept(database);
+	return fair_share_room() > kept;
 }
 
 /*
@@ -237,10 +237,10 @@ places_room_for_worker(Oid database)
  * those that others need?  The only one there is can have the last place.
  */
 bool
-places_room_for_scheduler(void)
+fair_share_room_for_scheduler(void)
 {
-	return places_room() >
-		(nschedulers == 0 ? 0 : 1 + places_count_unserved(working, InvalidOid));
+	return fair_share_room() >
+		(nschedulers == 0 ? 0 : 1 + fair_share_count_unserved(working, InvalidOid));
 }
 
 /*
@@ -248,16 +248,16 @@ places_room_for_scheduler(void)
  * one?  Only a database without any may have the place of another's last.
  */
 static bool
-places_would_help(const Place *place, Oid database)
+fair_share_would_help(const Place *place, Oid database)
 {
-	int			n = places_count_workers(database, InvalidOid);
-	int			kept = places_kept(database);
+	int			n = fair_share_count_workers(database, InvalidOid);
+	int			kept = fair_share_kept(database);
 
 	if (place->database == database)
 		n--;
-	else if (places_count_workers(place->database, InvalidOid) == 1)
+	else if (fair_share_count_workers(place->database, InvalidOid) == 1)
 		kept++;
-	return places_room() + 1 > (n > 0 ? kept : 0);
+	return fair_share_room() + 1 > (n > 0 ? kept : 0);
 }
 
 /*
@@ -268,11 +268,11 @@ places_would_help(const Place *place, Oid database)
  * of workers that are the only ones of their databases would not help it.
  */
 static int
-places_choose_victim(Oid database, Oid role, bool busy)
+fair_share_choose_victim(Oid database, Oid role, bool busy)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			nown = places_count_workers(database, InvalidOid);
-	bool		none = (nown == 0 || places_count_workers(database, role) == 0);
+	int			nown = fair_share_count_workers(database, InvalidOid);
+	bool		none = (nown == 0 || fair_share_count_workers(database, role) == 0);
 	int			most = nown + 1;
 	int			richest = -1;
 	int			oldest = -1;
@@ -284,12 +284,12 @@ places_choose_victim(Oid database, Oid role, bool busy)
 
 		if (place->state != TS_WORKER_READY || place->leaving || place->idle == busy ||
 			(place->database == database && place->role == role) ||
-			!places_would_help(place, database))
+			!fair_share_would_help(place, database))
 			continue;
 		if (place->idle)
 			return i;
-		n = places_count_workers(place->database, InvalidOid) -
-			places_count_leaving(place->database);
+		n = fair_share_count_workers(place->database, InvalidOid) -
+			fair_share_count_leaving(place->database);
 		if (place->database != database &&
 			(n > most || (n == most && richest >= 0 &&
 						  place->running_since > places[richest].running_since)))
@@ -311,7 +311,7 @@ places_choose_victim(Oid database, Oid role, bool busy)
  * counted from when it has had a worker, which may take a while.
  */
 static int
-places_choose_scheduler(Oid database, bool busy)
+fair_share_choose_scheduler(Oid database, bool busy)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			victim = -1;
@@ -358,9 +358,9 @@ places_choose_scheduler(Oid database, bool busy)
 
 /* Has a scheduler leave for one of another database.  Returns whether there is one. */
 static bool
-places_dismiss_scheduler(Oid database, bool busy)
+fair_share_dismiss_scheduler(Oid database, bool busy)
 {
-	int			i = places_choose_scheduler(database, busy);
+	int			i = fair_share_choose_scheduler(database, busy);
 	TsDatabase *db;
 
 	if (i < 0)
@@ -371,7 +371,7 @@ places_dismiss_scheduler(Oid database, bool busy)
 		db->give_way = busy ? TS_GIVE_WAY : TS_GIVE_WAY_IDLE;
 	SpinLockRelease(&db->mutex);
 	ts_debug(DEBUG1, "launcher asks the scheduler of database %u to leave for database %u", db->oid, database);
-	shared_wake_scheduler(db);
+	database_wake_scheduler(db);
 	return true;
 }
 
@@ -382,7 +382,7 @@ places_dismiss_scheduler(Oid database, bool busy)
  * Returns whether a place will be free at once.
  */
 bool
-places_make_room(Oid database, Oid role)
+fair_share_make_room(Oid database, Oid role)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TsWorker   *worker;
@@ -394,13 +394,13 @@ places_make_room(Oid database, Oid role)
 		if (places[i].idle && places[i].leaving)
 			return true;
 	}
-	victim = places_choose_victim(database, role, false);
-	if (victim < 0 && OidIsValid(role) && places_count_workers(database, InvalidOid) == 0 &&
-		(nleaving > 0 || places_dismiss_scheduler(database, false)))
+	victim = fair_share_choose_victim(database, role, false);
+	if (victim < 0 && OidIsValid(role) && fair_share_count_workers(database, InvalidOid) == 0 &&
+		(nleaving > 0 || fair_share_dismiss_scheduler(database, false)))
 		return true;
 	if (victim < 0 && now - evicted_at >= EVICTION_INTERVAL)
 	{
-		victim = places_choose_victim(database, role, true);
+		victim = fair_share_choose_victim(database, role, true);
 		evicted_at = now;
 	}
 	if (victim < 0)
@@ -427,7 +427,7 @@ places_make_room(Oid database, Oid role)
 
 /* Has somebody leave for a scheduler of a database. */
 void
-places_make_room_for_scheduler(Oid database)
+fair_share_make_room_for_scheduler(Oid database)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -436,19 +436,19 @@ places_make_room_for_scheduler(Oid database)
 		nleaving--;				/* it has its place, if nobody else needs it */
 		return;
 	}
-	if (places_dismiss_scheduler(database, false) ||
-		(nworkers > 1 && places_make_room(database, InvalidOid)))
+	if (fair_share_dismiss_scheduler(database, false) ||
+		(nworkers > 1 && fair_share_make_room(database, InvalidOid)))
 		return;
 	/* a busy worker that could leave is asked to, once a second */
-	if (nworkers > 1 && places_choose_victim(database, InvalidOid, true) >= 0)
+	if (nworkers > 1 && fair_share_choose_victim(database, InvalidOid, true) >= 0)
 		return;
-	if (now - dismissed_at >= EVICTION_INTERVAL && places_dismiss_scheduler(database, true))
+	if (now - dismissed_at >= EVICTION_INTERVAL && fair_share_dismiss_scheduler(database, true))
 		dismissed_at = now;
 }
 
 /* Says in the log that something waits for room, if that was not just said. */
 void
-places_complain(void)
+fair_share_complain(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -461,7 +461,7 @@ places_complain(void)
 			 errdetail("It has %d, and others use the rest of max_worker_processes = %d.",
 					   1 + nschedulers + nworkers, max_worker_processes) :
 			 errdetail("It has %d, keeps %d for databases without a worker, and leaves %d of max_worker_processes = %d to others.",
-					   1 + nschedulers + nworkers, Max(places_room(), 0),
+					   1 + nschedulers + nworkers, Max(fair_share_room(), 0),
 					   TS_SLOTS_LEFT_FREE, max_worker_processes),
 			 errhint("Increase max_worker_processes, or lower taskshed.max_workers.")));
 }
@@ -472,7 +472,7 @@ places_complain(void)
  * the one that was asked for first.  Those to be skipped are marked.
  */
 int
-places_choose_asked(const bool *skip)
+fair_share_choose_asked(const bool *skip)
 {
 	int			best = -1;
 	int			best_database = 0;
@@ -486,8 +486,8 @@ places_choose_asked(const bool *skip)
 
 		if (place->state != TS_WORKER_ASKED || skip[i])
 			continue;
-		database = places_count_workers(place->database, InvalidOid);
-		role = places_count_workers(place->database, place->role);
+		database = fair_share_count_workers(place->database, InvalidOid);
+		role = fair_share_count_workers(place->database, place->role);
 		if (best < 0 || database < best_database ||
 			(database == best_database &&
 			 (role < best_role || (role == best_role && place->since < places[best].since))))
@@ -502,7 +502,7 @@ places_choose_asked(const bool *skip)
 
 /* A scheduler has been started. */
 void
-places_count_scheduler(Oid database)
+fair_share_count_scheduler(Oid database)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -513,7 +513,7 @@ places_count_scheduler(Oid database)
 
 /* The worker of that slot has been started. */
 void
-places_count_worker(int i)
+fair_share_count_worker(int i)
 {
 	places[i].state = TS_WORKER_STARTING;
 	nworkers++;
@@ -521,21 +521,21 @@ places_count_worker(int i)
 
 /* The worker of that slot is not wanted any more. */
 void
-places_drop(int i)
+fair_share_drop(int i)
 {
 	places[i].state = TS_WORKER_FREE;
 }
 
 /* The server has said that it has no slot left. */
 void
-places_set_full(void)
+fair_share_set_full(void)
 {
 	full = true;
 }
 
 /* The clock was set back: nothing is too recent. */
 void
-places_start_anew(void)
+fair_share_start_anew(void)
 {
 	evicted_at = dismissed_at = complained_at = 0;
 }

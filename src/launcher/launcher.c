@@ -32,8 +32,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "launcher/launcher.h"
 
 /* How long (ms) to wait before trying again what there was no room for. */
 #define RETRY_DELAY			1000
@@ -112,7 +111,7 @@ launcher_free_unattached(TsWorker *worker)
 		worker->shortage = true;
 	SpinLockRelease(&worker->mutex);
 	if (unattached)
-		shared_free_worker(worker);
+		slot_free(worker);
 }
 
 /* Forgets the processes that have ended, and what they left behind. */
@@ -167,9 +166,9 @@ launcher_tell_waiting(List *waiting)
 		if (db->state == TS_DB_FREE)
 			continue;
 		if (list_member_oid(waiting, db->oid))
-			shared_set_message(db, message);
+			database_set_message(db, message);
 		else if (strcmp(db->message, message) == 0)
-			shared_set_message(db, NULL);
+			database_set_message(db, NULL);
 	}
 }
 
@@ -254,7 +253,7 @@ launcher_start_scheduler(int i)
 
 	if (!databases_may_serve(db))
 		return true;
-	if (!places_room_for_scheduler())
+	if (!fair_share_room_for_scheduler())
 		return false;
 	SpinLockAcquire(&db->mutex);
 	wanted = (db->state == TS_DB_WANTED && db->holds == 0);
@@ -269,13 +268,13 @@ launcher_start_scheduler(int i)
 	if (scheduler_handles[i] != NULL)
 	{
 		ts_debug(DEBUG1, "launcher starts the scheduler of database %u", db->oid);
-		places_count_scheduler(db->oid);
+		fair_share_count_scheduler(db->oid);
 		return true;
 	}
 	SpinLockAcquire(&db->mutex);
 	db->state = TS_DB_WANTED;
 	SpinLockRelease(&db->mutex);
-	places_set_full();
+	fair_share_set_full();
 	return false;
 }
 
@@ -287,11 +286,11 @@ static bool
 launcher_start_worker(int i)
 {
 	TsWorker   *worker = &ts_shared->workers[i];
-	const Place *place = places_get(i);
+	const Place *place = fair_share_get(i);
 	TimestampTz now = GetCurrentTimestamp();
 	bool		asked;
 
-	if (!places_room_for_worker(place->database))
+	if (!fair_share_room_for_worker(place->database))
 		return false;
 	SpinLockAcquire(&worker->mutex);
 	asked = (worker->state == TS_WORKER_ASKED && worker->generation == place->generation);
@@ -300,7 +299,7 @@ launcher_start_worker(int i)
 	SpinLockRelease(&worker->mutex);
 	if (!asked)
 	{
-		places_drop(i);
+		fair_share_drop(i);
 		return true;
 	}
 	worker_handles[i] = launcher_start("taskshed worker", "ts_worker_main", Int32GetDatum(i),
@@ -313,11 +312,11 @@ launcher_start_worker(int i)
 	SpinLockRelease(&worker->mutex);
 	if (worker_handles[i] == NULL)
 	{
-		places_set_full();
+		fair_share_set_full();
 		return false;
 	}
 	ts_debug(DEBUG1, "launcher starts a worker of role %u in database %u", place->role, place->database);
-	places_count_worker(i);
+	fair_share_count_worker(i);
 	return true;
 }
 
@@ -335,7 +334,7 @@ launcher_start_asked(void)
 	bool	   *tried = palloc(ts_shared->nworkers * sizeof(bool));
 	int			i;
 
-	places_look();
+	fair_share_look();
 	for (i = 0; i < ts_shared->nworkers; i++)
 		tried[i] = (worker_handles[i] != NULL);
 	nwanted = launcher_list_wanted(wanted, &delay);
@@ -345,7 +344,7 @@ launcher_start_asked(void)
 
 		if (launcher_start_scheduler(wanted[i].i))
 			continue;
-		places_make_room_for_scheduler(database);
+		fair_share_make_room_for_scheduler(database);
 		crowded = true;
 		delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
 		/* (it is no news that one has to wait for another to leave) */
@@ -357,14 +356,14 @@ launcher_start_asked(void)
 	ts_shared->crowded = crowded;
 	SpinLockRelease(&ts_shared->mutex);
 
-	while ((i = places_choose_asked(tried)) >= 0)
+	while ((i = fair_share_choose_asked(tried)) >= 0)
 	{
 		tried[i] = true;
 		if (launcher_start_worker(i))
 			continue;
 		if (!made_room)
-			made_room = places_make_room(places_get(i)->database, places_get(i)->role);
-		waiting = list_append_unique_oid(waiting, places_get(i)->database);
+			made_room = fair_share_make_room(fair_share_get(i)->database, fair_share_get(i)->role);
+		waiting = list_append_unique_oid(waiting, fair_share_get(i)->database);
 		delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
 	}
 
@@ -377,7 +376,7 @@ launcher_start_asked(void)
 		}
 	}
 	if (waiting != NIL)
-		places_complain();
+		fair_share_complain();
 	launcher_tell_waiting(waiting);
 	list_free(waiting);
 	pfree(tried);
@@ -419,7 +418,7 @@ launcher_process_interrupts(void)
 	int			history_max_size = ts_history_max_size;
 	int			idle_timeout = ts_scheduler_idle_timeout;
 
-	shared_process_interrupts();
+	process_interrupts();
 	if (enabled == ts_enabled && allow_superuser_tasks == ts_allow_superuser_tasks &&
 		failed_retention == ts_failed_retention && history_retention == ts_history_retention &&
 		history_max_size == ts_history_max_size && idle_timeout == ts_scheduler_idle_timeout)
@@ -427,7 +426,7 @@ launcher_process_interrupts(void)
 	/* (one that falls asleep now, and was not told yet, stays and reads them) */
 	pg_atomic_fetch_add_u32(&ts_shared->reloads, 1);
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
-		shared_end_sleep(&ts_shared->databases[i]);
+		database_end_sleep(&ts_shared->databases[i]);
 }
 
 /*
@@ -457,7 +456,7 @@ launcher_mend_times(void)
 		worker->since = Min(worker->since, now);
 		SpinLockRelease(&worker->mutex);
 	}
-	places_start_anew();
+	fair_share_start_anew();
 }
 
 void
@@ -477,7 +476,7 @@ ts_launcher_main(Datum main_arg)
 	worker_handles = MemoryContextAllocZero(TopMemoryContext,
 											ts_shared->nworkers * sizeof(*worker_handles));
 	databases_init();
-	places_init();
+	fair_share_init();
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	SpinLockAcquire(&ts_shared->mutex);
 	ts_shared->launcher = MyProc;
@@ -495,10 +494,10 @@ ts_launcher_main(Datum main_arg)
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
 		launcher_process_interrupts();
-		if (shared_clock_was_set_back())
+		if (process_clock_was_set_back())
 			launcher_mend_times();
 		launcher_reap();
-		shared_free_idle_databases();
+		database_free_idle();
 		probe_delay = databases_probe();
 		databases_clear_closed();
 		delay = launcher_start_asked();

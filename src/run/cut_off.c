@@ -24,7 +24,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "run/run.h"
 
 #define INTERRUPTED			"the run was interrupted: its worker or the server went away"
 

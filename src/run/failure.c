@@ -27,7 +27,7 @@
 #include "utils/elog.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "run/run.h"
 
 /* The part of a delay by which it may be shorter. */
 #define RETRY_JITTER		0.1
@@ -214,7 +214,7 @@ failure_retry_at(const RunStart *start, TimestampTz *retry_at)
 Failure
 failure_found(const RunStart *start, const char *status, const ErrorData *error)
 {
-	TsDatabase *db = shared_find_database(MyDatabaseId);
+	TsDatabase *db = database_find(MyDatabaseId);
 	Failure		failure = {status, error, start->callback, error->message};
 
 	if (db != NULL)

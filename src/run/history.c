@@ -44,8 +44,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "run/run.h"
 
 enum
 {
@@ -77,7 +76,7 @@ enum
 	Natts_history = Anum_history_part
 };
 
-/* The columns, for shape_fits(); those of run_0 and so on are only written. */
+/* The columns, for table_shape_fits(); those of run_0 and so on are only written. */
 static const ColumnShape run_columns[Natts_run] = {
 	{INT8OID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {OIDOID}, {INT4OID},
 	{INT4OID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID},
@@ -100,7 +99,7 @@ static WriterCache part_cache;
 void
 history_relation_changed(Oid relid)
 {
-	writer_invalidate(&part_cache, relid);
+	table_writer_invalidate(&part_cache, relid);
 	if (relid == InvalidOid || relid == part_relid || relid == sequence_relid)
 		part_relid = sequence_relid = InvalidOid;
 }
@@ -114,7 +113,7 @@ history_part_relid(int part)
 
 	if (OidIsValid(schema))
 		relid = get_relname_relid(psprintf("run_%d", part), schema);
-	return OidIsValid(relid) && shape_fits(relid, Natts_run, run_columns) ? relid : InvalidOid;
+	return OidIsValid(relid) && table_shape_fits(relid, Natts_run, run_columns) ? relid : InvalidOid;
 }
 
 /* Is a run of this status to be recorded? */
@@ -156,7 +155,7 @@ void
 history_record(const RunStart *start, const char *status, const char *result,
 			   const ErrorData *error)
 {
-	TsDatabase *db = shared_find_database(MyDatabaseId);
+	TsDatabase *db = database_find(MyDatabaseId);
 	bool		missed = (strcmp(status, "missed") == 0);
 	Datum		values[Natts_run] = {0};
 	bool		nulls[Natts_run] = {false};
@@ -209,14 +208,14 @@ history_record(const RunStart *start, const char *status, const char *result,
 	history_set_text(values, nulls, Anum_run_hint, error != NULL ? error->hint : NULL);
 	history_set_text(values, nulls, Anum_run_context, error != NULL ? error->context : NULL);
 
-	writer = writer_open(&part_cache, rel);
+	writer = table_writer_open(&part_cache, rel);
 	slot = table_slot_create(rel, NULL);
 	memcpy(slot->tts_values, values, sizeof(values));
 	memcpy(slot->tts_isnull, nulls, sizeof(nulls));
 	ExecStoreVirtualTuple(slot);
-	writer_insert(writer, slot);
+	table_writer_insert(writer, slot);
 	ExecDropSingleTupleTableSlot(slot);
-	writer_close(writer);
+	table_writer_close(writer);
 	table_close(rel, NoLock);
 }
 
@@ -409,7 +408,7 @@ history_maintain(TsDatabase *db)
 	uint64		part_limit = total_limit / TS_HISTORY_PARTS;
 	uint64		total = 0;
 	Oid			relid = get_relname_relid("history", get_namespace_oid("taskshed", false));
-	Relation	rel = OidIsValid(relid) && shape_fits(relid, Natts_history, history_columns) ?
+	Relation	rel = OidIsValid(relid) && table_shape_fits(relid, Natts_history, history_columns) ?
 	try_table_open(relid, RowExclusiveLock) : NULL;
 	TimestampTz began_at[TS_HISTORY_PARTS];
 	int			current = 0;

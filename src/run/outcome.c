@@ -27,7 +27,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "run/run.h"
 
 /* How often (ms) a run that waits looks for a deadlock. */
 #define DEADLOCK_CHECK		10

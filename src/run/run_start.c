@@ -17,7 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "run/run.h"
 
 /* What tasks have that were not given other delays, in microseconds. */
 #define RETRY_DELAY			(10 * USECS_PER_SEC)
@@ -88,7 +88,7 @@ run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
 	if (has_every)
 	{
 		calendar->every = *ROW_GET(IntervalP, task, task_every);
-		if (!recurrence_moves_forward(&calendar->every))
+		if (!every_moves_forward(&calendar->every))
 			return "the task's interval does not move time forward";
 	}
 	return NULL;

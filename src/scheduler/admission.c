@@ -30,7 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "scheduler/scheduler.h"
 
 /* Roles are looked up this often (us) even if nobody has told of a change. */
 #define CHECK_INTERVAL	(60 * USECS_PER_SEC)

@@ -27,14 +27,14 @@
 
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "scheduler/scheduler.h"
 
 /*
  * Nobody leaves for less than this (us), or than the idle timeout: that would be
  * to start and end all the time.  If asked, for a second at least.
  */
 #define MIN_ABSENCE			(10 * USECS_PER_SEC)
-#define MIN_ABSENCE_ASKED	(REST_LEAD + USECS_PER_SEC)
+#define MIN_ABSENCE_ASKED	(IDLE_EXIT_LEAD + USECS_PER_SEC)
 
 /* Nor for longer than this, whatever there is to do, nor for less because of housekeeping. */
 #define MAX_ABSENCE			USECS_PER_DAY
@@ -45,7 +45,7 @@
  * if they have their bounds.
  */
 static TimestampTz
-rest_housekeeping(int64 failed, TimestampTz now)
+idle_exit_housekeeping(int64 failed, TimestampTz now)
 {
 	int64		absence = (int64) ts_history_retention * USECS_PER_MINUTE / TS_HISTORY_PARTS;
 
@@ -59,7 +59,7 @@ rest_housekeeping(int64 failed, TimestampTz now)
  * leave, and when?  wake is when it has something to do, as far as it knows.
  */
 void
-rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Rest *rest)
+idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, IdleExit *rest)
 {
 	int64		timeout = (int64) ts_scheduler_idle_timeout * 1000;
 	TimestampTz worked_at;
@@ -68,7 +68,7 @@ rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Rest *re
 	rest->held = held;
 	rest->wake = wake;
 	rest->leave_at = DT_NOEND;
-	rest->possible = wake > now + MIN_ABSENCE_ASKED && pool_is_calm() && !losses_exist() &&
+	rest->possible = wake > now + MIN_ABSENCE_ASKED && pool_is_calm() && !lost_runs_exist() &&
 		lookahead_is_calm(held || !ts_enabled, now, &rest->empty, &rest->locked_out);
 
 	SpinLockAcquire(&db->mutex);
@@ -107,7 +107,7 @@ rest_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Rest *re
  * returns false then.  Else the process must end, and do nothing more.
  */
 bool
-rest_begin(TsDatabase *db, const Rest *rest)
+idle_exit_begin(TsDatabase *db, const IdleExit *rest)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool		has_settings;
@@ -115,13 +115,13 @@ rest_begin(TsDatabase *db, const Rest *rest)
 
 	Assert(rest->possible);
 	SpinLockAcquire(&db->mutex);
-	has_settings = shared_has_settings();
+	has_settings = process_has_settings();
 	may = (!db->noted && db->notes_head == db->notes_tail && db->reread_from == DT_NOEND &&
 		   !db->outdated && has_settings && (rest->held || admission_is_current()));
 	if (may)
 	{
 		db->state = TS_DB_ASLEEP;
-		db->start_at = Min(rest->wake - REST_LEAD, rest_housekeeping(db->failed, now));
+		db->start_at = Min(rest->wake - IDLE_EXIT_LEAD, idle_exit_housekeeping(db->failed, now));
 		db->next_wakeup = rest->wake;
 		db->bad_starts = 0;
 		db->empty = rest->empty;

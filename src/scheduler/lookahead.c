@@ -31,7 +31,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "scheduler/scheduler.h"
 
 /*
  * A role's queue is read in batches of this many, again when this few are

@@ -21,7 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "scheduler/scheduler.h"
 
 /*
  * A task whose worker was lost is tried again at once, and if that happens
@@ -43,7 +43,7 @@ static List *losses = NIL;
 
 /* A run has lost its worker: that will be written down. */
 void
-losses_add(int64 id, const LostRun *run)
+lost_runs_add(int64 id, const LostRun *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	Loss	   *loss = palloc0(sizeof(Loss));
@@ -56,14 +56,14 @@ losses_add(int64 id, const LostRun *run)
 
 /* Are there lost runs that are to be written down? */
 bool
-losses_exist(void)
+lost_runs_exist(void)
 {
 	return losses != NIL;
 }
 
 /* How many runs of a task were interrupted in a row, as its row has it. */
 static int
-losses_count_interruptions(Store *store, int64 id)
+lost_runs_count_interruptions(Store *store, int64 id)
 {
 	AlarmRow	alarm;
 
@@ -78,7 +78,7 @@ losses_count_interruptions(Store *store, int64 id)
  * does is not spared because of others that have just begun.
  */
 static void
-losses_find_bystanders(Store *store)
+lost_runs_find_bystanders(Store *store)
 {
 	TimestampTz youngest = DT_NOBEGIN;
 	int			suspicion = -1;
@@ -98,14 +98,14 @@ losses_find_bystanders(Store *store)
 		Loss	   *loss = lfirst(lc);
 
 		if (loss->run.crashed && youngest - loss->run.started_at < TS_SUSPECT_WATCH)
-			suspicion = Max(suspicion, losses_count_interruptions(store, loss->id));
+			suspicion = Max(suspicion, lost_runs_count_interruptions(store, loss->id));
 	}
 	foreach(lc, losses)
 	{
 		Loss	   *loss = lfirst(lc);
 
 		if (loss->run.crashed && youngest - loss->run.started_at >= TS_SUSPECT_WATCH &&
-			losses_count_interruptions(store, loss->id) <= suspicion)
+			lost_runs_count_interruptions(store, loss->id) <= suspicion)
 			loss->run.bystander = true;
 	}
 }
@@ -115,12 +115,12 @@ losses_find_bystanders(Store *store)
  * whether some must wait for others who are changing the task.
  */
 bool
-losses_write(Store *store)
+lost_runs_write(Store *store)
 {
 	ListCell   *lc;
 	bool		wait = false;
 
-	losses_find_bystanders(store);
+	lost_runs_find_bystanders(store);
 	foreach(lc, losses)
 	{
 		Loss	   *loss = lfirst(lc);
@@ -145,7 +145,7 @@ losses_write(Store *store)
  * time, later and later when it happens again.
  */
 void
-losses_written(void)
+lost_runs_written(void)
 {
 	ListCell   *lc;
 
@@ -161,7 +161,7 @@ losses_written(void)
 					 loss->id, timestamptz_to_str(loss->not_before));
 		if (loss->look)
 			lookahead_look_later(loss->id, loss->not_before);
-		suspects_forget(loss->run.slot, loss->id);
+		crash_record_forget(loss->run.slot, loss->id);
 		losses = foreach_delete_current(losses, lc);
 		pfree(loss);
 	}

@@ -21,7 +21,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "scheduler/scheduler.h"
 
 /* Tasks that have failed long ago are looked for at most this often (us). */
 #define EXPIRE_INTERVAL		(30 * USECS_PER_SEC)
@@ -39,7 +39,7 @@
 #define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
 
 static void
-chores_begin(void)
+maintenance_begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -47,7 +47,7 @@ chores_begin(void)
 }
 
 static void
-chores_commit(void)
+maintenance_commit(void)
 {
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -59,13 +59,13 @@ chores_commit(void)
  * any other error ends the process.
  */
 static void
-chores_do_without(MemoryContext context, const char *what)
+maintenance_do_without(MemoryContext context, const char *what)
 {
 	ErrorData  *error;
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
-	if (!shared_is_shortage(error))
+	if (!shortage_caused(error))
 		PG_RE_THROW();
 	HOLD_INTERRUPTS();
 	FlushErrorState();
@@ -84,31 +84,31 @@ chores_do_without(MemoryContext context, const char *what)
  * DT_NOEND if that is not needed.
  */
 TimestampTz
-chores_write_losses(void)
+maintenance_write_losses(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool again = false;
 
-	if (!losses_exist())
+	if (!lost_runs_exist())
 		return DT_NOEND;
 	PG_TRY();
 	{
 		Store	   *store;
 
-		chores_begin();
+		maintenance_begin();
 		store = store_try_open(RowExclusiveLock);
 		if (store != NULL)
 		{
-			again = losses_write(store);
+			again = lost_runs_write(store);
 			store_close(store, NoLock);
 		}
-		chores_commit();
+		maintenance_commit();
 		if (store != NULL)
-			losses_written();
+			lost_runs_written();
 	}
 	PG_CATCH();
 	{
-		chores_do_without(context, "could not record interrupted runs");
+		maintenance_do_without(context, "could not record interrupted runs");
 		again = true;
 	}
 	PG_END_TRY();
@@ -117,7 +117,7 @@ chores_write_losses(void)
 
 /* Keeps roles out whose tasks must not run.  Returns when to look again. */
 TimestampTz
-chores_admit(Oid database)
+maintenance_admit(Oid database)
 {
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz look_again;
@@ -128,14 +128,14 @@ chores_admit(Oid database)
 	again = look_again;
 	PG_TRY();
 	{
-		chores_begin();
+		maintenance_begin();
 		if (admission_check(database))
 			again = DT_NOBEGIN;
-		chores_commit();
+		maintenance_commit();
 	}
 	PG_CATCH();
 	{
-		chores_do_without(context, "could not record failed tasks");
+		maintenance_do_without(context, "could not record failed tasks");
 		again = GetCurrentTimestamp() + LOSSES_INTERVAL;
 	}
 	PG_END_TRY();
@@ -148,12 +148,12 @@ chores_admit(Oid database)
  * server.
  */
 void
-chores_report_stuck(int64 id, int pid)
+maintenance_report_stuck(int64 id, int pid)
 {
 	Store	   *store;
 	TaskRow		task;
 
-	chores_begin();
+	maintenance_begin();
 	store = store_try_open(AccessShareLock);
 	if (store != NULL && store_get_task(store, id, &task))
 		ereport(WARNING,
@@ -164,7 +164,7 @@ chores_report_stuck(int64 id, int pid)
 				 errhint("It is left alone. Ending it with SIGKILL would restart the server.")));
 	if (store != NULL)
 		store_close(store, AccessShareLock);
-	chores_commit();
+	maintenance_commit();
 }
 
 /*
@@ -172,7 +172,7 @@ chores_report_stuck(int64 id, int pid)
  * record runs, and then as long as there are any.
  */
 void
-chores_maintain_history(TsDatabase *db)
+maintenance_maintain_history(TsDatabase *db)
 {
 	static TimestampTz maintained_at = 0;
 	static int64 runs = -1;
@@ -192,14 +192,14 @@ chores_maintain_history(TsDatabase *db)
 
 	PG_TRY();
 	{
-		chores_begin();
+		maintenance_begin();
 		if (store_exists())
 			history_maintain(db);
-		chores_commit();
+		maintenance_commit();
 	}
 	PG_CATCH();
 	{
-		chores_do_without(context, "could not keep the history in bounds");
+		maintenance_do_without(context, "could not keep the history in bounds");
 	}
 	PG_END_TRY();
 }
@@ -209,14 +209,14 @@ chores_maintain_history(TsDatabase *db)
  * Returns whether there may be more.
  */
 static bool
-chores_expire_batch(TimestampTz before)
+maintenance_expire_batch(TimestampTz before)
 {
 	int64		ids[EXPIRE_BATCH];
 	int			n = 0;
 	int			removed = 0;
 	Store	   *store;
 
-	chores_begin();
+	maintenance_begin();
 	store = store_try_open(RowExclusiveLock);
 	if (store != NULL)
 	{
@@ -225,7 +225,7 @@ chores_expire_batch(TimestampTz before)
 			removed += outcome_expire(store, ids[i], before);
 		store_close(store, NoLock);
 	}
-	chores_commit();
+	maintenance_commit();
 	return n == EXPIRE_BATCH && removed > 0;
 }
 
@@ -234,7 +234,7 @@ chores_expire_batch(TimestampTz before)
  * time to look for them.  Returns whether there may be more.
  */
 bool
-chores_expire_failed(void)
+maintenance_expire_failed(void)
 {
 	static TimestampTz looked_at = 0;
 	static int	retention = -1;
@@ -250,11 +250,11 @@ chores_expire_failed(void)
 
 	PG_TRY();
 	{
-		more = chores_expire_batch(now - (int64) retention * USECS_PER_MINUTE);
+		more = maintenance_expire_batch(now - (int64) retention * USECS_PER_MINUTE);
 	}
 	PG_CATCH();
 	{
-		chores_do_without(context, "could not remove tasks that have failed long ago");
+		maintenance_do_without(context, "could not remove tasks that have failed long ago");
 	}
 	PG_END_TRY();
 	if (!more)
@@ -264,7 +264,7 @@ chores_expire_failed(void)
 
 /* Mentions in the log, once a day, that many tasks have failed. */
 void
-chores_mention_failed(int64 failed)
+maintenance_mention_failed(int64 failed)
 {
 	static TimestampTz mentioned_at = 0;
 	TimestampTz now = GetCurrentTimestamp();

@@ -32,7 +32,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "scheduler/scheduler.h"
 
 /* A run longer than this (us) holds up the tasks behind it. */
 #define LONG_RUN			2000
@@ -105,7 +105,7 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 	else
 		ts_debug(DEBUG1, "worker %d has gone", mine->pid);
 	if (lookahead_lost_worker(slot, lost->revision != 0 ? running_id : 0))
-		losses_add(running_id, lost);
+		lost_runs_add(running_id, lost);
 	mine->known = false;
 }
 
@@ -184,7 +184,7 @@ pool_collect(Oid database)
 				pool_lost(i, same ? running_id : 0, &lost);
 			else				/* it has gone together with an earlier
 								 * scheduler */
-				losses_add(running_id, &lost);
+				lost_runs_add(running_id, &lost);
 			SpinLockAcquire(&worker->mutex);
 			ours = (worker->state != TS_WORKER_FREE && worker->database == database);
 		}
@@ -550,8 +550,8 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	if (nworkers >= ts_max_workers)
 		return pool_make_room(queue, now);
 
-	worker = shared_ask_worker(database, queue->role, queue->is_superuser,
-							   first->key.id, first->key.run_at);
+	worker = slot_ask(database, queue->role, queue->is_superuser,
+					  first->key.id, first->key.run_at);
 	if (worker == NULL)
 	{
 		ts_debug(DEBUG1, "scheduler finds no slot for a worker of role %u", queue->role);
@@ -598,7 +598,7 @@ pool_tell_failing(Oid database, const RoleQueue *failing)
 	if (strcmp(message, told) != 0)
 	{
 		strlcpy(told, message, sizeof(told));
-		shared_set_message(shared_find_database(database), message);
+		database_set_message(database_find(database), message);
 	}
 }
 
@@ -719,7 +719,7 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 	pfree(wanting);
 	pool_tell_failing(database, failing);
 	if (unheard != was_unheard)
-		shared_set_unheard(shared_find_database(database), unheard);
+		database_set_unheard(database_find(database), unheard);
 
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{

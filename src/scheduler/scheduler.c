@@ -51,8 +51,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "scheduler/scheduler.h"
 
 /*
  * The longest sleep, in ms: a bound on what a jump of the clock can do.  It is
@@ -150,7 +149,7 @@ scheduler_attach(Oid database)
 	bool		mine = false;
 
 	started_at = GetCurrentTimestamp();
-	my_db = shared_find_database(database);
+	my_db = database_find(database);
 	if (my_db == NULL)
 		scheduler_quit("nobody needs it any more");
 	SpinLockAcquire(&my_db->mutex);
@@ -243,20 +242,20 @@ scheduler_look_home(Store *store)
 	static bool looked = false;
 	bool		was_held = home_is_held(home);
 
-	home = home_state(store, NULL);
+	home = copies_state(store, NULL);
 	if (looked && home_is_held(home) == was_held)
 		return;
 	looked = true;
 	if (!home_is_held(home))
 	{
-		shared_set_message(my_db, NULL);	/* a predecessor's, too */
+		database_set_message(my_db, NULL);	/* a predecessor's, too */
 		return;
 	}
-	shared_set_message(my_db, "tasks came with a copy of a database; taskshed.activate() lets them run");
+	database_set_message(my_db, "tasks came with a copy of a database; taskshed.activate() lets them run");
 	ereport(LOG,
 			(errmsg("tasks of database \"%s\" are held, because it is a copy",
 					get_database_name(MyDatabaseId)),
-			 errdetail_internal("%s", home_detail(home)),
+			 errdetail_internal("%s", copies_detail(home)),
 			 errhint("They run when its owner has called taskshed.activate().")));
 }
 
@@ -310,7 +309,7 @@ scheduler_give_up(void)
 	{
 		if (strcmp(my_db->message, message) != 0)
 			store_report(LOG, state);
-		shared_set_message(my_db, message);
+		database_set_message(my_db, message);
 		SpinLockAcquire(&my_db->mutex);
 		my_db->stopped = true;
 		SpinLockRelease(&my_db->mutex);
@@ -359,7 +358,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 		my_db->failed = failed;
 		SpinLockRelease(&my_db->mutex);
 		failed_uncounted = false;
-		chores_mention_failed(failed);
+		maintenance_mention_failed(failed);
 	}
 }
 
@@ -405,7 +404,7 @@ scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
  * long enough; else returns.
  */
 static void
-scheduler_leave(TimestampTz now, const Rest *rest)
+scheduler_leave(TimestampTz now, const IdleExit *rest)
 {
 	bool		give_way;
 	bool		give_way_idle;
@@ -419,7 +418,7 @@ scheduler_leave(TimestampTz now, const Rest *rest)
 	{
 		if (failed_uncounted)
 			scheduler_read(NULL, 0, DT_NOEND, true);
-		if (rest_begin(my_db, rest))
+		if (idle_exit_begin(my_db, rest))
 		{
 			asleep = true;
 			pool_dismiss();
@@ -488,7 +487,7 @@ scheduler_override_settings(void)
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
-		shared_override_setting(settings[i][0], settings[i][1]);
+		process_override_setting(settings[i][0], settings[i][1]);
 }
 
 void
@@ -514,7 +513,7 @@ ts_scheduler_main(Datum main_arg)
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	/* what was running when the server died is written down first of all */
-	while (suspects_take(database, &suspect))
+	while (crash_record_take(database, &suspect))
 	{
 		LostRun		lost = {
 			.revision = suspect.revision,
@@ -528,7 +527,7 @@ ts_scheduler_main(Datum main_arg)
 			.worker_pid = suspect.worker_pid
 		};
 
-		losses_add(suspect.id, &lost);
+		lost_runs_add(suspect.id, &lost);
 	}
 
 	/* begin with everything there is */
@@ -547,34 +546,34 @@ ts_scheduler_main(Datum main_arg)
 		bool		count_failed;
 		bool		more_failed;
 		bool		held;
-		Rest		rest;
+		IdleExit	rest;
 
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
-		shared_process_interrupts();
-		if (shared_clock_was_set_back())
+		process_interrupts();
+		if (process_clock_was_set_back())
 			scheduler_start_anew();
 
 		reread_from = scheduler_take_notes(notes, &nnotes);
 		pool_collect(database);
-		losses_again = chores_write_losses();
+		losses_again = maintenance_write_losses();
 		while (pool_take_stuck(&stuck_id, &stuck_pid))
-			chores_report_stuck(stuck_id, stuck_pid);
+			maintenance_report_stuck(stuck_id, stuck_pid);
 		count_failed = scheduler_must_count_failed(nnotes > 0 || reread_from != DT_NOEND);
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
 		held = home_is_held(home);
-		admit_again = held ? DT_NOEND : chores_admit(database);
-		more_failed = !held && chores_expire_failed();
-		chores_maintain_history(my_db);
+		admit_again = held ? DT_NOEND : maintenance_admit(database);
+		more_failed = !held && maintenance_expire_failed();
+		maintenance_maintain_history(my_db);
 		now = GetCurrentTimestamp();
 		wake = ts_enabled && !held ? pool_dispatch(database, now, &backlog) : DT_NOEND;
 		wake = Min(wake, Min(losses_again, admit_again));
 		well_started = true;
 		if (more_failed || lookahead_wants_reading())
 			continue;
-		rest_look(my_db, now, wake, held, &rest);
+		idle_exit_look(my_db, now, wake, held, &rest);
 		if (!scheduler_publish(now, backlog, wake))
 			continue;
 		scheduler_leave(now, &rest);

@@ -33,7 +33,7 @@
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
 
-#include "taskshed.h"
+#include "shared/shared.h"
 
 #define SUSPECTS_FILE	PG_STAT_TMP_DIR "/taskshed_running"
 
@@ -62,7 +62,7 @@ suspect_crc(const Suspect *suspect)
  * mapped file has a hole and the disk is full, a store ends the process.
  */
 static bool
-suspects_allocate(int fd, Size size)
+crash_record_allocate(int fd, Size size)
 {
 	char	   *content = palloc0(size);
 	bool		done;
@@ -78,12 +78,12 @@ suspects_allocate(int fd, Size size)
 
 /* Maps the file. */
 static void
-suspects_map(Size size)
+crash_record_map(Size size)
 {
 	int			fd = BasicOpenFile(SUSPECTS_FILE, O_RDWR | O_CREAT | PG_BINARY);
 	void	   *address = MAP_FAILED;
 
-	if (fd >= 0 && suspects_allocate(fd, size))
+	if (fd >= 0 && crash_record_allocate(fd, size))
 		address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (address == MAP_FAILED)
 		ereport(LOG,
@@ -101,12 +101,12 @@ suspects_map(Size size)
  * suspects and begins a new record.
  */
 void
-suspects_startup(void)
+crash_record_startup(void)
 {
 	int			n = 0;
 
 	if (entries == NULL)
-		suspects_map(ts_shared->nworkers * sizeof(SuspectEntry));
+		crash_record_map(ts_shared->nworkers * sizeof(SuspectEntry));
 	if (entries == NULL)
 		return;
 	for (int i = 0; i < ts_shared->nworkers; i++)
@@ -120,7 +120,7 @@ suspects_startup(void)
 
 /* A worker is about to call a callback. */
 void
-suspects_note(const Suspect *suspect)
+crash_record_note(const Suspect *suspect)
 {
 	SuspectEntry *entry = &entries[ts_my_worker - ts_shared->workers];
 
@@ -133,7 +133,7 @@ suspects_note(const Suspect *suspect)
 
 /* It has come back from that. */
 void
-suspects_clear(void)
+crash_record_clear(void)
 {
 	if (entries != NULL)
 		entries[ts_my_worker - ts_shared->workers].suspect.id = 0;
@@ -141,7 +141,7 @@ suspects_clear(void)
 
 /* The scheduler has written down that a run was lost: that is known now. */
 void
-suspects_forget(int slot, int64 id)
+crash_record_forget(int slot, int64 id)
 {
 	if (entries != NULL && slot >= 0 && entries[slot].suspect.id == id)
 		entries[slot].suspect.id = 0;
@@ -151,7 +151,7 @@ suspects_forget(int slot, int64 id)
  * Takes one suspect of a database.  Returns false if there is none left.
  */
 bool
-suspects_take(Oid database, Suspect *suspect)
+crash_record_take(Oid database, Suspect *suspect)
 {
 	bool		found = false;
 

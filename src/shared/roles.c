@@ -28,10 +28,7 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
-#include "compat.h"
-#include "taskshed.h"
-
-static ProcessUtility_hook_type prev_process_utility = NULL;
+#include "shared/shared.h"
 
 /* Raised when something in the catalogs changes that roles_check looks at. */
 static uint64 generation = 1;
@@ -106,48 +103,4 @@ roles_reason(Oid role, RoleState state)
 		default:
 			return psprintf("role \"%s\" can run its tasks", name);
 	}
-}
-
-/* Can a statement change what roles_check looks at? */
-static bool
-roles_concerns(const Node *statement)
-{
-	switch (nodeTag(statement))
-	{
-		case T_AlterRoleStmt:
-		case T_DropRoleStmt:
-		case T_GrantRoleStmt:
-		case T_DropOwnedStmt:
-		case T_ReassignOwnedStmt:	/* databases, too */
-			return true;
-		case T_RenameStmt:
-			return ((const RenameStmt *) statement)->renameType == OBJECT_ROLE;
-		case T_GrantStmt:
-			return ((const GrantStmt *) statement)->objtype == OBJECT_DATABASE;
-		case T_AlterOwnerStmt:
-			return ((const AlterOwnerStmt *) statement)->objectType == OBJECT_DATABASE;
-		default:
-			return false;
-	}
-}
-
-static void
-roles_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
-					  ProcessUtilityContext context, ParamListInfo params,
-					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *qc)
-{
-	if (roles_concerns(pstmt->utilityStmt))
-		notes_roles_changed();
-	if (prev_process_utility)
-		prev_process_utility(pstmt, query, read_only_tree, context, params, environment, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, environment, dest, qc);
-}
-
-/* At the library's load, with shared memory. */
-void
-roles_init(void)
-{
-	prev_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = roles_process_utility;
 }

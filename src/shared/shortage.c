@@ -20,7 +20,7 @@
 
 #include "utils/elog.h"
 
-#include "taskshed.h"
+#include "shared/shared.h"
 
 /* Was the last error that there has been, caught or not, for want of something? */
 static bool met = false;
@@ -59,4 +59,14 @@ bool
 shortage_ends_process(int code)
 {
 	return code != 0 && met;
+}
+
+/*
+ * Is an error due to a full disk or the like?  Then what has failed is worth
+ * trying again in a while.
+ */
+bool
+shortage_caused(const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES;
 }

@@ -49,7 +49,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* What the table says. */
 typedef struct HomeRows
@@ -71,7 +71,7 @@ static TransactionId written_by = InvalidTransactionId;
 
 /* The relcache has been told that a relation, or any of them, has changed. */
 void
-home_relation_changed(Oid relid)
+copies_relation_changed(Oid relid)
 {
 	if (relid == InvalidOid || relid == settled_relid)
 	{
@@ -83,7 +83,7 @@ home_relation_changed(Oid relid)
 
 /* Has a table any row that is seen by a registered snapshot? */
 static bool
-home_has_rows(Relation rel, Snapshot snapshot)
+copies_has_rows(Relation rel, Snapshot snapshot)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = compat_table_beginscan(rel, SnapshotAny);
@@ -98,25 +98,25 @@ home_has_rows(Relation rel, Snapshot snapshot)
 
 /* Are there tasks or aliases?  (The table of the latter is not the store's.) */
 static bool
-home_is_empty(Store *store, Snapshot snapshot)
+copies_is_empty(Store *store, Snapshot snapshot)
 {
 	Oid			relid = get_relname_relid("callback", RelationGetNamespace(store->task));
 	Relation	aliases;
 	bool		empty;
 
-	if (home_has_rows(store->task, snapshot) || home_has_rows(store->alarm, snapshot))
+	if (copies_has_rows(store->task, snapshot) || copies_has_rows(store->alarm, snapshot))
 		return false;
 	aliases = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	if (aliases == NULL)
 		return true;
-	empty = !home_has_rows(aliases, snapshot);
+	empty = !copies_has_rows(aliases, snapshot);
 	table_close(aliases, AccessShareLock);
 	return empty;
 }
 
 /* Reads the table by a registered snapshot; deletes all of it as well, if its lock is strong enough for that. */
 static HomeRows
-home_read(Relation rel, Snapshot snapshot, bool delete)
+copies_read(Relation rel, Snapshot snapshot, bool delete)
 {
 	HomeRows	rows = {0};
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -154,7 +154,7 @@ home_read(Relation rel, Snapshot snapshot, bool delete)
 
 /* Is it known, without a look, that the tasks are at home here? */
 bool
-home_is_settled(void)
+copies_is_settled(void)
 {
 	return settled ||
 		(TransactionIdIsValid(written_by) && written_by == GetCurrentTransactionIdIfAny());
@@ -167,22 +167,22 @@ home_is_settled(void)
  * may see the one without the other.
  */
 HomeState
-home_state(Store *store, HomeOrigin *origin)
+copies_state(Store *store, HomeOrigin *origin)
 {
 	Relation	rel;
 	HomeRows	rows;
 	Snapshot	snapshot;
 	bool		empty;
 
-	if (home_is_settled())
+	if (copies_is_settled())
 		return HOME_HERE;
 
 	unchanged = true;			/* before the look, which may find a change */
 	settled_relid = store_home_relid();
 	rel = table_open(settled_relid, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	rows = home_read(rel, snapshot, false);
-	empty = !rows.here && home_is_empty(store, snapshot);
+	rows = copies_read(rel, snapshot, false);
+	empty = !rows.here && copies_is_empty(store, snapshot);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 
@@ -207,11 +207,11 @@ home_state(Store *store, HomeOrigin *origin)
 
 /* Writes that tasks are at home here, or were restored here, and nothing else. */
 static void
-home_write(bool restored)
+copies_write(bool restored)
 {
 	Relation	rel = table_open(store_home_relid(), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	HomeRows	rows = home_read(rel, snapshot, false);
+	HomeRows	rows = copies_read(rel, snapshot, false);
 	TupleTableSlot *slot;
 
 	UnregisterSnapshot(snapshot);
@@ -219,7 +219,7 @@ home_write(bool restored)
 	{
 		LockRelation(rel, ShareRowExclusiveLock);
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		(void) home_read(rel, snapshot, true);
+		(void) copies_read(rel, snapshot, true);
 		UnregisterSnapshot(snapshot);
 	}
 	else
@@ -239,16 +239,16 @@ home_write(bool restored)
 
 /* One at a time may decide about tasks that are held, until its transaction ends. */
 void
-home_lock(void)
+copies_lock(void)
 {
 	LockRelationOid(store_home_relid(), ShareRowExclusiveLock);
 }
 
 /* From now on the tasks are at home here. */
 void
-home_settle(void)
+copies_settle(void)
 {
-	home_write(false);
+	copies_write(false);
 }
 
 /*
@@ -257,25 +257,25 @@ home_settle(void)
  * wait with them, which is said once a transaction.
  */
 void
-home_claim(Store *store)
+copies_claim(Store *store)
 {
 	static TimestampTz warned_in = 0;
-	HomeState	state = home_state(store, NULL);
+	HomeState	state = copies_state(store, NULL);
 
 	if (state == HOME_EMPTY)
-		home_write(false);
+		copies_write(false);
 	if (!home_is_held(state) || warned_in == GetCurrentTransactionStartTimestamp())
 		return;
 	warned_in = GetCurrentTransactionStartTimestamp();
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("tasks wait, because the database is a copy"),
-			 errdetail_internal("%s", home_detail(state)),
+			 errdetail_internal("%s", copies_detail(state)),
 			 errhint("They run when the owner of the database has called taskshed.activate(), or when all that came with it have been removed.")));
 }
 
 const char *
-home_detail(HomeState state)
+copies_detail(HomeState state)
 {
 	return state == HOME_COPIED ?
 		_("It has tasks of the database that it was copied from.") :
@@ -306,8 +306,8 @@ ts_guard(PG_FUNCTION_ARGS)
 	{
 		Store	   *store = store_open(AccessShareLock);
 
-		if (home_state(store, NULL) == HOME_EMPTY)
-			home_write(true);
+		if (copies_state(store, NULL) == HOME_EMPTY)
+			copies_write(true);
 		store_close(store, AccessShareLock);
 		noticed_in = GetCurrentTransactionId();
 	}
@@ -320,7 +320,7 @@ ts_guard(PG_FUNCTION_ARGS)
  * a copy the home of the tasks that it has copied.
  */
 void
-home_check_statement(const Node *statement)
+copies_check_statement(const Node *statement)
 {
 	ListCell   *lc;
 

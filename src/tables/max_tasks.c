@@ -35,7 +35,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* An entry is at one of so many places. */
 #define QUOTA_PLACES	8
@@ -55,13 +55,13 @@ static struct
 }			mine;
 
 static void
-quota_xact_callback(XactEvent event, void *arg)
+max_tasks_xact_callback(XactEvent event, void *arg)
 {
 	mine.owner = InvalidOid;
 }
 
 static void
-quota_subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+max_tasks_subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		mine.owner = InvalidOid;
@@ -69,23 +69,23 @@ quota_subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId
 
 /* Once a process, and only with shared memory. */
 void
-quota_init(void)
+max_tasks_init(void)
 {
-	RegisterXactCallback(quota_xact_callback, NULL);
-	RegisterSubXactCallback(quota_subxact_callback, NULL);
+	RegisterXactCallback(max_tasks_xact_callback, NULL);
+	RegisterSubXactCallback(max_tasks_subxact_callback, NULL);
 }
 
 static uint32
-quota_hash(Oid owner)
+max_tasks_hash(Oid owner)
 {
 	return hash_combine(murmurhash32(MyDatabaseId), murmurhash32(owner));
 }
 
 /* A role's entry for this database, or NULL.  quota_lock is held. */
 static TsQuota *
-quota_find(Oid owner)
+max_tasks_find(Oid owner)
 {
-	uint32		hash = quota_hash(owner);
+	uint32		hash = max_tasks_hash(owner);
 
 	for (int i = 0; i < QUOTA_PLACES; i++)
 	{
@@ -102,9 +102,9 @@ quota_find(Oid owner)
  * quota_lock is held exclusively.
  */
 static TsQuota *
-quota_make(Oid owner)
+max_tasks_make(Oid owner)
 {
-	uint32		hash = quota_hash(owner);
+	uint32		hash = max_tasks_hash(owner);
 	uint32		count = pg_atomic_fetch_add_u32(&ts_shared->quota_counts, 1);
 	TsQuota    *quota = &ts_shared->quotas[(hash + count % QUOTA_PLACES) % TS_QUOTAS];
 
@@ -123,7 +123,7 @@ quota_make(Oid owner)
 
 /* A task of that role was added, whatever its limit: its row is there. */
 void
-quota_note(Oid owner)
+max_tasks_note(Oid owner)
 {
 	TsQuota    *quota;
 
@@ -132,7 +132,7 @@ quota_note(Oid owner)
 	if (pg_atomic_read_u32(&ts_shared->quota_counts) == 0)
 		return;
 	LWLockAcquire(ts_shared->quota_lock, LW_EXCLUSIVE);
-	quota = quota_find(owner);
+	quota = max_tasks_find(owner);
 	if (quota != NULL)
 	{
 		quota->bound++;
@@ -147,7 +147,7 @@ quota_note(Oid owner)
  * what they have added, and not what they have removed.
  */
 void
-quota_add(Store *store, Oid owner)
+max_tasks_add(Store *store, Oid owner)
 {
 	int			limit = ts_max_tasks_per_role;
 	TsQuota    *quota;
@@ -159,14 +159,14 @@ quota_add(Store *store, Oid owner)
 
 	if (limit == 0 || superuser_arg(owner))
 	{
-		quota_note(owner);
+		max_tasks_note(owner);
 		return;
 	}
 
 	LWLockAcquire(ts_shared->quota_lock, LW_EXCLUSIVE);
-	quota = quota_find(owner);
+	quota = max_tasks_find(owner);
 	if (quota == NULL)
-		quota = quota_make(owner);
+		quota = max_tasks_make(owner);
 	quota->bound++;
 	quota->added++;
 	exceeded = quota->bound > limit;
@@ -190,7 +190,7 @@ quota_add(Store *store, Oid owner)
 
 	/* if somebody else has counted meanwhile, that will do as well */
 	LWLockAcquire(ts_shared->quota_lock, LW_EXCLUSIVE);
-	quota = quota_find(owner);
+	quota = max_tasks_find(owner);
 	mine.owner = InvalidOid;
 	if (quota != NULL && quota->count == count)
 	{

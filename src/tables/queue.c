@@ -26,8 +26,7 @@
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* Column numbers within alarm_queue. */
 #define QUEUE_OWNER		1

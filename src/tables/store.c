@@ -44,7 +44,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* The names of the indexes. */
 static const char *const store_index_names[STORE_NINDEXES] = {
@@ -110,8 +110,8 @@ static WriterCache alarm_cache;
 void
 store_relation_changed(Oid relid)
 {
-	writer_invalidate(&task_cache, relid);
-	writer_invalidate(&alarm_cache, relid);
+	table_writer_invalidate(&task_cache, relid);
+	table_writer_invalidate(&alarm_cache, relid);
 	if (relid == InvalidOid || relid == oids.task || relid == oids.alarm ||
 		relid == oids.sequence || relid == oids.home)
 		oids.valid = false;
@@ -207,16 +207,16 @@ store_exists(void)
 		altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
 				   getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
 				   getExtensionOfObject(RelationRelationId, oids.home) != extension ||
-				   !shape_fits(oids.task, Natts_task, task_columns) ||
-				   !shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
-				   !shape_fits(oids.home, Natts_home, home_columns) ||
+				   !table_shape_fits(oids.task, Natts_task, task_columns) ||
+				   !table_shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
+				   !table_shape_fits(oids.home, Natts_home, home_columns) ||
 				   get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
 		for (int i = 0; i < STORE_NINDEXES; i++)
 		{
 			oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
 			altered = altered ||
-				!shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
-								  &store_index_shapes[i]);
+				!table_shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
+										&store_index_shapes[i]);
 		}
 	} while (!oids.valid);		/* look once more, then */
 
@@ -387,9 +387,9 @@ store_close(Store *store, LOCKMODE lockmode)
 			index_close(store->indexes[i], AccessShareLock);
 	}
 	if (store->task_writer != NULL)
-		writer_close(store->task_writer);
+		table_writer_close(store->task_writer);
 	if (store->alarm_writer != NULL)
-		writer_close(store->alarm_writer);
+		table_writer_close(store->alarm_writer);
 	table_close(store->task, lockmode);
 	table_close(store->alarm, lockmode);
 	pfree(store);
@@ -423,7 +423,7 @@ store_writer(Store *store, Writer **writer, WriterCache *cache, Relation rel)
 	{
 		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(store));
 
-		*writer = writer_open(cache, rel);
+		*writer = table_writer_open(cache, rel);
 		MemoryContextSwitchTo(old);
 	}
 	return *writer;

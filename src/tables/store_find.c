@@ -29,8 +29,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* Counts of attempts and the like stay below, so that two can be added. */
 #define MAX_COUNT	(PG_INT32_MAX / 2)

@@ -25,8 +25,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* Locks the alarm at row->tid, or its newest version, and reads that. */
 static TM_Result
@@ -162,7 +161,7 @@ void
 store_insert_task(Store *store, TaskRow *row)
 {
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
-	writer_insert(store_task_writer(store), store->task_slot);
+	table_writer_insert(store_task_writer(store), store->task_slot);
 	ExecClearTuple(store->task_slot);
 }
 
@@ -177,8 +176,8 @@ store_try_insert_task(Store *store, TaskRow *row)
 	bool		inserted;
 
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
-	inserted = writer_try_insert(store_task_writer(store), store->task_slot,
-								 store_index_relid(TASK_KEY));
+	inserted = table_writer_try_insert(store_task_writer(store), store->task_slot,
+									   store_index_relid(TASK_KEY));
 	ExecClearTuple(store->task_slot);
 	return inserted;
 }
@@ -188,7 +187,7 @@ void
 store_update_task(Store *store, TaskRow *row)
 {
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
-	writer_update(store_task_writer(store), &row->tid, store->task_slot);
+	table_writer_update(store_task_writer(store), &row->tid, store->task_slot);
 	ExecClearTuple(store->task_slot);
 }
 
@@ -223,7 +222,7 @@ void
 store_insert_alarm(Store *store, AlarmRow *row)
 {
 	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
-	writer_insert(store_alarm_writer(store), store->alarm_slot);
+	table_writer_insert(store_alarm_writer(store), store->alarm_slot);
 	ExecClearTuple(store->alarm_slot);
 }
 
@@ -232,7 +231,7 @@ void
 store_update_alarm(Store *store, AlarmRow *row)
 {
 	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
-	writer_update(store_alarm_writer(store), &row->tid, store->alarm_slot);
+	table_writer_update(store_alarm_writer(store), &row->tid, store->alarm_slot);
 	ExecClearTuple(store->alarm_slot);
 }
 

@@ -22,11 +22,11 @@
 #include "catalog/pg_index.h"
 #include "utils/syscache.h"
 
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* Is that a table of ours: a heap with these columns? */
 bool
-shape_fits(Oid relid, int natts, const ColumnShape *columns)
+table_shape_fits(Oid relid, int natts, const ColumnShape *columns)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	bool		fits = false;
@@ -70,7 +70,7 @@ shape_is_btree(Oid relid)
 
 /* Is that an index of the table, with these keys? */
 bool
-shape_index_fits(Oid relid, Oid table, const IndexShape *shape)
+table_shape_index_fits(Oid relid, Oid table, const IndexShape *shape)
 {
 	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(relid));
 	Form_pg_index index;

@@ -29,8 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "tables/tables.h"
 
 /* What is kept of a table. */
 struct WriterState
@@ -56,7 +55,7 @@ struct Writer
  * state's rri.
  */
 static WriterState *
-writer_build(Relation rel)
+table_writer_build(Relation rel)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "taskshed writer",
 												  ALLOCSET_SMALL_SIZES);
@@ -78,19 +77,19 @@ writer_build(Relation rel)
 
 /* For check_functions_in_node: any is one too many. */
 static bool
-writer_any_function(Oid funcid, void *context)
+table_writer_any_function(Oid funcid, void *context)
 {
 	return true;
 }
 
 static bool
-writer_calls_function(Node *node, void *context)
+table_writer_calls_function(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (check_functions_in_node(node, writer_any_function, NULL))
+	if (check_functions_in_node(node, table_writer_any_function, NULL))
 		return true;
-	return expression_tree_walker(node, writer_calls_function, context);
+	return expression_tree_walker(node, table_writer_calls_function, context);
 }
 
 /*
@@ -99,7 +98,7 @@ writer_calls_function(Node *node, void *context)
  * may leave something that is good for one use only.
  */
 static bool
-writer_can_keep(const WriterState *state)
+table_writer_can_keep(const WriterState *state)
 {
 	for (int i = 0; i < state->rri->ri_NumIndices; i++)
 	{
@@ -107,7 +106,7 @@ writer_can_keep(const WriterState *state)
 
 		if (state->rri->ri_IndexRelationDescs[i]->rd_rel->relam != BTREE_AM_OID ||
 			info->ii_Expressions != NIL ||
-			writer_calls_function((Node *) info->ii_Predicate, NULL))
+			table_writer_calls_function((Node *) info->ii_Predicate, NULL))
 			return false;
 	}
 	return true;
@@ -115,7 +114,7 @@ writer_can_keep(const WriterState *state)
 
 /* Gives back what was lent, also when its user ends in an error. */
 static void
-writer_give_back(void *arg)
+table_writer_give_back(void *arg)
 {
 	Writer	   *writer = arg;
 	WriterState *state = writer->state;
@@ -129,7 +128,7 @@ writer_give_back(void *arg)
 
 /* The cache's owner must call this whenever a relcache entry is not valid any more. */
 void
-writer_invalidate(WriterCache *cache, Oid relid)
+table_writer_invalidate(WriterCache *cache, Oid relid)
 {
 	WriterState *state = cache->state;
 	bool		ours = (relid == InvalidOid || state == NULL || state->relid == relid);
@@ -146,7 +145,7 @@ writer_invalidate(WriterCache *cache, Oid relid)
  * what is kept of it.  The result lives in the current memory context.
  */
 Writer *
-writer_open(WriterCache *cache, Relation rel)
+table_writer_open(WriterCache *cache, Relation rel)
 {
 	WriterState *state = cache->state;
 	Writer	   *writer = palloc0(sizeof(Writer));
@@ -164,10 +163,10 @@ writer_open(WriterCache *cache, Relation rel)
 		/* what changes while we look must be able to reset this */
 		if (state == NULL)
 			cache->valid = true;
-		state = writer_build(rel);
+		state = table_writer_build(rel);
 		*rri = *state->rri;
 		MemoryContextSetParent(state->context, CacheMemoryContext);
-		if (cache->state == NULL && writer_can_keep(state))
+		if (cache->state == NULL && table_writer_can_keep(state))
 		{
 			state->kept = true;
 			cache->state = state;
@@ -184,7 +183,7 @@ writer_open(WriterCache *cache, Relation rel)
 
 	state->lent = true;
 	writer->state = state;
-	writer->gone.func = writer_give_back;
+	writer->gone.func = table_writer_give_back;
 	writer->gone.arg = writer;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &writer->gone);
 	return writer;
@@ -195,15 +194,15 @@ writer_open(WriterCache *cache, Relation rel)
  * memory context that it is in.
  */
 void
-writer_close(Writer *writer)
+table_writer_close(Writer *writer)
 {
 	ExecCloseIndices(&writer->rri);
-	writer_give_back(writer);
+	table_writer_give_back(writer);
 }
 
 /* Inserts the row in slot. */
 void
-writer_insert(Writer *writer, TupleTableSlot *slot)
+table_writer_insert(Writer *writer, TupleTableSlot *slot)
 {
 	EState	   *estate = writer->state->estate;
 
@@ -214,7 +213,7 @@ writer_insert(Writer *writer, TupleTableSlot *slot)
 
 /* Puts the row in slot in place of the one at tid, which the caller has locked. */
 void
-writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot)
+table_writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot)
 {
 	EState	   *estate = writer->state->estate;
 
@@ -229,7 +228,7 @@ writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot)
  * looks.  This is what INSERT ... ON CONFLICT does.
  */
 bool
-writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key)
+table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key)
 {
 	ResultRelInfo *rri = &writer->rri;
 	EState	   *estate = writer->state->estate;

@@ -12,7 +12,7 @@
  */
 #include "postgres.h"
 
-#include "taskshed.h"
+#include "times/times.h"
 
 /*
  * Finds the first time after a given one, which is finite.  Returns false if
@@ -23,5 +23,5 @@ calendar_next(const Calendar *calendar, TimestampTz after, TimestampTz *next)
 {
 	if (calendar->has_schedule)
 		return cron_next(&calendar->schedule, calendar->zone, after, next);
-	return recurrence_next(calendar->anchor, &calendar->every, calendar->zone, after, next);
+	return every_next(calendar->anchor, &calendar->every, calendar->zone, after, next);
 }

@@ -26,7 +26,7 @@
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "times/times.h"
 
 /*
  * Years of the same length that begin on the same weekday are alike.  The

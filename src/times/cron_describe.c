@@ -19,7 +19,7 @@
 #include "lib/stringinfo.h"
 #include "port/pg_bitutils.h"
 
-#include "taskshed.h"
+#include "times/times.h"
 
 /* So many times of day are listed at most; more are described. */
 #define MAX_LISTED		6
@@ -344,7 +344,7 @@ in_each_quarter(uint64 minutes)
  * to be said of its offsets comes last.
  */
 char *
-describe_cron(const Cron *cron, const char *zone, const char *offsets)
+cron_describe(const Cron *cron, const char *zone, const char *offsets)
 {
 	char	   *time;
 	char	   *dates;

@@ -18,7 +18,7 @@
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "times/times.h"
 
 /* Longest expression, in bytes. */
 #define MAX_LENGTH		1000
@@ -428,7 +428,7 @@ cron_interval(const char *p)
 	if (error == DTERR_BAD_FORMAT)
 		error = DecodeISO8601Interval(unconstify(char *, p), &type, &parsed);
 	if (error != 0 || type != DTK_DELTA || itmin2interval(&parsed, &interval) != 0 ||
-		!recurrence_moves_forward(&interval))
+		!every_moves_forward(&interval))
 		return NULL;
 	return p;
 }

@@ -23,7 +23,7 @@
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "times/times.h"
 
 /* Average length of a month, in microseconds: 146,097 days in 400 years. */
 #define USECS_PER_MONTH		(INT64CONST(146097) * USECS_PER_DAY / 4800)
@@ -132,7 +132,7 @@ recurrence_shortest(const Interval *every, int64 *sum)
 
 /* Is an interval, which may have been written by hand, one to recur by? */
 bool
-recurrence_moves_forward(const Interval *every)
+every_moves_forward(const Interval *every)
 {
 	int64		sum;
 
@@ -145,7 +145,7 @@ recurrence_moves_forward(const Interval *every)
  * in nanoseconds.  what is the name of the parameter.
  */
 void
-recurrence_check_length(const char *what, const Interval *interval)
+every_check_length(const char *what, const Interval *interval)
 {
 	if (recurrence_length(interval) > (double) MAX_MONTHS * USECS_PER_MONTH)
 		ereport(ERROR,
@@ -160,7 +160,7 @@ recurrence_check_length(const char *what, const Interval *interval)
  * meant: 22023.
  */
 void
-recurrence_check_interval(const Interval *every)
+every_check(const Interval *every)
 {
 	int64		sum;
 	bool		mixed;
@@ -174,7 +174,7 @@ recurrence_check_interval(const Interval *every)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task is out of range")));
 
-	recurrence_check_length("interval of a recurring task", every);
+	every_check_length("interval of a recurring task", every);
 
 	mixed = (every->month > 0 || every->day > 0 || every->time > 0) &&
 		(every->month < 0 || every->day < 0 || every->time < 0);
@@ -195,8 +195,8 @@ recurrence_check_interval(const Interval *every)
  * cost no more than others.
  */
 bool
-recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
-				TimestampTz after, TimestampTz *next)
+every_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
+		   TimestampTz after, TimestampTz *next)
 {
 	int64		low;			/* its time is <= after */
 	int64		high;			/* its time is > after, or out of range */
@@ -204,7 +204,7 @@ recurrence_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
 	TimestampTz t;
 	double		length;
 
-	Assert(recurrence_moves_forward(every));
+	Assert(every_moves_forward(every));
 	if (anchor > after)
 	{
 		*next = anchor;

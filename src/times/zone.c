@@ -20,7 +20,7 @@
 #include "common/int.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "times/times.h"
 
 /*
  * No clock is further than this from UTC, in seconds: even a zone written as

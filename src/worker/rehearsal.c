@@ -33,7 +33,7 @@
 #include "utils/syscache.h"
 #include "utils/timeout.h"
 
-#include "taskshed.h"
+#include "worker/worker.h"
 
 /* A lock that somebody else has is not waited for any longer (ms). */
 #define REHEARSAL_LOCK_TIMEOUT	1

@@ -41,7 +41,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "worker/worker.h"
 
 /*
  * How often a run that lost a deadlock or the like is tried again at once,
@@ -180,7 +180,7 @@ run_announce(const Run *run, bool blameless)
 	ts_my_worker->running_scheduled_at = run->start.scheduled_at;
 	ts_my_worker->running_attempt = run->start.attempt;
 	SpinLockRelease(&ts_my_worker->mutex);
-	suspects_note(&suspect);
+	crash_record_note(&suspect);
 }
 
 /*
@@ -200,7 +200,7 @@ run_role_fits(void)
 	if (roles_check(GetSessionUserId(), &is_superuser) != ROLE_OK ||
 		is_superuser != ts_my_worker->is_superuser)
 	{
-		worker_retire();
+		slot_retire();
 		return false;
 	}
 	checked = generation;
@@ -595,10 +595,10 @@ run_step_aside(int tries)
 static void
 run_pause(long ms)
 {
-	int64		end = shared_ticks() + ms * INT64CONST(1000);
+	int64		end = process_ticks() + ms * INT64CONST(1000);
 	long		left;
 
-	while ((left = (long) ((end - shared_ticks() + 999) / 1000)) > 0)
+	while ((left = (long) ((end - process_ticks() + 999) / 1000)) > 0)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 left, PG_WAIT_EXTENSION);
@@ -632,7 +632,7 @@ run_try_record_failure(Run *run, const ErrorData *error)
 	PG_END_TRY();
 	if (second == NULL)
 		return;
-	if (!shared_is_shortage(second) &&
+	if (!shortage_caused(second) &&
 		second->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 		ReThrowError(second);
 
@@ -713,7 +713,7 @@ run_task(const TsHanded *task, TsReport *report)
 		MemoryContextSwitchTo(context);
 	}
 
-	suspects_clear();
+	crash_record_clear();
 	current_run = NULL;
 	debug_query_string = NULL;
 	session_reset(committed || run.committed);

@@ -37,7 +37,7 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
-#include "taskshed.h"
+#include "worker/worker.h"
 
 /*
  * Has any transaction used temporary objects?  Once there is a schema for them,
@@ -61,20 +61,20 @@ session_xact_callback(XactEvent event, void *arg)
 void
 session_start(void)
 {
-	shared_override_setting("application_name", "taskshed worker");
+	process_override_setting("application_name", "taskshed worker");
 
 	/* tasks run as their owner, whatever that sets its sessions to be */
-	shared_override_setting("role", "none");
+	process_override_setting("role", "none");
 
 	/* these would have the process end, not the run */
-	shared_override_setting("exit_on_error", "off");
-	shared_override_setting("transaction_timeout", "0");
+	process_override_setting("exit_on_error", "off");
+	process_override_setting("transaction_timeout", "0");
 
 	/* nothing arms it here; what a command sets itself is heeded */
-	shared_override_setting("statement_timeout", "0");
+	process_override_setting("statement_timeout", "0");
 
 	/* it would have to wait for others to get a snapshot, even for its exit */
-	shared_override_setting("default_transaction_deferrable", "off");
+	process_override_setting("default_transaction_deferrable", "off");
 
 	session_apply_settings();
 	RegisterXactCallback(session_xact_callback, NULL);
@@ -84,8 +84,8 @@ session_start(void)
 void
 session_apply_settings(void)
 {
-	shared_override_setting("synchronous_commit",
-							GetConfigOption("taskshed.synchronous_commit", false, false));
+	process_override_setting("synchronous_commit",
+							 GetConfigOption("taskshed.synchronous_commit", false, false));
 }
 
 /*

@@ -38,7 +38,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "taskshed.h"
+#include "worker/worker.h"
 
 /* The number of the run that can be stopped now, or 0. */
 static volatile uint32 stoppable = 0;
@@ -113,7 +113,7 @@ stop_timeout_handler(void)
 	else if (!ts_my_worker->stuck)
 	{
 		ts_my_worker->stuck = true;
-		worker_wake_scheduler_from_handler();
+		slot_wake_scheduler_from_handler();
 	}
 	InterruptPending = true;
 	SetLatch(MyLatch);

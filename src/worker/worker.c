@@ -35,8 +35,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
-#include "taskshed.h"
+#include "worker/worker.h"
 
 /* The scheduler is asked for more when this many tasks are left. */
 #define HANDED_LOW	(TS_HANDED / 2)
@@ -71,10 +70,6 @@
 #define LOOK_RUNS		100
 #define LOOK_INTERVAL	USECS_PER_SEC
 
-TsWorker   *ts_my_worker = NULL;
-
-static TsDatabase *my_db = NULL;
-
 /* Sets the latch when a task that was handed out ahead of its time is due. */
 static TimeoutId alarm_timeout;
 
@@ -92,19 +87,9 @@ worker_exit(int code, Datum arg)
 	SpinLockAcquire(&worker->mutex);
 	worker->shortage = shortage_ends_process(code);
 	SpinLockRelease(&worker->mutex);
-	shared_free_worker(worker);
-	shared_release_database(my_db);
+	slot_free(worker);
+	database_release(ts_my_database);
 	shared_wake_launcher();
-}
-
-/* For a signal handler: wakes the scheduler without taking a lock. */
-void
-worker_wake_scheduler_from_handler(void)
-{
-	PGPROC	   *scheduler = ((volatile TsDatabase *) my_db)->scheduler;
-
-	if (scheduler != NULL)
-		SetLatch(&scheduler->procLatch);
 }
 
 /* Has somebody decided that this process is to leave? */
@@ -141,8 +126,8 @@ worker_attach(int slot, uint32 generation)
 	SpinLockAcquire(&worker->mutex);
 	database = worker->database;
 	SpinLockRelease(&worker->mutex);
-	my_db = shared_try_reserve_database(database);
-	if (my_db == NULL)
+	ts_my_database = database_try_reserve(database);
+	if (ts_my_database == NULL)
 		worker_quit("its scheduler has given up, and others have come");
 
 	SpinLockAcquire(&worker->mutex);
@@ -156,7 +141,7 @@ worker_attach(int slot, uint32 generation)
 	SpinLockRelease(&worker->mutex);
 	if (!mine)
 	{
-		shared_release_database(my_db);
+		database_release(ts_my_database);
 		worker_quit("nobody waits for it any more");
 	}
 	ts_my_worker = worker;
@@ -164,7 +149,7 @@ worker_attach(int slot, uint32 generation)
 	shortage_watch();
 
 	/* whoever holds the database may not have seen us, or has sent us away */
-	if (shared_is_on_hold(my_db) || worker_must_retire())
+	if (database_is_on_hold(ts_my_database) || worker_must_retire())
 		worker_quit("it was sent away on its way");
 }
 
@@ -254,13 +239,13 @@ worker_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
 		wake = (report->fate == TS_FATE_LOOK || left == HANDED_LOW || left == 0);
 		if (!wake && report->fate == TS_FATE_NEXT)
 		{
-			SpinLockAcquire(&my_db->mutex);
-			wake = (report->next_run_at < my_db->alarm);
-			SpinLockRelease(&my_db->mutex);
+			SpinLockAcquire(&ts_my_database->mutex);
+			wake = (report->next_run_at < ts_my_database->alarm);
+			SpinLockRelease(&ts_my_database->mutex);
 		}
 	}
 	if (wake)
-		shared_wake_scheduler(my_db);
+		database_wake_scheduler(ts_my_database);
 	if (found)
 		ts_debug(DEBUG2, "worker takes task " INT64_FORMAT, task->id);
 	return found;
@@ -294,17 +279,6 @@ worker_is_worn(void)
 	return MemoryContextMemAllocated(TopMemoryContext, true) > memory + WORN_GROWTH;
 }
 
-/* Decides to leave.  The scheduler gives what was handed out to others. */
-void
-worker_retire(void)
-{
-	TsWorker   *worker = ts_my_worker;
-
-	SpinLockAcquire(&worker->mutex);
-	worker->retire = true;
-	SpinLockRelease(&worker->mutex);
-}
-
 /* Decides to leave, unless the scheduler has just handed out a task. */
 static bool
 worker_retire_if_idle(void)
@@ -326,7 +300,7 @@ worker_process_interrupts(void)
 {
 	bool		reload = ConfigReloadPending;
 
-	shared_process_interrupts();
+	process_interrupts();
 	if (reload)
 		session_apply_settings();
 }
@@ -339,15 +313,15 @@ worker_count(RunResult result)
 
 	if (result == RUN_NONE)
 		return;
-	SpinLockAcquire(&my_db->mutex);
+	SpinLockAcquire(&ts_my_database->mutex);
 	if (result == RUN_SUCCEEDED)
-		my_db->counts.runs_ok++;
+		ts_my_database->counts.runs_ok++;
 	else
 	{
-		my_db->counts.runs_failed++;
-		my_db->counts.last_failure_at = now;
+		ts_my_database->counts.runs_failed++;
+		ts_my_database->counts.last_failure_at = now;
 	}
-	SpinLockRelease(&my_db->mutex);
+	SpinLockRelease(&ts_my_database->mutex);
 }
 
 /*
@@ -372,7 +346,7 @@ worker_run_handed(MemoryContext context)
 		if (worker_is_worn())
 		{
 			ts_debug(DEBUG1, "worker is worn");
-			worker_retire();
+			slot_retire();
 		}
 		more = worker_next(&report, &task, &wait_for);
 		QueryCancelPending = false; /* meant for the run that is over */
@@ -480,7 +454,7 @@ ts_worker_main(Datum main_arg)
 	SpinLockAcquire(&ts_my_worker->mutex);
 	ts_my_worker->state = TS_WORKER_READY;
 	SpinLockRelease(&ts_my_worker->mutex);
-	shared_wake_scheduler(my_db);
+	database_wake_scheduler(ts_my_database);
 	ts_debug(DEBUG1, "worker has come for role %u", role);
 
 	while (!worker_must_retire())

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
- * api_read.c
- *		Looking at tasks: fetch, try_task, next_wakeup and the functions under
- *		the views.
+ * api_status.c
+ *		What the views status and tasks ask of our processes, and next_wakeup.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -10,176 +9,20 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_type_d.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "taskshed.h"
-
-/* The columns of the view tasks, which fetch_task and fetch_tasks return. */
-#define TASK_COLUMNS \
-	"owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, " \
-	"timezone, until, max_runs, catch_up, start_within, timeout, max_attempts, " \
-	"retry_delay, retry_backoff, retry_max_delay, history, state, paused_at, attempt, " \
-	"running_since, worker_pid, last_run_at, last_status, last_sqlstate, last_error, " \
-	"run_count, failures_in_row, created_at"
-
-#define FETCH_QUERY(condition) \
-	"SELECT " TASK_COLUMNS " FROM taskshed.task_details " \
-	"WHERE owner_oid OPERATOR(pg_catalog.=) $1 " condition \
-	" ORDER BY run_at, task_id COLLATE pg_catalog.\"C\""
+#include "api/api.h"
 
 /* So many tasks are read from a queue at once to be counted. */
 #define COUNT_BATCH		256
-
-typedef enum FetchQuery
-{
-	FETCH_BY_IDS,
-	FETCH_BY_GROUP,
-	FETCH_ALL_OWNED,
-	FETCH_NQUERIES
-} FetchQuery;
-
-static const char *const fetch_queries[FETCH_NQUERIES] = {
-	[FETCH_BY_IDS] = FETCH_QUERY("AND task_id OPERATOR(pg_catalog.=) ANY ($2)"),
-	[FETCH_BY_GROUP] = FETCH_QUERY("AND group_id OPERATOR(pg_catalog.=) $2"),
-	[FETCH_ALL_OWNED] = FETCH_QUERY("")
-};
-
-/*
- * Runs one of the queries as the caller, who sees what the view lets it see.
- * The result is in SPI_tuptable; the caller is connected to SPI.
- */
-static void
-fetch_execute(FetchQuery which, Oid owner, Datum selector)
-{
-	static SPIPlanPtr plans[FETCH_NQUERIES];
-	Datum		values[2] = {ObjectIdGetDatum(owner), selector};
-
-	if (plans[which] == NULL)
-	{
-		Oid			types[2] = {OIDOID, which == FETCH_BY_IDS ? TEXTARRAYOID : TEXTOID};
-		SPIPlanPtr	plan = SPI_prepare(fetch_queries[which],
-									   which == FETCH_ALL_OWNED ? 1 : 2, types);
-
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare a query: %s", SPI_result_code_string(SPI_result));
-		plans[which] = plan;
-	}
-
-	/* not read-only: see what this statement has done before */
-	CommandCounterIncrement();
-	if (SPI_execute_plan(plans[which], values, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute a query: %s", SPI_result_code_string(SPI_result));
-}
-
-PG_FUNCTION_INFO_V1(ts_fetch_tasks);
-Datum
-ts_fetch_tasks(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			owner;
-
-	ts_require_preload();
-	store_require_version();
-	if (!PG_ARGISNULL(0) || !PG_ARGISNULL(1))
-		spec_check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
-	owner = spec_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
-
-	InitMaterializedSRF(fcinfo, 0);
-	SPI_connect();
-	if (!PG_ARGISNULL(0))
-		fetch_execute(FETCH_BY_IDS, owner, PG_GETARG_DATUM(0));
-	else if (!PG_ARGISNULL(1))
-		fetch_execute(FETCH_BY_GROUP, owner, PG_GETARG_DATUM(1));
-	else
-		fetch_execute(FETCH_ALL_OWNED, owner, (Datum) 0);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
-	SPI_finish();
-	return (Datum) 0;
-}
-
-PG_FUNCTION_INFO_V1(ts_fetch_task);
-Datum
-ts_fetch_task(PG_FUNCTION_ARGS)
-{
-	Oid			owner;
-	ArrayType  *ids;
-	TupleDesc	desc;
-	Datum		result = (Datum) 0;
-	bool		found;
-
-	ts_require_preload();
-	store_require_version();
-	owner = spec_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	desc = BlessTupleDesc(desc);
-	ids = construct_array(&PG_GETARG_DATUM(0), 1, TEXTOID, -1, false, TYPALIGN_INT);
-
-	SPI_connect();
-	fetch_execute(FETCH_BY_IDS, owner, PointerGetDatum(ids));
-	found = SPI_processed > 0;
-	if (found)
-		result = PointerGetDatum(SPI_returntuple(SPI_tuptable->vals[0], desc));
-	SPI_finish();
-	if (!found)
-		PG_RETURN_NULL();
-	PG_RETURN_DATUM(result);
-}
-
-PG_FUNCTION_INFO_V1(ts_try_task);
-Datum
-ts_try_task(PG_FUNCTION_ARGS)
-{
-	Store	   *store;
-	TaskRow		task;
-	bool		found;
-	Callback   *callback;
-	Jsonb	   *kwargs;
-	char	   *name;
-	char	   *result;
-	pg_tz	   *zone;
-
-	ts_require_preload();
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-
-	store = store_open(AccessShareLock);
-	found = store_find_task(store, GetUserId(), PointerGetDatum(PG_GETARG_TEXT_PP(0)), &task);
-	store_close(store, AccessShareLock);
-	if (!found)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" has no task \"%s\"", GetUserNameFromId(GetUserId(), false),
-						text_to_cstring(PG_GETARG_TEXT_PP(0))),
-				 errhint("A task can be tried by its owner only; SET ROLE to it first.")));
-
-	kwargs = DatumGetJsonbP(ROW_DATUM(&task, task_kwargs));
-	name = TextDatumGetCString(ROW_DATUM(&task, task_callback));
-	if (ROW_GET(Bool, &task, task_is_alias))
-		name = alias_require(GetUserId(), name);
-	callback = callback_prepare(name, kwargs);
-	zone = pg_tzset(TextDatumGetCString(ROW_DATUM(&task, task_timezone)));
-	result = call_here(callback, callback_bind(callback, kwargs, zone, false));
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(result));
-}
 
 /* May the current user see the tasks of that role, and that they run? */
 static bool
@@ -213,24 +56,6 @@ ts_next_wakeup(PG_FUNCTION_ARGS)
 	if (earliest == DT_NOEND)
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(earliest);
-}
-
-/* Is a run of this task in progress, as far as can be told at this moment? */
-bool
-read_is_running(int64 id)
-{
-	bool		running = false;
-
-	for (int i = 0; !running && i < ts_shared->nworkers; i++)
-	{
-		TsWorker   *worker = &ts_shared->workers[i];
-
-		SpinLockAcquire(&worker->mutex);
-		running = (worker->state == TS_WORKER_READY &&
-				   worker->database == MyDatabaseId && worker->running_id == id);
-		SpinLockRelease(&worker->mutex);
-	}
-	return running;
 }
 
 PG_FUNCTION_INFO_V1(ts_running);
@@ -323,7 +148,7 @@ read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, Ta
 				counts->next = Min(counts->next, key->run_at);
 				return;
 			}
-			if (read_is_running(key->id))
+			if (slot_is_running(key->id))
 				continue;
 			counts->due++;
 			counts->oldest_due = Min(counts->oldest_due, key->run_at);
@@ -368,12 +193,12 @@ read_is_held(void)
 	Store	   *store;
 	bool		held;
 
-	if (home_is_settled())
+	if (copies_is_settled())
 		return false;
 	store = store_try_open(AccessShareLock);
 	if (store == NULL)
 		return false;
-	held = home_is_held(home_state(store, NULL));
+	held = home_is_held(copies_state(store, NULL));
 	store_close(store, AccessShareLock);
 	return held;
 }
@@ -410,7 +235,7 @@ read_put_unserved(ReturnSetInfo *rsinfo, bool sees_all)
 		state = "standby";
 		message = "the server is a standby, whose primary runs the tasks";
 	}
-	else if (spec_database_is_template())
+	else if (check_is_template())
 	{
 		state = "template";
 		message = "the database is a template, so tasks wait";
@@ -545,19 +370,4 @@ ts_status(PG_FUNCTION_ARGS)
 	if (!served)
 		read_put_unserved(rsinfo, sees_all);
 	return (Datum) 0;
-}
-
-/*
- * Scripts of earlier versions have functions that were not there yet.  They can
- * be installed only if the library has what they name.
- */
-PG_FUNCTION_INFO_V1(ts_not_supported);
-Datum
-ts_not_supported(PG_FUNCTION_ARGS)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("taskshed.%s() is not supported by this version of the extension",
-					get_func_name(fcinfo->flinfo->fn_oid)),
-			 errhint("ALTER EXTENSION taskshed UPDATE installs the version of the library.")));
 }

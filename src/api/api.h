@@ -1,0 +1,206 @@
+/*-------------------------------------------------------------------------
+ *
+ * api.h
+ *		The functions of SQL.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TASKSHED_API_API_H
+#define TASKSHED_API_API_H
+
+#include "postgres.h"
+
+#include "utils/array.h"
+
+#include "run/run.h"
+
+/* ------------------------------------------------------------------------
+ * zone_names.c
+ */
+extern pg_tz *zone_by_name(const char *name);
+extern char *zone_offsets(pg_tz *zone, TimestampTz now);
+
+/* ------------------------------------------------------------------------
+ * api_checks.c
+ */
+extern void check_writable(const char *function);
+extern bool check_is_template(void);
+extern void check_warn_if_waiting(void);
+extern Oid	check_owner(const char *name);
+extern void check_may_act(Oid owner);
+extern void check_login(Oid owner);
+extern void check_selector(bool no_task_ids, bool no_group_id);
+extern void check_id(const char *what, text *id);
+extern void check_run_at(TimestampTz run_at);
+
+/* ------------------------------------------------------------------------
+ * spec.c
+ */
+/* What add_task was asked for, all but the callback's resolution checked. */
+typedef struct TaskSpec
+{
+	char	   *callback;
+	bool		has_run_at;
+	TimestampTz run_at;
+	Jsonb	   *kwargs;
+	bool		recurring;
+	Interval   *every;			/* these are NULL if not given */
+	text	   *schedule;
+	Calendar	calendar;		/* of schedule */
+	text	   *task_id;		/* NULL: generate one */
+	text	   *group_id;		/* or NULL */
+	bool		has_paused;
+	bool		paused;
+	const char *catch_up;
+	bool		has_until;
+	TimestampTz until;
+	int			max_runs;		/* 0: no limit */
+	Interval   *start_within;	/* so are these */
+	Interval   *timeout;
+	Interval   *retry_delay;
+	Interval   *retry_max_delay;
+	int			max_attempts;	/* -1 if not given */
+	double		retry_backoff;	/* 0 if not given */
+	char	   *history;		/* NULL if not given */
+	bool		replace_existing;
+	const char *timezone;
+	Oid			owner;
+	bool		validate;
+} TaskSpec;
+
+/* Parameters of add_task in their order, which are also keys in add_tasks. */
+enum
+{
+	ADD_CALLBACK,
+	ADD_RUN_AT,
+	ADD_KWARGS,
+	ADD_RUN_TYPE,
+	ADD_EVERY,
+	ADD_TASK_ID,
+	ADD_GROUP_ID,
+	ADD_PAUSED,
+	ADD_CATCH_UP,
+	ADD_REPLACE_EXISTING,
+	ADD_SCHEDULE,
+	ADD_TIMEZONE,
+	ADD_UNTIL,
+	ADD_MAX_RUNS,
+	ADD_START_WITHIN,
+	ADD_TIMEOUT,
+	ADD_MAX_ATTEMPTS,
+	ADD_RETRY_DELAY,
+	ADD_RETRY_BACKOFF,
+	ADD_RETRY_MAX_DELAY,
+	ADD_HISTORY,
+	ADD_OWNER,
+	ADD_VALIDATE,
+	ADD_NPARAMS
+};
+
+/* What reading parameters from JSON objects takes. */
+typedef struct SpecReader
+{
+	TupleDesc	desc;			/* the parameters as columns of a record */
+	FmgrInfo	to_record;		/* jsonb_to_record, with its cache */
+} SpecReader;
+
+extern void spec_init_reader(SpecReader *reader);
+extern void spec_check_keys(Jsonb *object, bool *given);
+extern void spec_read(SpecReader *reader, Jsonb *object, pg_tz *zone, Datum *values, bool *nulls);
+extern bool spec_has_times(const bool *nulls);
+extern void spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner,
+					   pg_tz *zone, TimestampTz now);
+extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
+extern bool spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count);
+extern void spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed);
+extern char *spec_check_call(const TaskSpec *spec, const char *name);
+
+/* ------------------------------------------------------------------------
+ * spec_rows.c
+ */
+extern void spec_from_task(const TaskRow *task, Datum *values, bool *nulls);
+extern void spec_fill_task(TaskRow *row, const TaskSpec *spec);
+extern bool spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc);
+extern bool spec_same_times(const TaskSpec *spec, const TaskRow *new, const TaskRow *old,
+							TupleDesc desc);
+extern bool spec_same_until(const TaskRow *new, const TaskRow *old, TupleDesc desc);
+
+/* ------------------------------------------------------------------------
+ * api_change.c
+ */
+/*
+ * A change of one task, whose alarm is locked.  What arg is, a time or a role,
+ * is between the change and who asks for it.  Returns whether there was
+ * anything to change.
+ */
+typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, int64 arg);
+
+extern bool change_remove(Store *store, AlarmRow *alarm, int64 unused);
+extern void change_time(AlarmRow *alarm, TimestampTz run_at);
+extern TimestampTz change_due_at(const AlarmRow *alarm);
+extern void change_note(const AlarmRow *alarm, TimestampTz was_due_at);
+extern int	change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
+						 TaskChange change, int64 arg);
+
+/* ------------------------------------------------------------------------
+ * new_task.c
+ */
+/* A task on its way into the tables. */
+typedef struct NewTask
+{
+	/* what was asked for, which is read again if its zone is another */
+	Datum	   *values;
+	bool	   *nulls;
+	Jsonb	   *object;			/* where they are from, or NULL */
+	pg_tz	   *read_in;		/* the zone in which they were read from it */
+
+	TaskSpec	spec;
+	TimestampTz first_run;		/* if it is new, or has new times */
+	char	   *callback;		/* schema-qualified, or an alias */
+	bool		is_alias;
+	int			element;		/* its place in add_tasks' array */
+	bool		named;			/* its task_id was given */
+	bool		seen;			/* and there was a task of that */
+	int64		id;				/* if not, the one it is to have */
+	Datum		task_id;		/* what is returned */
+} NewTask;
+
+/* The alias that was looked up last: the next task is likely to have the same. */
+typedef struct LastAlias
+{
+	MemoryContext context;		/* what is here lives in it */
+	Oid			owner;
+	char	   *callback;		/* NULL before the first */
+	char	   *target;			/* what it stands for, or NULL */
+} LastAlias;
+
+/* A call of add_task or add_tasks. */
+typedef struct Adding
+{
+	Store	   *store;
+	TimestampTz now;			/* when it began: the time of all that have no
+								 * other */
+	bool		replace_existing;	/* if a task does not say */
+	SpecReader	reader;			/* for add_tasks */
+	MemoryContext scratch;		/* for what is not kept */
+	LastAlias	last;
+	bool		claimed;		/* something was added or replaced */
+} Adding;
+
+extern void add_prepare(Adding *adding, NewTask *task);
+extern void add_write(Adding *adding, NewTask *task);
+
+/* ------------------------------------------------------------------------
+ * api_owner.c
+ */
+extern void owner_reassign_owned(Store *store, Oid owner, Oid new_owner);
+extern void owner_drop_owned(Store *store, Oid owner);
+
+/* ------------------------------------------------------------------------
+ * view_writes.c
+ */
+extern void view_writes_init(void);
+
+#endif							/* TASKSHED_API_API_H */

@@ -1,0 +1,148 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.h
+ *		What a run knows, leaves, and is followed by.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TASKSHED_RUN_RUN_H
+#define TASKSHED_RUN_RUN_H
+
+#include "postgres.h"
+
+#include "callback/callback.h"
+#include "times/times.h"
+
+/* ------------------------------------------------------------------------
+ * run_start.c
+ */
+/*
+ * How a run began: what its outcome is compared with, and all that its end
+ * needs to know of the task.
+ */
+typedef struct RunStart
+{
+	int64		id;
+	TimestampTz created_at;		/* of the task; ids can come again, these not */
+	int64		revision;
+	TimestampTz scheduled_at;	/* the time it is for */
+	TimestampTz late_from;		/* it is not late before this; DT_NOEND: it
+								 * has begun before, and is not late at all */
+	TimestampTz started_at;
+	TimestampTz previous_run_at;	/* DT_NOBEGIN if none */
+	int			attempt;		/* counted from 1 */
+	int			restarts;		/* of it, after runs that were cut off */
+	int			worker_pid;
+	RowPlaces	places;			/* known only in the transaction that looked */
+
+	Oid			owner;
+	NameData	owner_name;		/* as last known */
+	char	   *task_id;
+	char	   *group_id;		/* or NULL */
+	char	   *callback;		/* as stored */
+	bool		recurring;
+	Calendar	calendar;		/* its zone is NULL if unknown to this server */
+	const char *no_grid;		/* why its next time cannot be told; or NULL */
+	char		catch_up;		/* 'c'oalesce, 'a'll or 's'kip */
+	int64		start_within;	/* us; -1: no limit */
+	TimestampTz until;			/* DT_NOEND: no limit */
+	int			max_runs;		/* 0: no limit */
+	int			max_attempts;	/* 0: no limit */
+	int64		retry_delay;	/* us */
+	double		retry_backoff;
+	int64		retry_max_delay;	/* us */
+	int64		timeout;		/* us; 0: none */
+	char		history;		/* 'a'll, 'e'rrors or 'n'one */
+	bool		extra;			/* beside the schedule: run_tasks */
+	bool		by_hand;		/* the same, or all that is left of a task */
+	TimestampTz asked_at;		/* when it was last added as it is; or
+								 * DT_NOBEGIN */
+} RunStart;
+
+extern void run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
+						   TimestampTz now);
+extern void run_start_read_limits(RunStart *start, const TaskRow *task);
+extern bool run_start_is_missed(const RunStart *start);
+extern TimestampTz run_start_covered(const RunStart *start, bool missed);
+extern bool run_start_next(const RunStart *start, bool missed, TimestampTz *next);
+
+/* ------------------------------------------------------------------------
+ * history.c
+ */
+extern void history_relation_changed(Oid relid);
+extern void history_record(const RunStart *start, const char *status, const char *result,
+						   const ErrorData *error);
+extern void history_lock_for_drop(void);
+extern void history_maintain(TsDatabase *db);
+
+/* ------------------------------------------------------------------------
+ * failure.c
+ */
+/* How a run has failed. */
+typedef struct Failure
+{
+	const char *status;			/* failed, timeout, cancelled or interrupted */
+	const ErrorData *error;
+	const char *callback;		/* what was called, an alias resolved */
+	const char *message;		/* of the error, without values of kwargs */
+} Failure;
+
+extern char *failure_one_line(const char *text);
+extern bool failure_is_shortage(const ErrorData *error);
+extern void failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm);
+extern bool failure_outlast_shortage(const RunStart *start, const Failure *failure,
+									 AlarmRow *alarm, TimestampTz *retry_at);
+extern Failure failure_found(const RunStart *start, const char *status, const ErrorData *error);
+extern bool failure_retry_at(const RunStart *start, TimestampTz *retry_at);
+
+/* ------------------------------------------------------------------------
+ * outcome.c
+ */
+/* What the end of a run finds of its task. */
+typedef enum Found
+{
+	FOUND_GONE,					/* it was removed */
+	FOUND_CHANGED,				/* its revision was raised */
+	FOUND_SAME
+} Found;
+
+extern void outcome_init(void);
+extern bool outcome_is_queued(const AlarmRow *alarm);
+extern Found outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report);
+extern void outcome_end(AlarmRow *alarm, const RunStart *start, const char *status,
+						const ErrorData *error);
+extern void outcome_give_up(Store *store, AlarmRow *alarm, TsReport *report);
+extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
+extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,
+							  TsReport *report);
+extern void outcome_failed(Store *store, const RunStart *start, const Failure *failure,
+						   TsReport *report);
+extern bool outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason);
+extern bool outcome_expire(Store *store, int64 id, TimestampTz before);
+
+/* ------------------------------------------------------------------------
+ * cut_off.c
+ */
+/* A run whose worker has gone, as far as its slot tells. */
+typedef struct LostRun
+{
+	int64		revision;
+	TimestampTz scheduled_at;
+	TimestampTz started_at;
+	int			attempt;
+	int			worker_pid;
+	int			slot;			/* or -1 */
+	Oid			owner;			/* as whom it ran */
+	bool		timed_out;
+	bool		crashed;		/* with the whole server */
+	bool		bystander;		/* the task is not to blame: another run
+								 * probably is, or nobody */
+} LostRun;
+
+extern bool cut_off_begin(Store *store, RunStart *start, TsReport *report);
+extern bool cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again,
+						   int *interruptions);
+
+#endif							/* TASKSHED_RUN_RUN_H */

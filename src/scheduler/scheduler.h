@@ -1,0 +1,143 @@
+/*-------------------------------------------------------------------------
+ *
+ * scheduler.h
+ *		The process that hands tasks out.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TASKSHED_SCHEDULER_SCHEDULER_H
+#define TASKSHED_SCHEDULER_SCHEDULER_H
+
+#include "postgres.h"
+
+#include "lib/pairingheap.h"
+
+#include "worker/worker.h"
+
+/* ------------------------------------------------------------------------
+ * lookahead.c
+ */
+/* The tasks of one role that the scheduler knows of. */
+typedef struct RoleQueue
+{
+	Oid			role;			/* hash key */
+	pairingheap *waiting;		/* LookaheadTasks, earliest first */
+	int			nwaiting;
+	QueueKey	frontier;		/* all up to here has been read */
+	bool		read_all;		/* and so has all that comes after it */
+
+	/* what is known of the role, of which admission.c takes care */
+	bool		checked;		/* it has been looked up */
+	RoleState	state;
+	bool		is_superuser;
+	char	   *reason;			/* why its tasks do not run, or NULL */
+
+	/* the pool's part */
+	int			nworkers;		/* of this role, those on their way included */
+	int			nthere;			/* and those that are to leave */
+	int			nstarting;		/* of these, those on their way */
+	int			failed_starts;	/* in a row */
+	TimestampTz asked_at;		/* when it last was given one */
+	TimestampTz start_after;	/* none is started before this */
+} RoleQueue;
+
+typedef struct LookaheadTask
+{
+	int64		id;				/* hash key */
+	pairingheap_node node;		/* in queue->waiting, unless handed out */
+	QueueKey	key;			/* when to hand it out */
+	TimestampTz run_at;			/* as in the table; earlier if it was put off */
+	RoleQueue  *queue;
+	ItemPointerData place;		/* where its alarm was read, or invalid */
+	int			slot;			/* of the worker it was handed to, or -1 */
+	TimestampTz handed_at;
+	bool		changed;		/* noted while it was handed out */
+	int			interruptions;	/* runs in a row that lost their worker */
+} LookaheadTask;
+
+/* How long (us) a task that was interrupted keeps others of its kind waiting. */
+#define TS_SUSPECT_WATCH	(10 * USECS_PER_SEC)
+
+extern void lookahead_start(void);
+extern RoleQueue *lookahead_role(Oid role);
+extern int	lookahead_count_roles(void);
+extern void lookahead_prune_roles(void);
+extern RoleQueue *lookahead_next_role(bool restart);
+extern void lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from);
+extern void lookahead_note(Store *store, const TsNote *note);
+extern void lookahead_look_later(int64 id, TimestampTz not_before);
+extern bool lookahead_wants_reading(void);
+extern void lookahead_read(Store *store, Snapshot snapshot);
+extern LookaheadTask *lookahead_first(RoleQueue *queue);
+extern LookaheadTask *lookahead_find(int64 id);
+extern bool lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out);
+extern int	lookahead_count_due(TimestampTz now, TimestampTz *oldest);
+extern void lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now);
+extern void lookahead_take_back(LookaheadTask *task);
+extern bool lookahead_must_wait(LookaheadTask *task, TimestampTz now);
+extern void lookahead_put_off(LookaheadTask *task, TimestampTz until);
+extern void lookahead_look_again(LookaheadTask *task);
+extern void lookahead_adopt(int64 id, Oid role, int slot);
+extern void lookahead_report(const TsReport *report);
+extern bool lookahead_lost_worker(int slot, int64 running_id);
+
+/* ------------------------------------------------------------------------
+ * lost_runs.c
+ */
+extern void lost_runs_add(int64 id, const LostRun *run);
+extern bool lost_runs_exist(void);
+extern bool lost_runs_write(Store *store);
+extern void lost_runs_written(void);
+
+/* ------------------------------------------------------------------------
+ * admission.c
+ */
+extern bool admission_is_needed(TimestampTz *again);
+extern bool admission_check(Oid database);
+extern bool admission_is_current(void);
+
+/* ------------------------------------------------------------------------
+ * pool.c
+ */
+extern void pool_collect(Oid database);
+extern void pool_dismiss(void);
+extern bool pool_is_calm(void);
+extern bool pool_is_empty(void);
+extern bool pool_take_stuck(int64 *id, int *pid);
+extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
+
+/* ------------------------------------------------------------------------
+ * idle_exit.c
+ */
+/* Whether a scheduler can leave, as found in a round. */
+typedef struct IdleExit
+{
+	bool		possible;		/* nothing is going on, nor due in a moment */
+	bool		held;			/* all tasks are */
+	bool		empty;			/* see TsDatabase */
+	bool		locked_out;
+	TimestampTz wake;			/* when there is something to do; or DT_NOEND */
+	TimestampTz leave_at;		/* if nothing happens before; or DT_NOEND */
+} IdleExit;
+
+extern void idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, IdleExit *rest);
+extern bool idle_exit_begin(TsDatabase *db, const IdleExit *rest);
+
+/* ------------------------------------------------------------------------
+ * maintenance.c
+ */
+extern TimestampTz maintenance_write_losses(void);
+extern TimestampTz maintenance_admit(Oid database);
+extern void maintenance_report_stuck(int64 id, int pid);
+extern void maintenance_maintain_history(TsDatabase *db);
+extern bool maintenance_expire_failed(void);
+extern void maintenance_mention_failed(int64 failed);
+
+/* ------------------------------------------------------------------------
+ * scheduler.c
+ */
+extern PGDLLEXPORT void ts_scheduler_main(Datum main_arg);
+
+#endif							/* TASKSHED_SCHEDULER_SCHEDULER_H */

@@ -1,0 +1,303 @@
+/*-------------------------------------------------------------------------
+ *
+ * database_entry.c
+ *		The databases that have schedulers or want one, each in an entry of shared
+ * memory.
+ *
+ * A TsDatabase is where the sessions of a database and its scheduler meet:
+ * sessions leave notes of what they committed and wake the scheduler, which
+ * leaves its figures for the view status.  Entries are allocated under
+ * ts_shared->lock and freed when the launcher finds that the database has no
+ * use for one.  Its states:
+ *
+ *		IDLE -> WANTED		somebody has asked for a scheduler
+ *		WANTED -> STARTING	the launcher has registered the process
+ *		STARTING -> RUNNING	it has attached
+ *		STARTING -> WANTED	it will not: sent away on its way, or never come
+ *		RUNNING -> ASLEEP	it leaves since there is nothing to do until
+ *						start_at, which a commit may bring forward
+ *		ASLEEP -> WANTED	that time has come
+ *		RUNNING -> WANTED	it has ended for any other reason
+ *		any -> IDLE		there is no extension, or no database
+ *
+ * If there are no more entries, a database that is asleep and has no tasks loses
+ * its own.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#include "shared/shared.h"
+
+static bool
+database_is(TsDatabase *db, Oid database)
+{
+	bool		match;
+
+	SpinLockAcquire(&db->mutex);
+	match = (db->state != TS_DB_FREE && db->oid == database);
+	SpinLockRelease(&db->mutex);
+	return match;
+}
+
+/*
+ * The entry of a database, or NULL.  It may be freed any time unless the
+ * caller holds a reservation or ts_shared->lock.
+ */
+TsDatabase *
+database_find(Oid database)
+{
+	static TsDatabase *last = NULL;
+
+	if (last != NULL && database_is(last, database))
+		return last;
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		if (database_is(&ts_shared->databases[i], database))
+			return last = &ts_shared->databases[i];
+	}
+	return NULL;
+}
+
+/*
+ * A free entry made a database's, or one that could be spared, or NULL.
+ * ts_shared->lock is held exclusively.
+ */
+static TsDatabase *
+database_allocate(Oid database)
+{
+	for (int i = 0; i < 2 * TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i % TS_MAX_DATABASES];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state == TS_DB_FREE ||
+			(i >= TS_MAX_DATABASES && db->state == TS_DB_ASLEEP && db->empty &&
+			 db->scheduler == NULL && db->reservations == 0))
+		{
+			db->state = TS_DB_IDLE;
+			db->oid = database;
+			db->reservations = 0;
+			db->holds = 0;
+			db->start_at = 0;
+			db->bad_starts = 0;
+			db->scheduler = NULL;
+			db->scheduler_pid = 0;
+			db->since = 0;
+			db->wanted_again = false;
+			db->outdated = false;
+			db->give_way = TS_STAY;
+			db->resting = false;
+			db->worked_at = 0;
+			db->empty = false;
+			db->locked_out = false;
+			db->noted = false;
+			db->alarm = DT_NOBEGIN;
+			db->notes_head = db->notes_tail = 0;
+			db->reread_from = DT_NOEND;
+			db->unheard = false;
+			db->stopped = false;
+			db->disabled = false;
+			db->held = false;
+			db->due = 0;
+			db->oldest_due = DT_NOEND;
+			db->next_wakeup = DT_NOEND;
+			db->failed = 0;
+			memset(&db->counts, 0, sizeof(db->counts));
+			db->message[0] = '\0';
+			SpinLockRelease(&db->mutex);
+			return db;
+		}
+		SpinLockRelease(&db->mutex);
+	}
+	return NULL;
+}
+
+/*
+ * The entry of a database, allocated if there is none yet, and kept from
+ * being freed until database_release.  NULL if there is no room.
+ */
+TsDatabase *
+database_try_reserve(Oid database)
+{
+	TsDatabase *db;
+
+	LWLockAcquire(ts_shared->lock, LW_SHARED);
+	db = database_find(database);
+	if (db == NULL)
+	{
+		LWLockRelease(ts_shared->lock);
+		LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+		db = database_find(database);
+		if (db == NULL)
+			db = database_allocate(database);
+	}
+	if (db != NULL)
+	{
+		SpinLockAcquire(&db->mutex);
+		db->reservations++;
+		SpinLockRelease(&db->mutex);
+	}
+	LWLockRelease(ts_shared->lock);
+	return db;
+}
+
+/* The same, or an error: 53400. */
+TsDatabase *
+database_reserve(Oid database)
+{
+	TsDatabase *db = database_try_reserve(database);
+
+	if (db == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("taskshed serves at most %d databases of a server",
+						TS_MAX_DATABASES),
+				 errhint("Drop the extension, or the tasks, in databases that do not need them.")));
+	return db;
+}
+
+void
+database_release(TsDatabase *db)
+{
+	SpinLockAcquire(&db->mutex);
+	Assert(db->reservations > 0);
+	db->reservations--;
+	SpinLockRelease(&db->mutex);
+}
+
+/* Must our processes stay out of a database? */
+bool
+database_is_on_hold(TsDatabase *db)
+{
+	bool		held;
+
+	SpinLockAcquire(&db->mutex);
+	held = (db->holds > 0);
+	SpinLockRelease(&db->mutex);
+	return held;
+}
+
+/* Frees the entries that nobody needs.  Only the launcher calls this. */
+void
+database_free_idle(void)
+{
+	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state == TS_DB_IDLE && db->reservations == 0 && !db->stopped)
+			db->state = TS_DB_FREE;
+		SpinLockRelease(&db->mutex);
+	}
+	LWLockRelease(ts_shared->lock);
+}
+
+/*
+ * Has the launcher start a scheduler unless the database has one.  Somebody may
+ * just be finding out that it can have none, by what was so before the caller's
+ * commit: the wish is remembered, and has him look again.
+ */
+void
+database_want_scheduler(TsDatabase *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		wake = false;
+
+	SpinLockAcquire(&db->mutex);
+	if (db->state == TS_DB_IDLE)
+	{
+		db->state = TS_DB_WANTED;
+		db->start_at = now;
+		wake = true;
+	}
+	else if (!db->wanted_again)
+	{
+		db->wanted_again = true;
+		wake = (db->state == TS_DB_WANTED);
+	}
+	SpinLockRelease(&db->mutex);
+	if (wake)
+		shared_wake_launcher();
+}
+
+/* If the scheduler of a database is away, it is to come back now. */
+void
+database_end_sleep(TsDatabase *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		wake = false;
+
+	SpinLockAcquire(&db->mutex);
+	if (db->state == TS_DB_ASLEEP && now < db->start_at)
+	{
+		db->start_at = now;
+		wake = true;
+	}
+	SpinLockRelease(&db->mutex);
+	if (wake)
+		shared_wake_launcher();
+}
+
+/* Tells the launcher that a wish for a worker finds no slot, or that all do. */
+void
+database_set_unheard(TsDatabase *db, bool unheard)
+{
+	SpinLockAcquire(&db->mutex);
+	db->unheard = unheard;
+	SpinLockRelease(&db->mutex);
+	shared_wake_launcher();
+}
+
+/* Says in the view status what keeps tasks from running; NULL: nothing does. */
+void
+database_set_message(TsDatabase *db, const char *message)
+{
+	SpinLockAcquire(&db->mutex);
+	strlcpy(db->message, message != NULL ? message : "", sizeof(db->message));
+	SpinLockRelease(&db->mutex);
+}
+
+void
+database_wake_scheduler(TsDatabase *db)
+{
+	PGPROC	   *scheduler;
+
+	SpinLockAcquire(&db->mutex);
+	scheduler = db->scheduler;
+	SpinLockRelease(&db->mutex);
+	if (scheduler != NULL)
+		SetLatch(&scheduler->procLatch);
+}
+
+/*
+ * Has all schedulers look up what they know of roles.  Of those that are away,
+ * which do so when they come, only those are called that have tasks waiting for
+ * that: anybody can change roles all the time.
+ */
+void
+database_tell_role_change(void)
+{
+	pg_atomic_fetch_add_u32(&ts_shared->role_changes, 1);
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		bool		locked_out;
+
+		SpinLockAcquire(&db->mutex);
+		locked_out = db->locked_out;
+		SpinLockRelease(&db->mutex);
+		if (locked_out)
+			database_end_sleep(db);
+		database_wake_scheduler(db);
+	}
+}

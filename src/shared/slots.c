@@ -1,0 +1,216 @@
+/*-------------------------------------------------------------------------
+ *
+ * slots.c
+ *		The workers of all databases, each in a slot of shared memory.
+ *
+ * A TsWorker is where a scheduler and one of its workers meet: the scheduler
+ * hands tasks out, the worker reports what became of them.  A slot is used
+ * like this:
+ *
+ *		FREE -> ASKED		the scheduler wants a worker for a role
+ *		ASKED -> FREE		it has changed its mind
+ *		ASKED -> STARTING	the launcher has registered the process
+ *		STARTING -> READY	the worker has connected
+ *		any -> FREE		the worker has left (its exit callback, which is
+ *						registered before it connects and so runs after
+ *						its transaction is gone), or the launcher finds
+ *						that it never came up
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#include "shared/shared.h"
+
+TsWorker   *ts_my_worker = NULL;
+TsDatabase *ts_my_database = NULL;
+
+/*
+ * May a database have one more slot?  There are more of them than processes
+ * that we can have, but wishes for workers take some, too.  The last are for
+ * databases that have none.
+ */
+static bool
+slot_may_ask(Oid database)
+{
+	int			nfree = 0;
+	int			nown = 0;
+	int			ndatabases = 0;
+
+	for (int i = 0; i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->state == TS_WORKER_FREE)
+			nfree++;
+		else if (worker->database == database)
+			nown++;
+		SpinLockRelease(&worker->mutex);
+	}
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+
+		SpinLockAcquire(&db->mutex);
+		if (db->state == TS_DB_RUNNING)
+			ndatabases++;
+		SpinLockRelease(&db->mutex);
+	}
+	return nown == 0 || nfree > ndatabases;
+}
+
+/*
+ * Asks the launcher for a worker, because of a task.  Returns its slot, or
+ * NULL when there is none left for this database.  Only the database's
+ * scheduler calls this.
+ *
+ * A slot whose last worker's end its own scheduler has not seen still tells
+ * what that worker was at.  Other databases take such slots when there are no
+ * others, and this one when it has seen it.
+ */
+TsWorker *
+slot_ask(Oid database, Oid role, bool is_superuser,
+		 int64 first_id, TimestampTz first_run_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TsWorker   *found = NULL;
+	int			nslots = ts_shared->nworkers;
+	bool		may;
+
+	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
+	may = slot_may_ask(database);
+	for (int i = 0; may && found == NULL && i < 2 * nslots; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i % nslots];
+
+		SpinLockAcquire(&worker->mutex);
+		if (worker->state == TS_WORKER_FREE &&
+			(!worker->unseen || (i >= nslots && worker->database != database)))
+		{
+			found = worker;
+			worker->state = TS_WORKER_ASKED;
+			worker->unseen = false;
+			worker->since = now;
+			worker->generation++;
+			worker->database = database;
+			worker->role = role;
+			worker->is_superuser = is_superuser;
+			worker->first_id = first_id;
+			worker->first_run_at = first_run_at;
+			worker->proc = NULL;
+			worker->pid = 0;
+			worker->retire = false;
+			worker->shortage = false;
+			worker->running_id = 0;
+			worker->running_revision = 0;
+			worker->running_since = 0;
+			worker->timed_out = false;
+			worker->bystander = false;
+			worker->stuck = false;
+			pg_atomic_write_u64(&worker->stop_request, 0);
+			worker->serial = 0;
+			worker->handed_head = worker->handed_tail = 0;
+			worker->reports_head = worker->reports_tail = 0;
+		}
+		SpinLockRelease(&worker->mutex);
+	}
+	LWLockRelease(ts_shared->lock);
+
+	if (found != NULL)
+		shared_wake_launcher();
+	return found;
+}
+
+/*
+ * Gives a slot back and tells the scheduler, which looks after whatever the
+ * worker has left undone.  running_id stays, to say what it was at.
+ */
+void
+slot_free(TsWorker *worker)
+{
+	TsDatabase *db;
+	Oid			database;
+
+	SpinLockAcquire(&worker->mutex);
+	database = worker->database;
+	worker->state = TS_WORKER_FREE;
+	worker->unseen = true;
+	worker->proc = NULL;
+	worker->pid = 0;
+	SpinLockRelease(&worker->mutex);
+
+	db = database_find(database);
+	if (db != NULL)
+		database_wake_scheduler(db);
+}
+
+/* For a signal handler: wakes the scheduler without taking a lock. */
+void
+slot_wake_scheduler_from_handler(void)
+{
+	PGPROC	   *scheduler = ((volatile TsDatabase *) ts_my_database)->scheduler;
+
+	if (scheduler != NULL)
+		SetLatch(&scheduler->procLatch);
+}
+
+/* Decides to leave.  The scheduler gives what was handed out to others. */
+void
+slot_retire(void)
+{
+	TsWorker   *worker = ts_my_worker;
+
+	SpinLockAcquire(&worker->mutex);
+	worker->retire = true;
+	SpinLockRelease(&worker->mutex);
+}
+
+/* Is a run of this task in progress, as far as can be told at this moment? */
+bool
+slot_is_running(int64 id)
+{
+	bool		running = false;
+
+	for (int i = 0; !running && i < ts_shared->nworkers; i++)
+	{
+		TsWorker   *worker = &ts_shared->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		running = (worker->state == TS_WORKER_READY &&
+				   worker->database == MyDatabaseId && worker->running_id == id);
+		SpinLockRelease(&worker->mutex);
+	}
+	return running;
+}
+
+/*
+ * Ask a worker to stop the run of that serial number, if it still is at it; else it
+ * does nothing.  The signal is for stop.c.  Nothing here can fail: it is called by
+ * transactions that are over already.
+ */
+void
+slot_request_stop(TsWorker *worker, uint32 generation, uint32 serial)
+{
+	int			pid = 0;
+
+	SpinLockAcquire(&worker->mutex);
+	if (worker->state == TS_WORKER_READY && worker->generation == generation &&
+		worker->serial == serial && worker->running_id != 0)
+	{
+		uint32		count = (uint32) pg_atomic_read_u64(&worker->stop_request) + 1;
+
+		pid = worker->pid;
+		pg_atomic_write_u64(&worker->stop_request, ((uint64) serial << 32) | count);
+	}
+	SpinLockRelease(&worker->mutex);
+	if (pid != 0)
+		kill(pid, SIGUSR2);
+}

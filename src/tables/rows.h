@@ -1,0 +1,146 @@
+/*-------------------------------------------------------------------------
+ *
+ * rows.h
+ *		The rows of taskshed.task and taskshed.alarm in memory.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TASKSHED_TABLES_ROWS_H
+#define TASKSHED_TABLES_ROWS_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "storage/itemptr.h"
+#include "utils/timestamp.h"
+
+/* Columns of taskshed.task and taskshed.alarm, as the script creates them. */
+enum
+{
+	Anum_task_id = 1,
+	Anum_task_owner,
+	Anum_task_created_at,
+	Anum_task_owner_name,
+	Anum_task_is_alias,
+	Anum_task_task_id,
+	Anum_task_group_id,
+	Anum_task_callback,
+	Anum_task_kwargs,
+	Anum_task_run_type,
+	Anum_task_every,
+	Anum_task_schedule,
+	Anum_task_timezone,
+	Anum_task_until,
+	Anum_task_max_runs,
+	Anum_task_catch_up,
+	Anum_task_start_within,
+	Anum_task_timeout,
+	Anum_task_max_attempts,
+	Anum_task_retry_delay,
+	Anum_task_retry_backoff,
+	Anum_task_retry_max_delay,
+	Anum_task_history,
+	Natts_task = Anum_task_history
+};
+
+enum
+{
+	Anum_alarm_id = 1,
+	Anum_alarm_run_at,
+	Anum_alarm_scheduled_at,
+	Anum_alarm_anchor,
+	Anum_alarm_revision,
+	Anum_alarm_run_count,
+	Anum_alarm_owner,
+	Anum_alarm_attempt,
+	Anum_alarm_failures_in_row,
+	Anum_alarm_interruptions,
+	Anum_alarm_resume_at,
+	Anum_alarm_paused_at,
+	Anum_alarm_failed_at,
+	Anum_alarm_previous_run_at,
+	Anum_alarm_begun_at,
+	Anum_alarm_last_run_at,
+	Anum_alarm_last_status,
+	Anum_alarm_last_sqlstate,
+	Anum_alarm_last_error,
+	Anum_alarm_late_from,
+	Anum_alarm_restarts,
+	Anum_alarm_shortage_since,
+	Anum_alarm_close_failures,
+	Anum_alarm_asked_at,
+	Natts_alarm = Anum_alarm_asked_at
+};
+
+/* A row of either table: its place and its columns. */
+typedef struct TaskRow
+{
+	ItemPointerData tid;
+	Datum		values[Natts_task];
+	bool		nulls[Natts_task];
+} TaskRow;
+
+typedef struct AlarmRow
+{
+	ItemPointerData tid;
+	Datum		values[Natts_alarm];
+	bool		nulls[Natts_alarm];
+} AlarmRow;
+
+/* The value of a column that is not null, as in ROW_GET(Int64, row, alarm_id). */
+#define ROW_DATUM(row, column) \
+	(AssertMacro(!(row)->nulls[Anum_##column - 1]), \
+	 (row)->values[Anum_##column - 1])
+#define ROW_GET(type, row, column) \
+	DatumGet##type(ROW_DATUM(row, column))
+#define ROW_ISNULL(row, column) \
+	((row)->nulls[Anum_##column - 1])
+#define ROW_SET(type, row, column, value) \
+	((row)->nulls[Anum_##column - 1] = false, \
+	 (row)->values[Anum_##column - 1] = type##GetDatum(value))
+#define ROW_SET_NULL(row, column) \
+	((row)->nulls[Anum_##column - 1] = true, \
+	 (row)->values[Anum_##column - 1] = (Datum) 0)
+
+/*
+ * Has what a run in progress will write come too late.  Revisions are compared
+ * for being equal only, so it does not matter where they begin again.
+ */
+static inline void
+alarm_raise_revision(AlarmRow *alarm)
+{
+	ROW_SET(Int64, alarm, alarm_revision,
+			(int64) ((uint64) ROW_GET(Int64, alarm, alarm_revision) + 1));
+}
+
+/* A task's attempts, and the runs that were interrupted, are counted anew. */
+static inline void
+alarm_count_anew(AlarmRow *alarm)
+{
+	ROW_SET(Int32, alarm, alarm_attempt, 0);
+	ROW_SET(Int32, alarm, alarm_interruptions, 0);
+	ROW_SET_NULL(alarm, alarm_restarts);
+	ROW_SET_NULL(alarm, alarm_begun_at);
+	ROW_SET_NULL(alarm, alarm_late_from);
+	ROW_SET_NULL(alarm, alarm_shortage_since);
+}
+
+/*
+ * Has a run begun for the time that a task waits for?  Whether it has failed or was
+ * cut off, it begins again then, and is not late.  For a time that is to come only
+ * a run by hand can have.
+ */
+static inline bool
+alarm_has_begun(const AlarmRow *alarm)
+{
+	if (ROW_GET(TimestampTz, alarm, alarm_scheduled_at) > GetCurrentTimestamp())
+		return false;
+	return ROW_GET(Int32, alarm, alarm_attempt) > 0 ||
+		!ROW_ISNULL(alarm, alarm_restarts) || !ROW_ISNULL(alarm, alarm_begun_at) ||
+		(!ROW_ISNULL(alarm, alarm_late_from) &&
+		 ROW_GET(TimestampTz, alarm, alarm_late_from) == DT_NOEND);
+}
+
+#endif							/* TASKSHED_TABLES_ROWS_H */
