@@ -68,8 +68,6 @@ foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 }
 ok($up, 'pgbouncer is there') or diag(slurp_file("$dir/out") . $log);
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 sub add
 {
 	my ($task_id, $more) = @_;
@@ -77,15 +75,6 @@ sub add
 	return
 	  qq{SELECT taskshed.add_task('public.note', kwargs => '{"what": "$task_id"}', task_id => '$task_id'}
 	  . (defined $more ? ", $more" : '') . ')';
-}
-
-sub drained
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE run_at < now() + interval '1 year')},
-		'all has run');
 }
 
 # Two clients take turns.
@@ -111,7 +100,7 @@ foreach my $i (1 .. 20)
 		qr/ERROR: .* does not exist/,
 		'two makes a mistake') if $i % 5 == 0;
 }
-drained();
+await_all_ran();
 is( query(
 		q{SELECT count(*), count(DISTINCT what), count(*) FILTER (WHERE who = 'app/app') FROM ledger}
 	),
@@ -134,7 +123,7 @@ $two->send(
 );
 $one->query('COMMIT');
 is($two->result, '1|1|1', 'bulk calls see what the other has committed');
-drained();
+await_all_ran();
 is(query(q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}),
 	'kept waits', 'what was committed has run');
 
@@ -157,7 +146,7 @@ is( $two->query(
 	),
 	'm',
 	'the other uses it');
-drained();
+await_all_ran();
 $one->query(
 	'DROP FUNCTION s.mine; CREATE FUNCTION s.mine(other text) RETURNS void LANGUAGE sql AS $$ SELECT public.note(other) $$'
 );
@@ -196,7 +185,7 @@ sub pgbench
 		'2>',
 		\$err);
 	ok($rc, "$clients clients with -M $mode") or diag("$out$err");
-	drained();
+	await_all_ran();
 	is( query('SELECT count(*) FROM ledger'),
 		$clients * $transactions,
 		'each task has run once');

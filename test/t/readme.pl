@@ -15,6 +15,8 @@
 #
 # What the page says of settings and functions is compared with what there is, and so is the list
 # of files in docs/design.md.  The queries of docs/operations.md are run.
+#
+# In the quick tier: the examples.
 
 use strict;
 use warnings;
