@@ -13,8 +13,9 @@
 # returns anything has one.  In outputs "…" stands for anything, and blanks, dashes and psql's
 # "(1 row)" do not matter.
 #
-# What the page says of settings and functions is compared with what there is, and so is the list
-# of files in docs/design.md.  The queries of docs/operations.md are run.
+# What the page says of settings and functions is compared with what there is.  The queries of
+# docs/operations.md are run.  The links of all pages lead somewhere, and the pages in src/ list all
+# folders and all files that there are.
 #
 # In the quick tier: the examples.
 
@@ -306,31 +307,6 @@ foreach my $name (sort keys %mentioned)
 {
 	ok($there{$name}, "taskshed.$name exists");
 }
-# Links within the page and to other files, and to what these have.
-sub anchors
-{
-	my ($text) = @_;
-	my %anchors;
-
-	foreach my $heading ($text =~ /^#+ (.*)$/mg)
-	{
-		my $anchor = lc $heading;
-
-		$anchor =~ s/[^\w -]//g;
-		$anchor =~ tr/ /-/;
-		$anchors{$anchor} = 1;
-	}
-	return \%anchors;
-}
-foreach my $link ($page =~ /\]\(([^)]+)\)/g)
-{
-	next if $link =~ /^https:/;
-	my ($file, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
-
-	ok( ($file eq '' || -e $file) && (!defined $anchor
-			|| anchors($file eq '' ? $page : slurp_file($file))->{$anchor}),
-		"the link to $link leads somewhere");
-}
 
 # The queries of docs/operations.md
 ($database, $role) = ('shop', 'postgres');
@@ -343,12 +319,80 @@ foreach my $block (grep { $_->{language} eq 'sql' }
 	  or diag($err);
 }
 
-# docs/design.md lists the files of src/, neither more nor less.
-my $design    = read_page('docs/design.md');
-my %described = map { $_ => 1 } $design =~ /^\| `([\w\/]+\.[ch])` \|/mg;
-is( join(' ', sort keys %described),
-	join(' ', sort map { s{^src/}{}r } glob 'src/*.[ch] src/*/*.[ch]'),
-	'docs/design.md describes the files of src/');
+# A page as it is read, without its fenced blocks.
+sub prose
+{
+	my ($file) = @_;
+
+	return read_page($file) =~ s/^```.*?^```$//msgr;
+}
+
+# What a link can point to in a page.
+sub anchors
+{
+	my ($file) = @_;
+	my %anchors;
+
+	foreach my $heading (prose($file) =~ /^#+ (.*)$/mg)
+	{
+		my $anchor = lc $heading;
+
+		$anchor =~ s/[^\w -]//g;
+		$anchor =~ tr/ /-/;
+		$anchors{$anchor} = 1;
+	}
+	return \%anchors;
+}
+
+# Links of all pages, within a page and to other files.
+my @pages = glob '*.md */*.md */*/*.md';
+foreach my $file (@pages)
+{
+	my ($folder) = $file =~ m{^(.*/)?};
+	my @dead;
+
+	foreach my $link (prose($file) =~ /\]\(([^)]+)\)/g)
+	{
+		next if $link =~ /^https?:/;
+		my ($to, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
+
+		$to = $to eq '' ? $file : ($folder // '') . $to;
+		push @dead, $link
+		  if !-e $to || (defined $anchor && !anchors($to)->{$anchor});
+	}
+	is("@dead", '', "the links of $file lead somewhere");
+}
+
+# The pages for those who read the sources name files that are there.
+foreach my $file (grep { m{^src/|^docs/design|^CONTRIBUTING} } @pages)
+{
+	my ($folder) = $file =~ m{^(.*)/};
+	my @missing = grep {
+		my $name = $_;
+
+		!grep { -e "$_/$name" } $folder // '.', '.', 'src';
+	} prose($file) =~ /`([\w\/]+\.[ch])`/g;
+
+	is("@missing", '', "$file names files that there are");
+}
+
+# src/README.md lists the folders in the order of the floors, and the README.md of each folder its
+# files, neither more nor less.
+my ($floors) = read_page('scripts/lint') =~ /^floors=\((.*)\)$/m;
+my @folders  = split / /, $floors;
+is( join(' ',
+		prose('src/README.md') =~ m{^\| \[`(\w+)/`\]\(\1/README\.md\) \|}mg),
+	$floors,
+	'src/README.md lists the folders in their order');
+foreach my $folder ('src', map { "src/$_" } @folders)
+{
+	my %described =
+	  map { $_ => 1 } prose("$folder/README.md") =~ /^\| `(\w+\.[ch])` \|/mg;
+
+	is( join(' ', sort keys %described),
+		join(' ', sort map { s{^.*/}{}r } glob "$folder/*.[ch]"),
+		"$folder/README.md lists its files");
+}
 
 $node->stop;
 done_testing();
