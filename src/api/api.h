@@ -53,7 +53,7 @@ typedef struct TaskSpec
 	text	   *group_id;		/* or NULL */
 	bool		has_paused;
 	bool		paused;
-	const char *catch_up;
+	CatchUp		catch_up;
 	bool		has_until;
 	TimestampTz until;
 	int			max_runs;		/* 0: no limit */
@@ -63,7 +63,7 @@ typedef struct TaskSpec
 	Interval   *retry_max_delay;
 	int			max_attempts;	/* -1 if not given */
 	double		retry_backoff;	/* 0 if not given */
-	char	   *history;		/* NULL if not given */
+	int			history;		/* a HistoryMode; -1 if not given */
 	bool		replace_existing;
 	const char *timezone;
 	Oid			owner;

@@ -203,7 +203,7 @@ static bool
 add_may_be_late(const TaskSpec *spec)
 {
 	return !spec->has_run_at &&
-		(spec->start_within != NULL || strcmp(spec->catch_up, "skip") == 0);
+		(spec->start_within != NULL || spec->catch_up == CATCH_UP_SKIP);
 }
 
 /* Writes the alarm of a task that has none. */

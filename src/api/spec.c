@@ -149,20 +149,23 @@ spec_has_times(const bool *nulls)
 	return !nulls[ADD_RUN_AT] || !nulls[ADD_UNTIL];
 }
 
-static char *
-spec_choice(const char *param, Datum value, const char *const *choices, const char *list)
+/* Return what a word means that must be one of these: 22023; otherwise if not given. */
+static int
+spec_choice(const Datum *values, const bool *nulls, int param,
+			const struct config_enum_entry *words, int otherwise)
 {
-	char	   *given = TextDatumGetCString(value);
+	int			choice;
 
-	for (; *choices != NULL; choices++)
-	{
-		if (strcmp(given, *choices) == 0)
-			return given;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid %s: \"%s\"", param, given),
-			 errhint("It can be %s.", list)));
+	if (nulls[param])
+		return otherwise;
+	choice = word_value(words, values[param], -1);
+	if (choice < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid %s: \"%s\"", spec_params[param].name,
+						TextDatumGetCString(values[param])),
+				 errhint("It can be %s.", word_list(words))));
+	return choice;
 }
 
 static Jsonb *
@@ -244,15 +247,17 @@ spec_number(const Datum *values, const bool *nulls, int param, int low, int othe
 static void
 spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 {
-	static const char *const run_types[] = {"once", "recurring", NULL};
+	static const struct config_enum_entry run_types[] = {
+		{"once", false, false},
+		{"recurring", true, false},
+		{NULL, 0, false}
+	};
 	Calendar   *calendar = &spec->calendar;
 
 	spec->recurring = !nulls[ADD_EVERY] || !nulls[ADD_SCHEDULE];
 	if (!nulls[ADD_RUN_TYPE])
 	{
-		char	   *run_type = spec_choice("run_type", values[ADD_RUN_TYPE], run_types,
-										   "\"once\" or \"recurring\"");
-		bool		recurring = (strcmp(run_type, "recurring") == 0);
+		bool		recurring = spec_choice(values, nulls, ADD_RUN_TYPE, run_types, false);
 
 		if (recurring && !spec->recurring)
 			ereport(ERROR,
@@ -331,8 +336,6 @@ spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed)
 static void
 spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls, TimestampTz now)
 {
-	static const char *const histories[] = {"all", "errors", "none", NULL};
-
 	spec->has_until = !nulls[ADD_UNTIL];
 	if (spec->has_until)
 	{
@@ -357,9 +360,7 @@ spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls, TimestampTz 
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("retry_backoff must be at least 1 and finite")));
 	}
-	if (!nulls[ADD_HISTORY])
-		spec->history = spec_choice("history", values[ADD_HISTORY], histories,
-									"\"all\", \"errors\" or \"none\"");
+	spec->history = spec_choice(values, nulls, ADD_HISTORY, history_words, -1);
 }
 
 /*
@@ -372,8 +373,6 @@ void
 spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg_tz *zone,
 		   TimestampTz now)
 {
-	static const char *const catch_ups[] = {"coalesce", "all", "skip", NULL};
-
 	memset(spec, 0, sizeof(*spec));
 	spec->owner = owner;
 	spec->calendar.zone = zone;
@@ -408,9 +407,7 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 	}
 	spec->has_paused = !nulls[ADD_PAUSED];
 	spec->paused = spec->has_paused && DatumGetBool(values[ADD_PAUSED]);
-	spec->catch_up = nulls[ADD_CATCH_UP] ? "coalesce" :
-		spec_choice("catch_up", values[ADD_CATCH_UP], catch_ups,
-					"\"coalesce\", \"all\" or \"skip\"");
+	spec->catch_up = spec_choice(values, nulls, ADD_CATCH_UP, catch_up_words, CATCH_UP_COALESCE);
 	spec_limits(spec, values, nulls, now);
 	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
 		DatumGetBool(values[ADD_REPLACE_EXISTING]);

@@ -73,7 +73,7 @@ spec_fill_task(TaskRow *row, const TaskSpec *spec)
 	else
 		ROW_SET_NULL(row, task_schedule);
 	ROW_SET(Pointer, row, task_timezone, cstring_to_text(spec->timezone));
-	ROW_SET(Pointer, row, task_catch_up, cstring_to_text(spec->catch_up));
+	ROW_SET(Pointer, row, task_catch_up, cstring_to_text(word_text(catch_up_words, spec->catch_up)));
 
 	for (int attnum = Anum_task_until; attnum <= Natts_task; attnum++)
 	{
@@ -96,8 +96,9 @@ spec_fill_task(TaskRow *row, const TaskSpec *spec)
 		ROW_SET(Float8, row, task_retry_backoff, spec->retry_backoff);
 	if (spec->retry_max_delay != NULL)
 		ROW_SET(Pointer, row, task_retry_max_delay, spec->retry_max_delay);
-	if (spec->history != NULL)
-		ROW_SET(Pointer, row, task_history, cstring_to_text(spec->history));
+	if (spec->history >= 0)
+		ROW_SET(Pointer, row, task_history,
+				cstring_to_text(word_text(history_words, spec->history)));
 }
 
 static bool

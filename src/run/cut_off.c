@@ -55,17 +55,17 @@ cut_off_interrupted(Store *store, const RunStart *start, AlarmRow *alarm, TsRepo
 	error.message = INTERRUPTED;
 	if (interruptions < ts_max_interruptions)
 	{
-		history_record(start, "interrupted", NULL, &error);
+		history_record(start, RUN_INTERRUPTED, NULL, &error);
 		return true;
 	}
 
 	error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",
 							 interruptions);
 	error.hint = "The callback may be what ends them. taskshed.retry_task() has it tried again.";
-	history_record(start, "interrupted", NULL, &error);
-	failure = failure_found(start, "interrupted", &error);
+	history_record(start, RUN_INTERRUPTED, NULL, &error);
+	failure = failure_found(start, RUN_INTERRUPTED, &error);
 	failure_log(start, &failure, alarm);
-	outcome_end(alarm, start, "interrupted", &error);
+	outcome_end(alarm, start, RUN_INTERRUPTED, &error);
 	outcome_give_up(store, alarm, report);
 	return false;
 }
@@ -161,7 +161,7 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 	{
 		error.sqlerrcode = ERRCODE_QUERY_CANCELED;
 		error.message = "the run took longer than its timeout and would not stop; its worker was terminated";
-		failure = failure_found(&start, "timeout", &error);
+		failure = failure_found(&start, RUN_TIMEOUT, &error);
 		start.revision = lost->revision;
 		outcome_failed(store, &start, &failure, &report);
 		return true;
@@ -170,7 +170,7 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 	{
 		error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
 		error.message = INTERRUPTED;
-		history_record(&start, "interrupted", NULL, &error);
+		history_record(&start, RUN_INTERRUPTED, NULL, &error);
 		cut_off_note(&alarm, &start);
 		store_update_alarm(store, &alarm);
 		return true;

@@ -103,13 +103,13 @@ failure_log_line(const RunStart *start, const Failure *failure, const char *deta
 static int
 failure_count(const RunStart *start, const AlarmRow *alarm)
 {
-	char	   *status;
+	RunStatus	status;
 
 	if (ROW_ISNULL(alarm, alarm_last_run_at) || ROW_ISNULL(alarm, alarm_last_status) ||
 		start->started_at - ROW_GET(TimestampTz, alarm, alarm_last_run_at) > CLOSE_FAILURES)
 		return 1;
-	status = TextDatumGetCString(ROW_DATUM(alarm, alarm_last_status));
-	if (strcmp(status, "failed") != 0 && strcmp(status, "timeout") != 0)
+	status = word_value(run_status_words, ROW_DATUM(alarm, alarm_last_status), RUN_NONE);
+	if (status != RUN_FAILED && status != RUN_TIMEOUT)
 		return 1;
 	return ROW_ISNULL(alarm, alarm_close_failures) ? 2 :
 		ROW_GET(Int32, alarm, alarm_close_failures) + 1;
@@ -212,7 +212,7 @@ failure_retry_at(const RunStart *start, TimestampTz *retry_at)
  * run is not known.
  */
 Failure
-failure_found(const RunStart *start, const char *status, const ErrorData *error)
+failure_found(const RunStart *start, RunStatus status, const ErrorData *error)
 {
 	TsDatabase *db = database_find(MyDatabaseId);
 	Failure		failure = {status, error, start->callback, error->message};

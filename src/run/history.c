@@ -118,17 +118,9 @@ history_part_relid(int part)
 
 /* Is a run of this status to be recorded? */
 static bool
-history_wants(char mode, const char *status)
+history_wants(HistoryMode mode, RunStatus status)
 {
-	switch (mode)
-	{
-		case 'n':
-			return false;
-		case 'e':
-			return strcmp(status, "succeeded") != 0;
-		default:
-			return true;
-	}
+	return mode == HISTORY_ALL || (mode == HISTORY_ERRORS && status != RUN_SUCCEEDED);
 }
 
 static Datum
@@ -152,11 +144,11 @@ history_set_text(Datum *values, bool *nulls, int attnum, const char *string)
  * the transaction of the run's outcome.
  */
 void
-history_record(const RunStart *start, const char *status, const char *result,
+history_record(const RunStart *start, RunStatus status, const char *result,
 			   const ErrorData *error)
 {
 	TsDatabase *db = database_find(MyDatabaseId);
-	bool		missed = (strcmp(status, "missed") == 0);
+	bool		missed = (status == RUN_MISSED);
 	Datum		values[Natts_run] = {0};
 	bool		nulls[Natts_run] = {false};
 	int			part;
@@ -192,7 +184,7 @@ history_record(const RunStart *start, const char *status, const char *result,
 	values[Anum_run_owner - 1] = ObjectIdGetDatum(start->owner);
 	values[Anum_run_attempt - 1] = Int32GetDatum(start->attempt);
 	values[Anum_run_worker_pid - 1] = Int32GetDatum(start->worker_pid);
-	values[Anum_run_status - 1] = CStringGetTextDatum(status);
+	values[Anum_run_status - 1] = CStringGetTextDatum(word_text(run_status_words, status));
 	values[Anum_run_task_id - 1] = CStringGetTextDatum(start->task_id);
 	nulls[Anum_run_group_id - 1] = (start->group_id == NULL);
 	if (start->group_id != NULL)

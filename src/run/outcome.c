@@ -105,9 +105,9 @@ outcome_error_text(const char *message)
 }
 
 static void
-outcome_set_status(AlarmRow *alarm, const char *status, const char *sqlstate, const char *message)
+outcome_set_status(AlarmRow *alarm, RunStatus status, const char *sqlstate, const char *message)
 {
-	ROW_SET(Pointer, alarm, alarm_last_status, cstring_to_text(status));
+	ROW_SET(Pointer, alarm, alarm_last_status, cstring_to_text(word_text(run_status_words, status)));
 	if (sqlstate != NULL)
 		ROW_SET(Pointer, alarm, alarm_last_sqlstate, cstring_to_text(sqlstate));
 	else
@@ -122,7 +122,7 @@ outcome_set_status(AlarmRow *alarm, const char *status, const char *sqlstate, co
  * The run has come to an end: note how.  error is NULL if it has succeeded.
  */
 void
-outcome_end(AlarmRow *alarm, const RunStart *start, const char *status, const ErrorData *error)
+outcome_end(AlarmRow *alarm, const RunStart *start, RunStatus status, const ErrorData *error)
 {
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
 	if (!start->extra)
@@ -276,7 +276,7 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 	ROW_SET_NULL(alarm, alarm_shortage_since);
 	if (start->no_grid != NULL)
 	{
-		outcome_set_status(alarm, "failed", "22023", start->no_grid);
+		outcome_set_status(alarm, RUN_FAILED, "22023", start->no_grid);
 		outcome_fail(store, alarm, report);
 	}
 	else if (outcome_had_all_runs(alarm, start->max_runs) ||
@@ -303,7 +303,7 @@ outcome_record_missed(const RunStart *start)
 	int			n = 0;
 
 	do
-		history_record(&each, "missed", NULL, NULL);
+		history_record(&each, RUN_MISSED, NULL, NULL);
 	while (start->recurring && start->no_grid == NULL && ++n < MAX_MISSED &&
 		   calendar_next(&start->calendar, each.scheduled_at, &each.scheduled_at) &&
 		   each.scheduled_at <= last);
@@ -318,7 +318,7 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
 		return;
 	outcome_record_missed(start);
-	outcome_set_status(&alarm, "missed", NULL, NULL);
+	outcome_set_status(&alarm, RUN_MISSED, NULL, NULL);
 	if (start->recurring)
 		outcome_advance(store, start, true, true, &alarm, report);
 	else
@@ -346,14 +346,14 @@ outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const Fail
 {
 	TaskRow		task;
 	TimestampTz unused;
-	bool		failed = (failure != NULL && strcmp(failure->status, "cancelled") != 0);
+	bool		failed = (failure != NULL && failure->status != RUN_CANCELLED);
 
 	/* if the extension was made anew, the id is another task's by now */
 	if (!store_get_task(store, start->id, &task) ||
 		ROW_GET(TimestampTz, &task, task_created_at) != start->created_at)
 		return;
 
-	outcome_end(alarm, start, failure != NULL ? failure->status : "succeeded",
+	outcome_end(alarm, start, failure != NULL ? failure->status : RUN_SUCCEEDED,
 				failure != NULL ? failure->error : NULL);
 	if (start->extra || (failed && (failure_is_shortage(failure->error) ||
 									failure_retry_at(start, &unused))))
@@ -404,7 +404,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	RunStart	now;
 	AlarmRow	alarm;
 
-	history_record(start, "succeeded", result, NULL);
+	history_record(start, RUN_SUCCEEDED, result, NULL);
 	if (!start->recurring && !start->extra &&
 		store_try_delete_alarm_at(store, start->id, &start->places))
 	{
@@ -424,7 +424,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		case FOUND_SAME:
 			break;
 	}
-	outcome_end(&alarm, start, "succeeded", NULL);
+	outcome_end(&alarm, start, RUN_SUCCEEDED, NULL);
 	if (start->extra)
 	{
 		outcome_extra(store, start, &alarm, report);
@@ -457,7 +457,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 	RunStart	now;
 	AlarmRow	alarm;
 	TimestampTz retry_at;
-	bool		cancelled = (strcmp(failure->status, "cancelled") == 0);
+	bool		cancelled = (failure->status == RUN_CANCELLED);
 	Found		found;
 
 	history_record(start, failure->status, NULL, error);
@@ -536,10 +536,10 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 	error.message = psprintf("%s any more; it was called \"%s\"", reason,
 							 NameStr(*ROW_GET(Name, &task, task_owner_name)));
 	error.hint = "taskshed.set_owner() gives its tasks to another role.";
-	history_record(&start, "failed", NULL, &error);
-	failure = failure_found(&start, "failed", &error);
+	history_record(&start, RUN_FAILED, NULL, &error);
+	failure = failure_found(&start, RUN_FAILED, &error);
 	failure_log(&start, &failure, &alarm);
-	outcome_end(&alarm, &start, "failed", &error);
+	outcome_end(&alarm, &start, RUN_FAILED, &error);
 	outcome_give_up(store, &alarm, &report);
 	return true;
 }

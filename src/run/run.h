@@ -45,7 +45,7 @@ typedef struct RunStart
 	bool		recurring;
 	Calendar	calendar;		/* its zone is NULL if unknown to this server */
 	const char *no_grid;		/* why its next time cannot be told; or NULL */
-	char		catch_up;		/* 'c'oalesce, 'a'll or 's'kip */
+	CatchUp		catch_up;
 	int64		start_within;	/* us; -1: no limit */
 	TimestampTz until;			/* DT_NOEND: no limit */
 	int			max_runs;		/* 0: no limit */
@@ -54,7 +54,7 @@ typedef struct RunStart
 	double		retry_backoff;
 	int64		retry_max_delay;	/* us */
 	int64		timeout;		/* us; 0: none */
-	char		history;		/* 'a'll, 'e'rrors or 'n'one */
+	HistoryMode history;
 	bool		extra;			/* beside the schedule: run_tasks */
 	bool		by_hand;		/* the same, or all that is left of a task */
 	TimestampTz asked_at;		/* when it was last added as it is; or
@@ -72,7 +72,7 @@ extern bool run_start_next(const RunStart *start, bool missed, TimestampTz *next
  * history.c
  */
 extern void history_relation_changed(Oid relid);
-extern void history_record(const RunStart *start, const char *status, const char *result,
+extern void history_record(const RunStart *start, RunStatus status, const char *result,
 						   const ErrorData *error);
 extern void history_lock_for_drop(void);
 extern void history_maintain(TsDatabase *db);
@@ -83,7 +83,7 @@ extern void history_maintain(TsDatabase *db);
 /* How a run has failed. */
 typedef struct Failure
 {
-	const char *status;			/* failed, timeout, cancelled or interrupted */
+	RunStatus	status;
 	const ErrorData *error;
 	const char *callback;		/* what was called, an alias resolved */
 	const char *message;		/* of the error, without values of kwargs */
@@ -94,7 +94,7 @@ extern bool failure_is_shortage(const ErrorData *error);
 extern void failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm);
 extern bool failure_outlast_shortage(const RunStart *start, const Failure *failure,
 									 AlarmRow *alarm, TimestampTz *retry_at);
-extern Failure failure_found(const RunStart *start, const char *status, const ErrorData *error);
+extern Failure failure_found(const RunStart *start, RunStatus status, const ErrorData *error);
 extern bool failure_retry_at(const RunStart *start, TimestampTz *retry_at);
 
 /* ------------------------------------------------------------------------
@@ -111,7 +111,7 @@ typedef enum Found
 extern void outcome_init(void);
 extern bool outcome_is_queued(const AlarmRow *alarm);
 extern Found outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report);
-extern void outcome_end(AlarmRow *alarm, const RunStart *start, const char *status,
+extern void outcome_end(AlarmRow *alarm, const RunStart *start, RunStatus status,
 						const ErrorData *error);
 extern void outcome_give_up(Store *store, AlarmRow *alarm, TsReport *report);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);

@@ -49,15 +49,6 @@ run_start_usecs(const TaskRow *task, int attnum, int64 otherwise)
 	return (int64) Min(usecs, (double) MAX_DURATION);
 }
 
-/* The first letter of one of our words, by which they are told apart. */
-static char
-run_start_letter(Datum word)
-{
-	text	   *letters = DatumGetTextPP(word);
-
-	return VARSIZE_ANY_EXHDR(letters) > 0 ? *VARDATA_ANY(letters) : '\0';
-}
-
 /*
  * Finds out when a task recurs.  Returns NULL, or why that cannot be told.
  */
@@ -98,9 +89,9 @@ run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
 void
 run_start_read_limits(RunStart *start, const TaskRow *task)
 {
-	start->catch_up = run_start_letter(ROW_DATUM(task, task_catch_up));
+	start->catch_up = word_value(catch_up_words, ROW_DATUM(task, task_catch_up), CATCH_UP_COALESCE);
 	start->start_within = run_start_usecs(task, Anum_task_start_within,
-										  start->catch_up == 's' ? SKIP_START_WITHIN : -1);
+										  start->catch_up == CATCH_UP_SKIP ? SKIP_START_WITHIN : -1);
 	start->until = ROW_ISNULL(task, task_until) ? DT_NOEND :
 		ROW_GET(TimestampTz, task, task_until);
 	start->max_runs = ROW_ISNULL(task, task_max_runs) ? 0 : ROW_GET(Int32, task, task_max_runs);
@@ -161,8 +152,8 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->by_hand = start->extra ||
 		(start->late_from == DT_NOEND && start->attempt == 1 && start->restarts == 0 &&
 		 ROW_ISNULL(alarm, alarm_begun_at));
-	start->history = ROW_ISNULL(task, task_history) ? (char) ts_history :
-		run_start_letter(ROW_DATUM(task, task_history));
+	start->history = ROW_ISNULL(task, task_history) ? ts_history :
+		word_value(history_words, ROW_DATUM(task, task_history), HISTORY_ALL);
 }
 
 /*
@@ -192,7 +183,7 @@ run_start_covered(const RunStart *start, bool missed)
 {
 	TimestampTz until = start->scheduled_at;
 
-	if (start->catch_up != 'a')
+	if (start->catch_up != CATCH_UP_ALL)
 		until = Max(until, start->started_at - (missed ? Max(start->start_within, 0) : 0));
 	return until;
 }

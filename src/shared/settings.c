@@ -26,7 +26,7 @@ int			ts_worker_idle_timeout = 30000;
 int			ts_scheduler_idle_timeout = 300000;
 int			ts_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 int			ts_log_failures = WARNING;
-int			ts_history = 'a';
+int			ts_history = HISTORY_ALL;
 int			ts_history_retention = 7 * 24 * 60;
 int			ts_failed_retention = -1;
 int			ts_history_max_size = 1024;
@@ -53,13 +53,6 @@ static const struct config_enum_entry log_failures_options[] = {
 	{"warning", WARNING, false},
 	{"log", LOG, false},
 	{"off", 0, false},
-	{NULL, 0, false}
-};
-
-static const struct config_enum_entry history_options[] = {
-	{"all", 'a', false},
-	{"errors", 'e', false},
-	{"none", 'n', false},
 	{NULL, 0, false}
 };
 
@@ -111,7 +104,7 @@ settings_define(void)
 	DefineCustomEnumVariable("taskshed.history",
 							 "Sets which runs are recorded in the history.",
 							 "It is the default of tasks that do not say.",
-							 &ts_history, 'a', history_options,
+							 &ts_history, HISTORY_ALL, history_words,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("taskshed.history_retention",
 							"Sets how long runs are kept in the history.",

@@ -18,7 +18,7 @@ extern int	ts_worker_idle_timeout; /* ms */
 extern int	ts_scheduler_idle_timeout;	/* ms */
 extern int	ts_synchronous_commit;	/* a SYNCHRONOUS_COMMIT_... */
 extern int	ts_log_failures;	/* an elevel, or 0 for off */
-extern int	ts_history;			/* 'a'll, 'e'rrors or 'n'one */
+extern int	ts_history;			/* a HistoryMode */
 extern int	ts_history_retention;	/* minutes */
 extern int	ts_failed_retention;	/* minutes; -1: for ever */
 extern int	ts_history_max_size;	/* MB */

@@ -19,6 +19,7 @@
 #include "shared/database_entry.h"
 #include "shared/settings.h"
 #include "shared/slots.h"
+#include "shared/words.h"
 
 /* ------------------------------------------------------------------------
  * shared.c

@@ -489,17 +489,17 @@ run_attempt(Run *run)
 	run_leave_bookkeeping();
 }
 
-static const char *
+static RunStatus
 run_status(const ErrorData *error)
 {
 	switch (stop_get_reason(error))
 	{
 		case STOP_CANCEL:
-			return "cancelled";
+			return RUN_CANCELLED;
 		case STOP_TIMEOUT:
-			return "timeout";
+			return RUN_TIMEOUT;
 		default:
-			return "failed";
+			return RUN_FAILED;
 	}
 }
 
@@ -650,9 +650,10 @@ run_try_record_failure(Run *run, const ErrorData *error)
 /*
  * Runs a task, if it is due, fills in what became of it, and puts the session
  * back as new.  The task is one of the role that this process is connected as.
- * The current memory context is the run's; the caller resets it.
+ * The current memory context is the run's; the caller resets it.  Returns how the
+ * run has ended; RUN_NONE if it was not to run.
  */
-RunResult
+RunStatus
 run_task(const TsHanded *task, TsReport *report)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -719,8 +720,8 @@ run_task(const TsHanded *task, TsReport *report)
 	session_reset(committed || run.committed);
 	callback_prune();
 	if (error != NULL)
-		return RUN_FAILED;
-	return run.started && !run.missed ? RUN_SUCCEEDED : RUN_NONE;
+		return run_status(error);
+	return !run.started ? RUN_NONE : run.missed ? RUN_MISSED : RUN_SUCCEEDED;
 }
 
 /*

@@ -307,14 +307,14 @@ worker_process_interrupts(void)
 
 /* Adds a run to the figures of the view status. */
 static void
-worker_count(RunResult result)
+worker_count(RunStatus status)
 {
-	TimestampTz now = result == RUN_FAILED ? GetCurrentTimestamp() : 0;
+	TimestampTz now = status != RUN_SUCCEEDED ? GetCurrentTimestamp() : 0;
 
-	if (result == RUN_NONE)
+	if (status == RUN_NONE || status == RUN_MISSED)
 		return;
 	SpinLockAcquire(&ts_my_database->mutex);
-	if (result == RUN_SUCCEEDED)
+	if (status == RUN_SUCCEEDED)
 		ts_my_database->counts.runs_ok++;
 	else
 	{

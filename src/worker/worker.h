@@ -47,15 +47,8 @@ extern void rehearse(int64 id);
 /* ------------------------------------------------------------------------
  * run.c
  */
-typedef enum RunResult
-{
-	RUN_NONE,					/* it was not to run */
-	RUN_SUCCEEDED,
-	RUN_FAILED
-} RunResult;
-
 extern void run_init(void);
-extern RunResult run_task(const TsHanded *task, TsReport *report);
+extern RunStatus run_task(const TsHanded *task, TsReport *report);
 
 /* ------------------------------------------------------------------------
  * worker.c
