@@ -45,7 +45,7 @@ change_note_gone(const AlarmRow *alarm, bool was_queued)
 TimestampTz
 change_due_at(const AlarmRow *alarm)
 {
-	return outcome_is_queued(alarm) ? ROW_GET(TimestampTz, alarm, alarm_run_at) : DT_NOEND;
+	return alarm_is_queued(alarm) ? ROW_GET(TimestampTz, alarm, alarm_run_at) : DT_NOEND;
 }
 
 /* Note that a task is due at another time than before, or in or out of the queue. */
@@ -65,13 +65,13 @@ change_note(const AlarmRow *alarm, TimestampTz was_due_at)
 static bool
 change_pause(Store *store, AlarmRow *alarm, TimestampTz now)
 {
-	bool		was_queued = outcome_is_queued(alarm);
+	bool		was_queued = alarm_is_queued(alarm);
 
 	if (!ROW_ISNULL(alarm, alarm_paused_at))
 		return false;
 	ROW_SET(TimestampTz, alarm, alarm_paused_at, now);
 	store_update_alarm(store, alarm);
-	change_note_gone(alarm, was_queued && !outcome_is_queued(alarm));
+	change_note_gone(alarm, was_queued && !alarm_is_queued(alarm));
 	return true;
 }
 
@@ -92,12 +92,8 @@ change_resume(Store *store, AlarmRow *alarm, TimestampTz now)
 bool
 change_remove(Store *store, AlarmRow *alarm, int64 unused)
 {
-	TaskRow		task;
-
-	store_delete_alarm(store, alarm);
-	change_note_gone(alarm, outcome_is_queued(alarm));
-	if (store_get_task(store, ROW_GET(Int64, alarm, alarm_id), &task))
-		store_delete_task(store, &task);
+	ending_remove(store, alarm);
+	change_note_gone(alarm, alarm_is_queued(alarm));
 	return true;
 }
 

@@ -518,7 +518,7 @@ add_write(Adding *adding, NewTask *task)
 		add_check_again(adding, task, &row);
 		if (add_is_over(adding, task))
 		{
-			store_delete_task(store, &row);
+			ending_remove_remains(store, &row);
 			return;
 		}
 		add_claim(adding);

@@ -26,7 +26,11 @@
 
 #include "run/run.h"
 
-#define INTERRUPTED			"the run was interrupted: its worker or the server went away"
+/* What is recorded of a run that was cut off. */
+static const ErrorData interruption = {
+	.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN,
+	.message = "the run was interrupted: its worker or the server went away"
+};
 
 /* A run for its time has begun, and will begin again: it has left no end. */
 static void
@@ -38,35 +42,34 @@ cut_off_note(AlarmRow *alarm, const RunStart *start)
 }
 
 /*
- * A run was cut off: records it and counts how many in a row were.  Returns
- * false if these are too many, so that the task has failed; otherwise the
- * caller writes the alarm.
+ * Record that a run was cut off and count how many in a row were.  Return false if
+ * these are too many, so that the task has failed; otherwise the caller writes the
+ * alarm.
  */
 static bool
-cut_off_interrupted(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
+cut_off_interrupted(Store *store, const RunEnd *run, AlarmRow *alarm, TsReport *report)
 {
 	int			interruptions = ROW_GET(Int32, alarm, alarm_interruptions) + 1;
-	ErrorData	error = {0};
+	ErrorData	error = interruption;
+	RunEnd		last = {.start = run->start,.status = RUN_INTERRUPTED,.error = &error};
 	Failure		failure;
 
 	ROW_SET(Int32, alarm, alarm_interruptions, interruptions);
-	cut_off_note(alarm, start);
-	error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-	error.message = INTERRUPTED;
+	cut_off_note(alarm, run->start);
 	if (interruptions < ts_max_interruptions)
 	{
-		history_record(start, RUN_INTERRUPTED, NULL, &error);
+		history_record(run);
 		return true;
 	}
 
 	error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",
 							 interruptions);
 	error.hint = "The callback may be what ends them. taskshed.retry_task() has it tried again.";
-	history_record(start, RUN_INTERRUPTED, NULL, &error);
-	failure = failure_found(start, RUN_INTERRUPTED, &error);
-	failure_log(start, &failure, alarm);
-	outcome_end(alarm, start, RUN_INTERRUPTED, &error);
-	outcome_give_up(store, alarm, report);
+	history_record(&last);
+	failure = failure_found(last.start, RUN_INTERRUPTED, &error);
+	failure_log(last.start, &failure, alarm);
+	outcome_note(alarm, &last);
+	outcome_give_up(store, alarm, &last, report);
 	return false;
 }
 
@@ -80,27 +83,33 @@ bool
 cut_off_begin(Store *store, RunStart *start, TsReport *report)
 {
 	AlarmRow	alarm;
+	RunStart	earlier;
+	RunEnd		run = {.start = &earlier,.status = RUN_INTERRUPTED,.error = &interruption};
+	bool		cut_off;
 
 	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
 		return false;
-	if (!outcome_is_queued(&alarm) ||
+	if (!alarm_is_queued(&alarm) ||
 		ROW_GET(TimestampTz, &alarm, alarm_run_at) > start->started_at)
 	{
 		report->fate = TS_FATE_LOOK;
 		return false;
 	}
-	if (!ROW_ISNULL(&alarm, alarm_begun_at))
+	cut_off = !ROW_ISNULL(&alarm, alarm_begun_at);
+	if (cut_off)
 	{
-		RunStart	earlier = *start;
-
+		earlier = *start;
 		earlier.started_at = ROW_GET(TimestampTz, &alarm, alarm_begun_at);
 		earlier.worker_pid = 0;
-		if (!cut_off_interrupted(store, &earlier, &alarm, report))
+		if (!cut_off_interrupted(store, &run, &alarm, report))
 			return false;
 		start->restarts = ROW_GET(Int32, &alarm, alarm_restarts);
 	}
 	ROW_SET(TimestampTz, &alarm, alarm_begun_at, start->started_at);
-	store_update_alarm(store, &alarm);
+	if (cut_off)
+		ending_go_on(store, &alarm, ENDING_AGAIN, &run);
+	else
+		store_update_alarm(store, &alarm);
 	ForceSyncCommit();
 	return true;
 }
@@ -122,6 +131,7 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 	RunStart	start;
 	TsReport	report;
 	ErrorData	error = {0};
+	RunEnd		run = {.start = &start,.status = RUN_INTERRUPTED,.error = &interruption};
 	Failure		failure;
 	TM_Result	result = store_lock_alarm(store, id, &alarm, LockWaitSkip);
 
@@ -168,16 +178,13 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 	}
 	if (lost->bystander)
 	{
-		error.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-		error.message = INTERRUPTED;
-		history_record(&start, RUN_INTERRUPTED, NULL, &error);
+		history_record(&run);
 		cut_off_note(&alarm, &start);
-		store_update_alarm(store, &alarm);
-		return true;
 	}
-	if (!cut_off_interrupted(store, &start, &alarm, &report))
+	else if (!cut_off_interrupted(store, &run, &alarm, &report))
 		return false;
-	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
-	store_update_alarm(store, &alarm);
+	else
+		*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
+	ending_go_on(store, &alarm, ENDING_AGAIN, &run);
 	return true;
 }

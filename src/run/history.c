@@ -144,11 +144,12 @@ history_set_text(Datum *values, bool *nulls, int attnum, const char *string)
  * the transaction of the run's outcome.
  */
 void
-history_record(const RunStart *start, RunStatus status, const char *result,
-			   const ErrorData *error)
+history_record(const RunEnd *run)
 {
+	const RunStart *start = run->start;
+	const ErrorData *error = run->error;
 	TsDatabase *db = database_find(MyDatabaseId);
-	bool		missed = (status == RUN_MISSED);
+	bool		missed = (run->status == RUN_MISSED);
 	Datum		values[Natts_run] = {0};
 	bool		nulls[Natts_run] = {false};
 	int			part;
@@ -157,7 +158,7 @@ history_record(const RunStart *start, RunStatus status, const char *result,
 	TupleTableSlot *slot;
 	Writer	   *writer;
 
-	if (!history_wants(start->history, status) || db == NULL)
+	if (!history_wants(start->history, run->status) || db == NULL)
 		return;
 
 	SpinLockAcquire(&db->mutex);
@@ -184,7 +185,7 @@ history_record(const RunStart *start, RunStatus status, const char *result,
 	values[Anum_run_owner - 1] = ObjectIdGetDatum(start->owner);
 	values[Anum_run_attempt - 1] = Int32GetDatum(start->attempt);
 	values[Anum_run_worker_pid - 1] = Int32GetDatum(start->worker_pid);
-	values[Anum_run_status - 1] = CStringGetTextDatum(word_text(run_status_words, status));
+	values[Anum_run_status - 1] = CStringGetTextDatum(word_text(run_status_words, run->status));
 	values[Anum_run_task_id - 1] = CStringGetTextDatum(start->task_id);
 	nulls[Anum_run_group_id - 1] = (start->group_id == NULL);
 	if (start->group_id != NULL)
@@ -192,7 +193,7 @@ history_record(const RunStart *start, RunStatus status, const char *result,
 	values[Anum_run_callback - 1] = CStringGetTextDatum(start->callback);
 	values[Anum_run_by_hand - 1] = BoolGetDatum(true);
 	nulls[Anum_run_by_hand - 1] = !start->by_hand;
-	history_set_text(values, nulls, Anum_run_result, result);
+	history_set_text(values, nulls, Anum_run_result, run->result);
 	history_set_text(values, nulls, Anum_run_sqlstate,
 					 error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL);
 	history_set_text(values, nulls, Anum_run_message, error != NULL ? error->message : NULL);

@@ -41,17 +41,6 @@
 static TimeoutId deadlock_check;
 
 /*
- * Is a task waiting to run?  Also one that is paused or failed may have been
- * asked for a run beside its schedule.  The queue's index has this condition.
- */
-bool
-outcome_is_queued(const AlarmRow *alarm)
-{
-	return !ROW_ISNULL(alarm, alarm_resume_at) ||
-		(ROW_ISNULL(alarm, alarm_paused_at) && ROW_ISNULL(alarm, alarm_failed_at));
-}
-
-/*
  * Once a worker.  The server looks for a deadlock once in each wait, and the
  * one who makes it complete finds it.  A run looks again and again instead,
  * so that it finds a deadlock first whoever has begun to wait last.
@@ -118,12 +107,13 @@ outcome_set_status(AlarmRow *alarm, RunStatus status, const char *sqlstate, cons
 		ROW_SET_NULL(alarm, alarm_last_error);
 }
 
-/*
- * The run has come to an end: note how.  error is NULL if it has succeeded.
- */
+/* Note in the alarm how a run has ended. */
 void
-outcome_end(AlarmRow *alarm, const RunStart *start, RunStatus status, const ErrorData *error)
+outcome_note(AlarmRow *alarm, const RunEnd *run)
 {
+	const RunStart *start = run->start;
+	const ErrorData *error = run->error;
+
 	ROW_SET(Int32, alarm, alarm_interruptions, 0);
 	if (!start->extra)
 		ROW_SET_NULL(alarm, alarm_restarts);
@@ -134,7 +124,7 @@ outcome_end(AlarmRow *alarm, const RunStart *start, RunStatus status, const Erro
 		ROW_SET(Int32, alarm, alarm_failures_in_row, 0);
 		ROW_SET_NULL(alarm, alarm_close_failures);
 	}
-	outcome_set_status(alarm, status,
+	outcome_set_status(alarm, run->status,
 					   error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL,
 					   error != NULL ? error->message : NULL);
 }
@@ -179,11 +169,11 @@ outcome_had_all_runs(const AlarmRow *alarm, int max_runs)
 }
 
 /*
- * The task is done: its rows go.  If it was asked for a run beside its schedule
- * while it had its last one, that is now the last.
+ * End a task that is done: its rows go.  If it was asked for a run beside its
+ * schedule while it had its last one, that is now the last.
  */
 static void
-outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
+outcome_remove(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
 {
 	if (!ROW_ISNULL(alarm, alarm_resume_at))
 	{
@@ -191,48 +181,47 @@ outcome_remove(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *r
 		ROW_SET_NULL(alarm, alarm_resume_at);
 		alarm_count_anew(alarm);
 		ROW_SET(TimestampTz, alarm, alarm_late_from, DT_NOEND);
-		store_update_alarm(store, alarm);
+		ending_go_on(store, alarm, ENDING_NEXT, run);
 		report->fate = TS_FATE_LOOK;
 		return;
 	}
-	store_delete_alarm(store, alarm);
-	store_delete_task_at(store, start->id, &start->places);
+	ending_remove_done(store, alarm, run);
 	report->fate = TS_FATE_GONE;
 }
 
-/* The task stays as failed. */
+/* Have the task stay as failed. */
 static void
-outcome_fail(Store *store, AlarmRow *alarm, TsReport *report)
+outcome_fail(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
 {
-	ROW_SET(TimestampTz, alarm, alarm_failed_at, GetCurrentTimestamp());
-	store_update_alarm(store, alarm);
+	ending_fail(store, alarm, run);
 	report->fate = TS_FATE_GONE;
 }
 
-/* The task stays as failed, and with it a run beside its schedule. */
+/* Have the task stay as failed, and with it a run beside its schedule. */
 void
-outcome_give_up(Store *store, AlarmRow *alarm, TsReport *report)
+outcome_give_up(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
 {
 	if (!ROW_ISNULL(alarm, alarm_resume_at))
 		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
 	ROW_SET_NULL(alarm, alarm_resume_at);
-	outcome_fail(store, alarm, report);
+	outcome_fail(store, alarm, run, report);
 }
 
 /*
- * The task waits for another time, or attempt; after that if it has been
+ * Have the task wait for another time, or attempt; after that if it has been
  * asked for a run beside its schedule meanwhile.
  */
 static void
-outcome_wait(Store *store, AlarmRow *alarm, TimestampTz run_at, TsReport *report)
+outcome_wait(Store *store, AlarmRow *alarm, TimestampTz run_at, Ending ending, const RunEnd *run,
+			 TsReport *report)
 {
 	if (ROW_ISNULL(alarm, alarm_resume_at))
 		ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 	else
 		ROW_SET(TimestampTz, alarm, alarm_resume_at, run_at);
-	store_update_alarm(store, alarm);
+	ending_go_on(store, alarm, ending, run);
 	report->fate = TS_FATE_GONE;
-	if (outcome_is_queued(alarm))
+	if (alarm_is_queued(alarm))
 	{
 		report->fate = TS_FATE_NEXT;
 		report->next_run_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
@@ -240,16 +229,16 @@ outcome_wait(Store *store, AlarmRow *alarm, TimestampTz run_at, TsReport *report
 }
 
 /*
- * A run beside the schedule is over: the schedule is as it was, unless another
- * such run has been asked for meanwhile.
+ * End a run beside the schedule: that is as it was, unless another such run has
+ * been asked for meanwhile.
  */
 static void
-outcome_extra(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
+outcome_extra(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
 {
 	if (!ROW_ISNULL(alarm, alarm_resume_at) &&
-		ROW_GET(TimestampTz, alarm, alarm_run_at) != start->scheduled_at)
+		ROW_GET(TimestampTz, alarm, alarm_run_at) != run->start->scheduled_at)
 	{
-		store_update_alarm(store, alarm);
+		ending_go_on(store, alarm, ENDING_NEXT, run);
 		report->fate = TS_FATE_LOOK;
 		return;
 	}
@@ -258,17 +247,18 @@ outcome_extra(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *re
 		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_resume_at));
 		ROW_SET_NULL(alarm, alarm_resume_at);
 	}
-	outcome_wait(store, alarm, ROW_GET(TimestampTz, alarm, alarm_run_at), report);
+	outcome_wait(store, alarm, ROW_GET(TimestampTz, alarm, alarm_run_at), ENDING_NEXT, run, report);
 }
 
 /*
- * A recurring task goes on to its next time.  If it has had its last run it
- * goes as a one-off task does.
+ * Have a recurring task go on to its next time.  If it has had its last run, it
+ * ends as a one-off task does.
  */
 static void
-outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, AlarmRow *alarm,
-				TsReport *report)
+outcome_advance(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
 {
+	const RunStart *start = run->start;
+	bool		missed = (run->status == RUN_MISSED);
 	TimestampTz next;
 
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
@@ -277,20 +267,20 @@ outcome_advance(Store *store, const RunStart *start, bool missed, bool ok, Alarm
 	if (start->no_grid != NULL)
 	{
 		outcome_set_status(alarm, RUN_FAILED, "22023", start->no_grid);
-		outcome_fail(store, alarm, report);
+		outcome_fail(store, alarm, run, report);
 	}
 	else if (outcome_had_all_runs(alarm, start->max_runs) ||
 			 !run_start_next(start, missed, &next) || next > start->until)
 	{
-		if (ok)
-			outcome_remove(store, start, alarm, report);
+		if (missed || run->status == RUN_SUCCEEDED)
+			outcome_remove(store, alarm, run, report);
 		else
-			outcome_fail(store, alarm, report);
+			outcome_fail(store, alarm, run, report);
 	}
 	else
 	{
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);
-		outcome_wait(store, alarm, next, report);
+		outcome_wait(store, alarm, next, ENDING_NEXT, run, report);
 	}
 }
 
@@ -299,20 +289,22 @@ static void
 outcome_record_missed(const RunStart *start)
 {
 	RunStart	each = *start;
+	RunEnd		run = {.start = &each,.status = RUN_MISSED};
 	TimestampTz last = Min(run_start_covered(start, true), start->until);
 	int			n = 0;
 
 	do
-		history_record(&each, RUN_MISSED, NULL, NULL);
+		history_record(&run);
 	while (start->recurring && start->no_grid == NULL && ++n < MAX_MISSED &&
 		   calendar_next(&start->calendar, each.scheduled_at, &each.scheduled_at) &&
 		   each.scheduled_at <= last);
 }
 
-/* The run was too late: records that its time was missed. */
+/* Record that a time was missed: the run for it was too late. */
 void
 outcome_missed(Store *store, const RunStart *start, TsReport *report)
 {
+	RunEnd		run = {.start = start,.status = RUN_MISSED};
 	AlarmRow	alarm;
 
 	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
@@ -320,9 +312,9 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 	outcome_record_missed(start);
 	outcome_set_status(&alarm, RUN_MISSED, NULL, NULL);
 	if (start->recurring)
-		outcome_advance(store, start, true, true, &alarm, report);
+		outcome_advance(store, &alarm, &run, report);
 	else
-		outcome_fail(store, &alarm, report);
+		outcome_fail(store, &alarm, &run, report);
 }
 
 /* A task that fails all the time is paused, if it was to be. */
@@ -341,44 +333,47 @@ outcome_pause_failing(AlarmRow *alarm)
  * change that leaves the task without another run has come too late.
  */
 static void
-outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const Failure *failure,
-				TsReport *report)
+outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
 {
+	const RunStart *start = run->start;
 	TaskRow		task;
 	TimestampTz unused;
-	bool		failed = (failure != NULL && failure->status != RUN_CANCELLED);
+	bool		succeeded = (run->status == RUN_SUCCEEDED);
+	bool		failed = (!succeeded && run->status != RUN_CANCELLED);
+	bool		again;
 
 	/* if the extension was made anew, the id is another task's by now */
 	if (!store_get_task(store, start->id, &task) ||
 		ROW_GET(TimestampTz, &task, task_created_at) != start->created_at)
 		return;
 
-	outcome_end(alarm, start, failure != NULL ? failure->status : RUN_SUCCEEDED,
-				failure != NULL ? failure->error : NULL);
-	if (start->extra || (failed && (failure_is_shortage(failure->error) ||
-									failure_retry_at(start, &unused))))
+	outcome_note(alarm, run);
+	again = failed && (failure_is_shortage(run->error) || failure_retry_at(start, &unused));
+	if (start->extra || again)
 	{
-		store_update_alarm(store, alarm);
+		ending_go_on(store, alarm, start->extra ? ENDING_NEXT : ENDING_AGAIN, run);
 		return;
 	}
 	outcome_count_run(alarm, start, failed);
 	if (!ROW_ISNULL(&task, task_max_runs) &&
 		outcome_had_all_runs(alarm, ROW_GET(Int32, &task, task_max_runs)))
 	{
-		RunStart	last = *start;
+		RunStart	start_of_last = *start;
+		RunEnd		last = *run;
 
-		last.places.known = false;
-		if (failure == NULL)
-			outcome_remove(store, &last, alarm, report);
+		start_of_last.places.known = false;
+		last.start = &start_of_last;
+		if (succeeded)
+			outcome_remove(store, alarm, &last, report);
 		else
-			outcome_fail(store, alarm, report);
+			outcome_fail(store, alarm, &last, report);
 		return;
 	}
 
 	/* one that was replaced may fare better */
 	if (failed && start->recurring && ItemPointerEquals(&task.tid, (ItemPointer) &start->places.task))
 		outcome_pause_failing(alarm);
-	store_update_alarm(store, alarm);
+	ending_go_on(store, alarm, ENDING_NEXT, run);
 }
 
 /*
@@ -386,14 +381,14 @@ outcome_changed(Store *store, const RunStart *start, AlarmRow *alarm, const Fail
  * it ran: it runs again.
  */
 static void
-outcome_once_more(Store *store, AlarmRow *alarm, const RunStart *start, TsReport *report)
+outcome_once_more(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
 {
-	outcome_count_run(alarm, start, false);
+	outcome_count_run(alarm, run->start, false);
 	ROW_SET(Int32, alarm, alarm_attempt, 0);
 	ROW_SET(TimestampTz, alarm, alarm_late_from, ROW_GET(TimestampTz, alarm, alarm_asked_at));
 	if (ROW_ISNULL(alarm, alarm_resume_at))
 		ROW_SET(TimestampTz, alarm, alarm_run_at, ROW_GET(TimestampTz, alarm, alarm_scheduled_at));
-	store_update_alarm(store, alarm);
+	ending_go_on(store, alarm, ENDING_NEXT, run);
 	report->fate = TS_FATE_LOOK;
 }
 
@@ -401,15 +396,13 @@ outcome_once_more(Store *store, AlarmRow *alarm, const RunStart *start, TsReport
 void
 outcome_succeeded(Store *store, const RunStart *start, const char *result, TsReport *report)
 {
+	RunEnd		run = {.start = start,.status = RUN_SUCCEEDED,.result = result};
 	RunStart	now;
 	AlarmRow	alarm;
 
-	history_record(start, RUN_SUCCEEDED, result, NULL);
-	if (!start->recurring && !start->extra &&
-		store_try_delete_alarm_at(store, start->id, &start->places))
+	history_record(&run);
+	if (!start->recurring && !start->extra && ending_try_remove(store, &run))
 	{
-		/* nobody has changed it since the run began, its revision neither */
-		store_delete_task_at(store, start->id, &start->places);
 		report->id = start->id;
 		report->fate = TS_FATE_GONE;
 		return;
@@ -419,30 +412,31 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		case FOUND_GONE:
 			return;
 		case FOUND_CHANGED:
-			outcome_changed(store, start, &alarm, NULL, report);
+			outcome_changed(store, &alarm, &run, report);
 			return;
 		case FOUND_SAME:
 			break;
 	}
-	outcome_end(&alarm, start, RUN_SUCCEEDED, NULL);
+	outcome_note(&alarm, &run);
 	if (start->extra)
 	{
-		outcome_extra(store, start, &alarm, report);
+		outcome_extra(store, &alarm, &run, report);
 		return;
 	}
 	if (!start->recurring)
 	{
 		if (!ROW_ISNULL(&alarm, alarm_asked_at) &&
 			ROW_GET(TimestampTz, &alarm, alarm_asked_at) != start->asked_at)
-			outcome_once_more(store, &alarm, start, report);
+			outcome_once_more(store, &alarm, &run, report);
 		else
-			outcome_remove(store, start, &alarm, report);
+			outcome_remove(store, &alarm, &run, report);
 		return;
 	}
 	now = *start;
+	run.start = &now;
 	outcome_heed_changes(store, &now, &alarm);
 	outcome_count_run(&alarm, &now, false);
-	outcome_advance(store, &now, false, true, &alarm, report);
+	outcome_advance(store, &alarm, &run, report);
 }
 
 /*
@@ -453,22 +447,22 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 void
 outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsReport *report)
 {
-	const ErrorData *error = failure->error;
+	RunEnd		run = {.start = start,.status = failure->status,.error = failure->error};
 	RunStart	now;
 	AlarmRow	alarm;
 	TimestampTz retry_at;
 	bool		cancelled = (failure->status == RUN_CANCELLED);
 	Found		found;
 
-	history_record(start, failure->status, NULL, error);
+	history_record(&run);
 	found = outcome_lock(store, start, &alarm, report);
 	if (found == FOUND_SAME && failure_outlast_shortage(start, failure, &alarm, &retry_at))
 	{
 		/* as if it had not been, but that the next one knows of it */
-		outcome_end(&alarm, start, failure->status, error);
+		outcome_note(&alarm, &run);
 		ROW_SET(Int32, &alarm, alarm_restarts, start->restarts + 1);
 		ROW_SET(TimestampTz, &alarm, alarm_late_from, DT_NOEND);
-		outcome_wait(store, &alarm, retry_at, report);
+		outcome_wait(store, &alarm, retry_at, ENDING_AGAIN, &run, report);
 		return;
 	}
 	failure_log(start, failure, found == FOUND_GONE ? NULL : &alarm);
@@ -477,34 +471,35 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 		case FOUND_GONE:
 			return;
 		case FOUND_CHANGED:
-			outcome_changed(store, start, &alarm, failure, report);
+			outcome_changed(store, &alarm, &run, report);
 			return;
 		case FOUND_SAME:
 			break;
 	}
-	outcome_end(&alarm, start, failure->status, error);
+	outcome_note(&alarm, &run);
 	if (start->extra)
 	{
-		outcome_extra(store, start, &alarm, report);
+		outcome_extra(store, &alarm, &run, report);
 		return;
 	}
 	now = *start;
+	run.start = &now;
 	outcome_heed_changes(store, &now, &alarm);
 	if (!cancelled && failure_retry_at(&now, &retry_at))
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
-		outcome_wait(store, &alarm, retry_at, report);
+		outcome_wait(store, &alarm, retry_at, ENDING_AGAIN, &run, report);
 		return;
 	}
 	outcome_count_run(&alarm, &now, !cancelled);
 	if (start->recurring && !cancelled)
 		outcome_pause_failing(&alarm);
 	if (start->recurring)
-		outcome_advance(store, &now, false, false, &alarm, report);
+		outcome_advance(store, &alarm, &run, report);
 	else
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
-		outcome_fail(store, &alarm, report);
+		outcome_fail(store, &alarm, &run, report);
 	}
 }
 
@@ -520,12 +515,13 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 	RunStart	start;
 	TsReport	report;
 	ErrorData	error = {0};
+	RunEnd		run = {.start = &start,.status = RUN_FAILED,.error = &error};
 	Failure		failure;
 	TM_Result	result = store_lock_alarm(store, id, &alarm, LockWaitSkip);
 
 	if (result == TM_WouldBlock)
 		return false;
-	if (result != TM_Ok || !store_get_task(store, id, &task) || !outcome_is_queued(&alarm) ||
+	if (result != TM_Ok || !store_get_task(store, id, &task) || !alarm_is_queued(&alarm) ||
 		ROW_GET(ObjectId, &alarm, alarm_owner) != owner ||
 		ROW_GET(TimestampTz, &alarm, alarm_run_at) > GetCurrentTimestamp())
 		return true;
@@ -536,31 +532,10 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 	error.message = psprintf("%s any more; it was called \"%s\"", reason,
 							 NameStr(*ROW_GET(Name, &task, task_owner_name)));
 	error.hint = "taskshed.set_owner() gives its tasks to another role.";
-	history_record(&start, RUN_FAILED, NULL, &error);
+	history_record(&run);
 	failure = failure_found(&start, RUN_FAILED, &error);
 	failure_log(&start, &failure, &alarm);
-	outcome_end(&alarm, &start, RUN_FAILED, &error);
-	outcome_give_up(store, &alarm, &report);
-	return true;
-}
-
-/*
- * Removes a task that has failed for good before a time.  Returns whether it
- * has; not if somebody is changing it just now.
- */
-bool
-outcome_expire(Store *store, int64 id, TimestampTz before)
-{
-	AlarmRow	alarm;
-	TaskRow		task;
-
-	if (store_lock_alarm(store, id, &alarm, LockWaitSkip) != TM_Ok ||
-		ROW_ISNULL(&alarm, alarm_failed_at) ||
-		ROW_GET(TimestampTz, &alarm, alarm_failed_at) >= before ||
-		outcome_is_queued(&alarm))
-		return false;
-	store_delete_alarm(store, &alarm);
-	if (store_get_task(store, id, &task))
-		store_delete_task(store, &task);
+	outcome_note(&alarm, &run);
+	outcome_give_up(store, &alarm, &run, &report);
 	return true;
 }

@@ -68,12 +68,20 @@ extern bool run_start_is_missed(const RunStart *start);
 extern TimestampTz run_start_covered(const RunStart *start, bool missed);
 extern bool run_start_next(const RunStart *start, bool missed, TimestampTz *next);
 
+/* How a run has ended. */
+typedef struct RunEnd
+{
+	const RunStart *start;
+	RunStatus	status;
+	const char *result;			/* of one that has succeeded; or NULL */
+	const ErrorData *error;		/* of one that has not; or NULL */
+} RunEnd;
+
 /* ------------------------------------------------------------------------
  * history.c
  */
 extern void history_relation_changed(Oid relid);
-extern void history_record(const RunStart *start, RunStatus status, const char *result,
-						   const ErrorData *error);
+extern void history_record(const RunEnd *run);
 extern void history_lock_for_drop(void);
 extern void history_maintain(TsDatabase *db);
 
@@ -98,6 +106,33 @@ extern Failure failure_found(const RunStart *start, RunStatus status, const Erro
 extern bool failure_retry_at(const RunStart *start, TimestampTz *retry_at);
 
 /* ------------------------------------------------------------------------
+ * ending.c
+ */
+/* What an end leaves of the task. */
+typedef enum Ending
+{
+	/* of a run; the task goes on */
+	ENDING_AGAIN,				/* it is tried again, for the same time */
+	ENDING_NEXT,				/* it is over */
+
+	/* of a run, and with it of the task */
+	ENDING_DONE,				/* its rows are gone: this was the last run */
+	ENDING_FAILED,				/* it stays as failed */
+
+	/* of the task */
+	ENDING_REMOVED,				/* somebody has removed it */
+	ENDING_EXPIRED				/* it had failed, long ago */
+} Ending;
+
+extern void ending_go_on(Store *store, AlarmRow *alarm, Ending ending, const RunEnd *run);
+extern void ending_fail(Store *store, AlarmRow *alarm, const RunEnd *run);
+extern bool ending_try_remove(Store *store, const RunEnd *run);
+extern void ending_remove_done(Store *store, AlarmRow *alarm, const RunEnd *run);
+extern void ending_remove(Store *store, AlarmRow *alarm);
+extern void ending_remove_remains(Store *store, TaskRow *task);
+extern bool ending_expire(Store *store, int64 id, TimestampTz before);
+
+/* ------------------------------------------------------------------------
  * outcome.c
  */
 /* What the end of a run finds of its task. */
@@ -109,18 +144,15 @@ typedef enum Found
 } Found;
 
 extern void outcome_init(void);
-extern bool outcome_is_queued(const AlarmRow *alarm);
 extern Found outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report);
-extern void outcome_end(AlarmRow *alarm, const RunStart *start, RunStatus status,
-						const ErrorData *error);
-extern void outcome_give_up(Store *store, AlarmRow *alarm, TsReport *report);
+extern void outcome_note(AlarmRow *alarm, const RunEnd *run);
+extern void outcome_give_up(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
 extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,
 							  TsReport *report);
 extern void outcome_failed(Store *store, const RunStart *start, const Failure *failure,
 						   TsReport *report);
 extern bool outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason);
-extern bool outcome_expire(Store *store, int64 id, TimestampTz before);
 
 /* ------------------------------------------------------------------------
  * cut_off.c

@@ -273,7 +273,7 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 	Assert(task == NULL || task->slot < 0);
 	if (task != NULL)
 		lookahead_forget(task);
-	if (!store_get_alarm(store, id, &alarm) || !outcome_is_queued(&alarm) ||
+	if (!store_get_alarm(store, id, &alarm) || !alarm_is_queued(&alarm) ||
 		!lookahead_may_run(ROW_GET(ObjectId, &alarm, alarm_owner), id))
 		return;
 

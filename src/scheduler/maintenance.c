@@ -222,7 +222,7 @@ maintenance_expire_batch(TimestampTz before)
 	{
 		n = queue_read_failed(store, GetActiveSnapshot(), before, ids, EXPIRE_BATCH);
 		for (int i = 0; i < n; i++)
-			removed += outcome_expire(store, ids[i], before);
+			removed += ending_expire(store, ids[i], before);
 		store_close(store, NoLock);
 	}
 	maintenance_commit();

@@ -105,6 +105,17 @@ typedef struct AlarmRow
 	 (row)->values[Anum_##column - 1] = (Datum) 0)
 
 /*
+ * Return whether a task is waiting to run: also one that is paused or failed, if it
+ * was asked for a run beside its schedule.  The queue's index has this condition.
+ */
+static inline bool
+alarm_is_queued(const AlarmRow *alarm)
+{
+	return !ROW_ISNULL(alarm, alarm_resume_at) ||
+		(ROW_ISNULL(alarm, alarm_paused_at) && ROW_ISNULL(alarm, alarm_failed_at));
+}
+
+/*
  * Has what a run in progress will write come too late.  Revisions are compared
  * for being equal only, so it does not matter where they begin again.
  */

@@ -248,7 +248,7 @@ run_read(Run *run)
 	if (there)
 		store_remember(store, &task, &alarm, &places);
 	store_close(store, AccessShareLock);
-	if (!there || !outcome_is_queued(&alarm))
+	if (!there || !alarm_is_queued(&alarm))
 		return false;
 	if (ROW_GET(TimestampTz, &alarm, alarm_run_at) > now ||
 		ROW_GET(ObjectId, &alarm, alarm_owner) != GetSessionUserId())
