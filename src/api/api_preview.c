@@ -124,15 +124,14 @@ preview_task(Preview *preview, Oid owner, text *task_id, TimestampTz now)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		missed = run_start_is_missed(&start);
+		missed = catch_up_is_missed(&start);
 		if (!missed)
 		{
 			again = preview_add(preview, next);
-			if (start.max_runs > 0 && ++runs >= start.max_runs)
-				return;
+			runs++;
 		}
 		if (!again || !start.recurring || start.no_grid != NULL ||
-			!run_start_next(&start, missed, &next) || next > start.until)
+			!catch_up_next(&start, missed, runs, &next))
 			return;
 
 		/* unless they are counted, times that are not wanted are skipped */
@@ -143,7 +142,7 @@ preview_task(Preview *preview, Oid owner, text *task_id, TimestampTz now)
 		start.started_at = Max(now, next);
 		start.attempt = 1;
 		start.late_from = DT_NOBEGIN;
-	} while (next <= start.until);
+	} while (!catch_up_is_over(next, start.until, runs, start.max_runs));
 }
 
 PG_FUNCTION_INFO_V1(ts_next_runs);

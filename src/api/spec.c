@@ -314,8 +314,8 @@ spec_first_run(const TaskSpec *spec, TimestampTz now)
 bool
 spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count)
 {
-	return (spec->has_until && next > spec->until) ||
-		(spec->recurring && spec->max_runs > 0 && run_count >= spec->max_runs);
+	return catch_up_is_over(next, spec->has_until ? spec->until : DT_NOEND,
+							run_count, spec->recurring ? spec->max_runs : 0);
 }
 
 /* Says that a task was not added, or is no more, because its times are over. */

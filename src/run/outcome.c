@@ -161,13 +161,6 @@ outcome_heed_changes(Store *store, RunStart *start, const AlarmRow *alarm)
 		run_start_read_limits(start, &task);
 }
 
-/* Has the task had as many runs as it may have? */
-static bool
-outcome_had_all_runs(const AlarmRow *alarm, int max_runs)
-{
-	return max_runs > 0 && ROW_GET(Int64, alarm, alarm_run_count) >= max_runs;
-}
-
 /*
  * End a task that is done: its rows go.  If it was asked for a run beside its
  * schedule while it had its last one, that is now the last.
@@ -269,8 +262,7 @@ outcome_advance(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 		outcome_set_status(alarm, RUN_FAILED, "22023", start->no_grid);
 		outcome_fail(store, alarm, run, report);
 	}
-	else if (outcome_had_all_runs(alarm, start->max_runs) ||
-			 !run_start_next(start, missed, &next) || next > start->until)
+	else if (!catch_up_next(start, missed, ROW_GET(Int64, alarm, alarm_run_count), &next))
 	{
 		if (missed || run->status == RUN_SUCCEEDED)
 			outcome_remove(store, alarm, run, report);
@@ -290,14 +282,11 @@ outcome_record_missed(const RunStart *start)
 {
 	RunStart	each = *start;
 	RunEnd		run = {.start = &each,.status = RUN_MISSED};
-	TimestampTz last = Min(run_start_covered(start, true), start->until);
 	int			n = 0;
 
 	do
 		history_record(&run);
-	while (start->recurring && start->no_grid == NULL && ++n < MAX_MISSED &&
-		   calendar_next(&start->calendar, each.scheduled_at, &each.scheduled_at) &&
-		   each.scheduled_at <= last);
+	while (++n < MAX_MISSED && catch_up_next_missed(start, &each.scheduled_at));
 }
 
 /* Record that a time was missed: the run for it was too late. */
@@ -356,7 +345,8 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 	}
 	outcome_count_run(alarm, start, failed);
 	if (!ROW_ISNULL(&task, task_max_runs) &&
-		outcome_had_all_runs(alarm, ROW_GET(Int32, &task, task_max_runs)))
+		catch_up_had_all_runs(ROW_GET(Int64, alarm, alarm_run_count),
+							  ROW_GET(Int32, &task, task_max_runs)))
 	{
 		RunStart	start_of_last = *start;
 		RunEnd		last = *run;

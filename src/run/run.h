@@ -64,9 +64,15 @@ typedef struct RunStart
 extern void run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
 						   TimestampTz now);
 extern void run_start_read_limits(RunStart *start, const TaskRow *task);
-extern bool run_start_is_missed(const RunStart *start);
-extern TimestampTz run_start_covered(const RunStart *start, bool missed);
-extern bool run_start_next(const RunStart *start, bool missed, TimestampTz *next);
+
+/* ------------------------------------------------------------------------
+ * catch_up.c
+ */
+extern bool catch_up_is_missed(const RunStart *start);
+extern bool catch_up_next_missed(const RunStart *start, TimestampTz *time);
+extern bool catch_up_had_all_runs(int64 runs, int max_runs);
+extern bool catch_up_is_over(TimestampTz next, TimestampTz until, int64 runs, int max_runs);
+extern bool catch_up_next(const RunStart *start, bool missed, int64 runs, TimestampTz *next);
 
 /* How a run has ended. */
 typedef struct RunEnd

@@ -262,7 +262,7 @@ run_read(Run *run)
 	run->start.places = places;
 	if (run->begun_for == run->start.scheduled_at && run->begun_revision == run->start.revision)
 		run->start.late_from = DT_NOEND;
-	run->missed = run_start_is_missed(&run->start);
+	run->missed = catch_up_is_missed(&run->start);
 	run->started = true;
 	run->callback = run->start.callback;
 	if (!run->missed)
