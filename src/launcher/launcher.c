@@ -40,9 +40,6 @@
 /* The longest sleep (ms) while schedulers are away: the clock may be set. */
 #define MAX_SLEEP			70000
 
-/* No scheduler waits longer than this (us) before it is tried to start it again. */
-#define MAX_START_DELAY		(64 * USECS_PER_SEC)
-
 /* Processes that were started, by their entries in shared memory. */
 static BackgroundWorkerHandle **scheduler_handles;
 static BackgroundWorkerHandle **worker_handles;
@@ -216,8 +213,8 @@ launcher_list_wanted(Wanted *wanted, long *delay)
 		if (db->holds == 0 && (db->state == TS_DB_WANTED || db->state == TS_DB_ASLEEP))
 		{
 			later = (start_at > now);
-			/* the clock may have been set back */
-			if (db->state == TS_DB_WANTED && start_at > now + MAX_START_DELAY)
+			/* the clock may have been set back: none waits longer than this */
+			if (db->state == TS_DB_WANTED && start_at > now + PROCESS_MAX_BACKOFF)
 				later = false;
 			if (!later)
 			{

@@ -337,7 +337,7 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 		return;
 
 	outcome_note(alarm, run);
-	again = failed && (failure_is_shortage(run->error) || failure_retry_at(start, &unused));
+	again = failed && (retry_is_shortage(run->error) || retry_next(start, &unused));
 	if (start->extra || again)
 	{
 		ending_go_on(store, alarm, start->extra ? ENDING_NEXT : ENDING_AGAIN, run);
@@ -446,7 +446,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 
 	history_record(&run);
 	found = outcome_lock(store, start, &alarm, report);
-	if (found == FOUND_SAME && failure_outlast_shortage(start, failure, &alarm, &retry_at))
+	if (found == FOUND_SAME && retry_outlast_shortage(start, failure, &alarm, &retry_at))
 	{
 		/* as if it had not been, but that the next one knows of it */
 		outcome_note(&alarm, &run);
@@ -475,7 +475,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 	now = *start;
 	run.start = &now;
 	outcome_heed_changes(store, &now, &alarm);
-	if (!cancelled && failure_retry_at(&now, &retry_at))
+	if (!cancelled && retry_next(&now, &retry_at))
 	{
 		ROW_SET(Int32, &alarm, alarm_attempt, start->attempt);
 		outcome_wait(store, &alarm, retry_at, ENDING_AGAIN, &run, report);

@@ -104,12 +104,17 @@ typedef struct Failure
 } Failure;
 
 extern char *failure_one_line(const char *text);
-extern bool failure_is_shortage(const ErrorData *error);
+extern void failure_log_line(const RunStart *start, const Failure *failure, const char *detail);
 extern void failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm);
-extern bool failure_outlast_shortage(const RunStart *start, const Failure *failure,
-									 AlarmRow *alarm, TimestampTz *retry_at);
 extern Failure failure_found(const RunStart *start, RunStatus status, const ErrorData *error);
-extern bool failure_retry_at(const RunStart *start, TimestampTz *retry_at);
+
+/* ------------------------------------------------------------------------
+ * retry.c
+ */
+extern bool retry_is_shortage(const ErrorData *error);
+extern bool retry_outlast_shortage(const RunStart *start, const Failure *failure,
+								   AlarmRow *alarm, TimestampTz *retry_at);
+extern bool retry_next(const RunStart *start, TimestampTz *retry_at);
 
 /* ------------------------------------------------------------------------
  * ending.c

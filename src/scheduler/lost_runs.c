@@ -23,12 +23,6 @@
 
 #include "scheduler/scheduler.h"
 
-/*
- * A task whose worker was lost is tried again at once, and if that happens
- * again after 1, 2, 4 ... 64 seconds.
- */
-#define MAX_INTERRUPTION_SHIFT	6
-
 /* Runs that have lost their workers, to be written down. */
 typedef struct Loss
 {
@@ -131,8 +125,7 @@ lost_runs_write(Store *store)
 			!again;
 		loss->not_before = DT_NOBEGIN;
 		if (interruptions > 1)
-			loss->not_before = GetCurrentTimestamp() +
-				(USECS_PER_SEC << Min(interruptions - 2, MAX_INTERRUPTION_SHIFT));
+			loss->not_before = GetCurrentTimestamp() + process_backoff(interruptions - 2);
 		loss->written = !again;
 		loss->run.crashed = false;	/* who is a bystander is decided once */
 		wait = wait || again;

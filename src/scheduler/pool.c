@@ -49,9 +49,6 @@
 /* With more roles than places, a worker stays at least this long (us). */
 #define TURN				1000000
 
-/* A role whose workers do not start is left alone for at most 2^6 s. */
-#define MAX_START_SHIFT		6
-
 /* One slot, as last seen. */
 typedef struct PoolWorker
 {
@@ -91,15 +88,15 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 	/* (one that was sent away on its way has not failed) */
 	if (mine->state != TS_WORKER_READY && !mine->retire)
 	{
-		int			shift = 0;
+		int64		backoff = process_backoff(0);
 
 		if (mine->shortage)
 			queue->failed_starts = Max(queue->failed_starts, 1);
 		else
-			shift = Min(queue->failed_starts++, MAX_START_SHIFT);
+			backoff = process_backoff(queue->failed_starts++);
 		ts_debug(DEBUG1, "worker of role %u did not start: the next not before %d s",
-				 queue->role, 1 << shift);
-		queue->start_after = GetCurrentTimestamp() + (USECS_PER_SEC << shift);
+				 queue->role, (int) (backoff / USECS_PER_SEC));
+		queue->start_after = GetCurrentTimestamp() + backoff;
 		queue->checked = false;
 	}
 	else

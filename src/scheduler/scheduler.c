@@ -65,12 +65,6 @@
 /* The tasks that are due and waiting are counted at most this often (us). */
 #define DUE_INTERVAL		(100 * INT64CONST(1000))
 
-/*
- * After a bad start the next is 1, 2, 4 ... 64 seconds later, or a second if there
- * was not enough of something.
- */
-#define MAX_START_SHIFT		6
-
 static TsDatabase *my_db = NULL;
 static TimestampTz started_at;
 static bool well_started = false;	/* has been through one round */
@@ -125,8 +119,7 @@ scheduler_exit(int code, Datum arg)
 		else if (shortage_ends_process(code))
 			my_db->start_at = now + USECS_PER_SEC;
 		else
-			my_db->start_at = now +
-				(USECS_PER_SEC << Min(my_db->bad_starts++, MAX_START_SHIFT));
+			my_db->start_at = now + process_backoff(my_db->bad_starts++);
 	}
 	SpinLockRelease(&my_db->mutex);
 	shared_wake_launcher();

@@ -115,6 +115,18 @@ extern void shared_look_around(void);
 #define ts_debug(elevel, ...) \
 	ereport(elevel, (errmsg_internal("taskshed: " __VA_ARGS__), errhidestmt(true)))
 
+/*
+ * Return how long (us) to wait before what has failed is tried again: 1, 2, 4 ... 64
+ * seconds.  failures counts those before this one, in a row.
+ */
+#define PROCESS_MAX_BACKOFF	(USECS_PER_SEC << 6)
+
+static inline int64
+process_backoff(int failures)
+{
+	return USECS_PER_SEC << Min(failures, 6);
+}
+
 extern void process_override_setting(const char *name, const char *value);
 extern void process_interrupts(void);
 extern bool process_has_settings(void);
