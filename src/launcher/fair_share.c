@@ -41,9 +41,6 @@
 /* The log says at most this often (us) that there is no room. */
 #define COMPLAINT_INTERVAL	(60 * USECS_PER_SEC)
 
-/* A worker that has to leave for others stays at least this long (us). */
-#define TURN				USECS_PER_SEC
-
 /* A scheduler waits for its first worker's turn at most this long (us). */
 #define LONG_TURN			(5 * USECS_PER_SEC)
 
@@ -140,7 +137,7 @@ fair_share_look(void)
 		place->idle = (worker->state == TS_WORKER_READY && worker->running_id == 0 &&
 					   worker->handed_head == worker->handed_tail);
 		/* one that was started for a task is about to get it */
-		if (worker->serial == 0 && now - worker->since < TURN)
+		if (worker->serial == 0 && now - worker->since < PROCESS_TURN)
 			place->idle = false;
 		SpinLockRelease(&worker->mutex);
 		if (place->state == TS_WORKER_STARTING || place->state == TS_WORKER_READY)
@@ -297,7 +294,7 @@ fair_share_choose_victim(Oid database, Oid role, bool busy)
 			most = n;
 			richest = i;
 		}
-		if (none && OidIsValid(role) && now - place->since >= TURN && (place->database == database || nown == 0) &&
+		if (none && OidIsValid(role) && now - place->since >= PROCESS_TURN && (place->database == database || nown == 0) &&
 			(oldest < 0 || place->since < places[oldest].since))
 			oldest = i;
 	}
@@ -345,7 +342,7 @@ fair_share_choose_scheduler(Oid database, bool busy)
 		for (int j = 0; busy && !had_turn && j < ts_shared->nworkers; j++)
 		{
 			had_turn = (places[j].state == TS_WORKER_READY && places[j].database == oid &&
-						now - Max(places[j].since, since) >= TURN);
+						now - Max(places[j].since, since) >= PROCESS_TURN);
 		}
 		if (busy && had_turn && since < best)
 		{

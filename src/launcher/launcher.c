@@ -37,9 +37,6 @@
 /* How long (ms) to wait before trying again what there was no room for. */
 #define RETRY_DELAY			1000
 
-/* The longest sleep (ms) while schedulers are away: the clock may be set. */
-#define MAX_SLEEP			70000
-
 /* Processes that were started, by their entries in shared memory. */
 static BackgroundWorkerHandle **scheduler_handles;
 static BackgroundWorkerHandle **worker_handles;
@@ -200,7 +197,7 @@ launcher_list_wanted(Wanted *wanted, long *delay)
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
-		TimestampTz longest = MAX_SLEEP * INT64CONST(1000);
+		TimestampTz longest = PROCESS_MAX_SLEEP * INT64CONST(1000);
 		bool		later = false;
 		bool		was_asleep;
 		TimestampTz start_at;

@@ -20,15 +20,16 @@
 #include "run/run.h"
 
 /* What tasks have that were not given other delays, in microseconds. */
-#define RETRY_DELAY			(10 * USECS_PER_SEC)
-#define RETRY_BACKOFF		2.0
-#define RETRY_MAX_DELAY		USECS_PER_HOUR
+#define DEFAULT_RETRY_DELAY		(10 * USECS_PER_SEC)
+#define DEFAULT_RETRY_BACKOFF	2.0
+#define DEFAULT_RETRY_MAX_DELAY USECS_PER_HOUR
 
 /*
  * No delay or limit counts for more than this, in microseconds: 100,000 years,
  * which can be added to the time of day.
  */
 #define MAX_DURATION		(INT64CONST(36525000) * USECS_PER_DAY)
+
 /*
  * A task's interval in microseconds, or what is to be taken if it has none, or
  * one that is negative.
@@ -99,13 +100,13 @@ run_start_read_limits(RunStart *start, const TaskRow *task)
 		ROW_GET(Int32, task, task_max_attempts);
 	if (start->max_attempts < 0)
 		start->max_attempts = 1;
-	start->retry_delay = run_start_usecs(task, Anum_task_retry_delay, RETRY_DELAY);
-	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? RETRY_BACKOFF :
+	start->retry_delay = run_start_usecs(task, Anum_task_retry_delay, DEFAULT_RETRY_DELAY);
+	start->retry_backoff = ROW_ISNULL(task, task_retry_backoff) ? DEFAULT_RETRY_BACKOFF :
 		ROW_GET(Float8, task, task_retry_backoff);
 	if (!(start->retry_backoff >= 1))	/* NaN neither */
-		start->retry_backoff = RETRY_BACKOFF;
+		start->retry_backoff = DEFAULT_RETRY_BACKOFF;
 	start->retry_max_delay = run_start_usecs(task, Anum_task_retry_max_delay,
-											 Max(RETRY_MAX_DELAY, start->retry_delay));
+											 Max(DEFAULT_RETRY_MAX_DELAY, start->retry_delay));
 }
 
 /*

@@ -46,9 +46,6 @@
 /* How soon (us) to look whether the next of several suspects may run. */
 #define SUSPECT_DELAY		100000
 
-/* With more roles than places, a worker stays at least this long (us). */
-#define TURN				1000000
-
 /* One slot, as last seen. */
 typedef struct PoolWorker
 {
@@ -468,7 +465,7 @@ pool_choose_victim(RoleQueue *wanting, TimestampTz now)
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		if (pool_is_idle(&pool[i], wanting) &&
-			(wanting->nworkers == 0 || now - pool[i].idle_since >= TURN))
+			(wanting->nworkers == 0 || now - pool[i].idle_since >= PROCESS_TURN))
 			return i;
 	}
 
@@ -492,7 +489,7 @@ pool_choose_victim(RoleQueue *wanting, TimestampTz now)
 	{
 		PoolWorker *mine = &pool[i];
 
-		if (pool_is_ready(mine) && now - mine->asked_at >= TURN &&
+		if (pool_is_ready(mine) && now - mine->asked_at >= PROCESS_TURN &&
 			(victim < 0 || mine->asked_at < pool[victim].asked_at))
 			victim = i;
 	}
@@ -515,9 +512,9 @@ pool_make_room(RoleQueue *wanting, TimestampTz now)
 		if (pool[i].known && pool[i].retire && !pool_is_slow(&pool[i], now))
 			return now + LONG_RUN_CHECK;
 		if (pool_is_idle(&pool[i], wanting))
-			again = Min(again, pool[i].idle_since + TURN);
+			again = Min(again, pool[i].idle_since + PROCESS_TURN);
 		else if (pool_is_ready(&pool[i]) && wanting->nworkers == 0)
-			again = Min(again, Max(pool[i].asked_at, now) + TURN);
+			again = Min(again, Max(pool[i].asked_at, now) + PROCESS_TURN);
 	}
 	victim = pool_choose_victim(wanting, now);
 	if (victim >= 0)
@@ -553,7 +550,7 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	{
 		ts_debug(DEBUG1, "scheduler finds no slot for a worker of role %u", queue->role);
 		unheard = true;
-		return Min(pool_make_room(queue, now), now + TURN);
+		return Min(pool_make_room(queue, now), now + PROCESS_TURN);
 	}
 	ts_debug(DEBUG1, "scheduler asks for a worker of role %u, for task " INT64_FORMAT " at %s",
 			 queue->role, first->id, timestamptz_to_str(first->key.run_at));

@@ -53,12 +53,6 @@
 
 #include "scheduler/scheduler.h"
 
-/*
- * The longest sleep, in ms: a bound on what a jump of the clock can do.  It is
- * more than a minute, so that no minute has two wakeups.
- */
-#define MAX_SLEEP			70000
-
 /* The failed tasks are counted at most this often (us). */
 #define COUNT_INTERVAL		(30 * USECS_PER_SEC)
 
@@ -452,7 +446,7 @@ scheduler_sleep(TimestampTz wake)
 	if (wake != DT_NOEND)
 		enable_timeout_at(alarm_timeout, wake);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 MAX_SLEEP, wait_event);
+					 PROCESS_MAX_SLEEP, wait_event);
 	disable_timeout(alarm_timeout, false);
 }
 

@@ -127,6 +127,16 @@ process_backoff(int failures)
 	return USECS_PER_SEC << Min(failures, 6);
 }
 
+/*
+ * The longest sleep (ms) of a process that waits for a time of day: a bound on what
+ * a jump of the clock can do.  It is more than a minute, so that no minute has two
+ * wakeups.
+ */
+#define PROCESS_MAX_SLEEP	70000
+
+/* Where processes are scarce, one stays this long (us) before it leaves for others. */
+#define PROCESS_TURN		USECS_PER_SEC
+
 extern void process_override_setting(const char *name, const char *value);
 extern void process_interrupts(void);
 extern bool process_has_settings(void);

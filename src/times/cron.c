@@ -43,9 +43,6 @@
  */
 #define CYCLE			(INT64CONST(146097) * SECS_PER_DAY)
 
-#define BIT(n)			(UINT64CONST(1) << (n))
-#define BITS(low, high) ((BIT((high) - (low) + 1) - 1) << (low))
-
 /* The first bit from n on that is set, or -1. */
 int
 cron_next_bit(uint64 bits, int n)
@@ -62,12 +59,12 @@ cron_days(const Cron *cron, int year, int month)
 {
 	int			ndays = day_tab[isleap(year)][month - 1];
 	int			first = j2day(date2j(year, month, 1));	/* 0 is Sunday */
-	uint64		all = BITS(1, ndays);
+	uint64		all = CRON_BITS(1, ndays);
 	uint64		days = cron->days;
 	uint64		weekdays = 0;
 
 	if (cron->last_day)
-		days |= BIT(ndays);
+		days |= CRON_BIT(ndays);
 	for (int day = cron_next_bit(cron->nearest, 1); day > 0 && day <= ndays;
 		 day = cron_next_bit(cron->nearest, day + 1))
 	{
@@ -75,17 +72,17 @@ cron_days(const Cron *cron, int year, int month)
 
 		/* not into another month, even if that is two days further */
 		if (weekday == 6)
-			days |= BIT(day > 1 ? day - 1 : day + 2);
+			days |= CRON_BIT(day > 1 ? day - 1 : day + 2);
 		else if (weekday == 0)
-			days |= BIT(day < ndays ? day + 1 : day - 2);
+			days |= CRON_BIT(day < ndays ? day + 1 : day - 2);
 		else
-			days |= BIT(day);
+			days |= CRON_BIT(day);
 	}
 	if (cron->last_workday)
 	{
 		int			weekday = (first + ndays - 1) % 7;
 
-		days |= BIT(weekday == 6 ? ndays - 1 : weekday == 0 ? ndays - 2 : ndays);
+		days |= CRON_BIT(weekday == 6 ? ndays - 1 : weekday == 0 ? ndays - 2 : ndays);
 	}
 
 	for (int weekday = 0; weekday < 7; weekday++)
@@ -93,15 +90,16 @@ cron_days(const Cron *cron, int year, int month)
 		int			day = 1 + (weekday - first + 7) % 7;
 		int			last = day + 28 <= ndays ? day + 28 : day + 21;
 
-		if (cron->weekdays & BIT(weekday))
-			weekdays |= (BIT(0) | BIT(7) | BIT(14) | BIT(21) | BIT(28)) << day;
+		if (cron->weekdays & CRON_BIT(weekday))
+			weekdays |= (CRON_BIT(0) | CRON_BIT(7) | CRON_BIT(14) | CRON_BIT(21) |
+						 CRON_BIT(28)) << day;
 		for (int n = 0; n < 5; n++)
 		{
-			if (cron->nth_weekdays[n] & BIT(weekday))
-				weekdays |= BIT(day + 7 * n);
+			if (cron->nth_weekdays[n] & CRON_BIT(weekday))
+				weekdays |= CRON_BIT(day + 7 * n);
 		}
-		if (cron->last_weekdays & BIT(weekday))
-			weekdays |= BIT(last);
+		if (cron->last_weekdays & CRON_BIT(weekday))
+			weekdays |= CRON_BIT(last);
 	}
 
 	if (cron->any_day || cron->any_weekday)
@@ -119,9 +117,9 @@ cron_time(const Cron *cron, int from)
 	int			minute = from / SECS_PER_MINUTE % MINS_PER_HOUR;
 	int			second = from % SECS_PER_MINUTE;
 
-	if (cron->hours & BIT(hour))
+	if (cron->hours & CRON_BIT(hour))
 	{
-		if (cron->minutes & BIT(minute))
+		if (cron->minutes & CRON_BIT(minute))
 			second = cron_next_bit(cron->seconds, second);
 		else
 			second = -1;

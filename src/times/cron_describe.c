@@ -24,15 +24,12 @@
 /* So many times of day are listed at most; more are described. */
 #define MAX_LISTED		6
 
-#define BIT(n)			(UINT64CONST(1) << (n))
-#define BITS(low, high) ((BIT((high) - (low) + 1) - 1) << (low))
-
-#define ALL_SECONDS		BITS(0, 59)
-#define ALL_MINUTES		BITS(0, 59)
-#define ALL_HOURS		BITS(0, 23)
-#define ALL_DAYS		BITS(1, 31)
-#define ALL_MONTHS		BITS(1, 12)
-#define ALL_WEEKDAYS	BITS(0, 6)
+#define ALL_SECONDS		CRON_BITS(0, 59)
+#define ALL_MINUTES		CRON_BITS(0, 59)
+#define ALL_HOURS		CRON_BITS(0, 23)
+#define ALL_DAYS		CRON_BITS(1, 31)
+#define ALL_MONTHS		CRON_BITS(1, 12)
+#define ALL_WEEKDAYS	CRON_BITS(0, 6)
 
 static const char *const months[] =
 {NULL, "January", "February", "March", "April", "May", "June", "July", "August", "September",
@@ -81,7 +78,7 @@ count_bits(uint64 bits)
 static int
 last_in_row(uint64 bits, int n)
 {
-	while (bits & BIT(n + 1))
+	while (bits & CRON_BIT(n + 1))
 		n++;
 	return n;
 }
@@ -105,7 +102,7 @@ even_step(uint64 bits, int size)
 		return 0;
 	for (int n = 0; n < size; n += step)
 	{
-		if (!(bits & BIT(n)))
+		if (!(bits & CRON_BIT(n)))
 			return 0;
 	}
 	return step;
@@ -197,7 +194,7 @@ describe_time(const Cron *cron)
 		count_bits(cron->minutes) * count_bits(hours) <= (cron->by_elapsed_time ? 1 : MAX_LISTED))
 		return describe_times(cron);
 
-	if (cron->seconds == BIT(0))
+	if (cron->seconds == CRON_BIT(0))
 	{
 		if (minutes_step > 0 && minutes_step < 60)
 			return psprintf("Every %s%s", describe_period(minutes_step, "minute"),
@@ -205,9 +202,9 @@ describe_time(const Cron *cron)
 		if (hours_step > 1 && count_bits(cron->minutes) == 1)
 			return psprintf("Every %s from 00:%02d", describe_period(hours_step, "hour"),
 							cron_next_bit(cron->minutes, 0));
-		if (cron->minutes == BIT(0) && hours_step == 1)
+		if (cron->minutes == CRON_BIT(0) && hours_step == 1)
 			return pstrdup("Every hour");
-		if (cron->minutes == BIT(0) && is_range(hours))
+		if (cron->minutes == CRON_BIT(0) && is_range(hours))
 			return psprintf("Every hour from %02d:00 to %02d:00", cron_next_bit(hours, 0),
 							last_in_row(hours, cron_next_bit(hours, 0)));
 		return psprintf("At %s of %s", describe_numbers(cron->minutes, "minute"),
@@ -266,7 +263,7 @@ describe_weekdays(const Cron *cron, const char *before, const char *after, const
 	/* a week begins on Monday, as far as ranges go */
 	for (int day = 1; day <= 7; day++)
 	{
-		if (cron->weekdays & BIT(day % 7))
+		if (cron->weekdays & CRON_BIT(day % 7))
 			list_add(&list, psprintf("%s%s%s", before, weekdays[day], after));
 	}
 	for (int n = 0; n <= 5; n++)
@@ -275,7 +272,7 @@ describe_weekdays(const Cron *cron, const char *before, const char *after, const
 
 		for (int day = 1; day <= 7; day++)
 		{
-			if (bits & BIT(day % 7))
+			if (bits & CRON_BIT(day % 7))
 				list_add(&list, psprintf("the %s %s of the month", n < 5 ? ordinals[n] : "last",
 										 weekdays[day]));
 		}
@@ -292,7 +289,7 @@ weekdays_are_range(const Cron *cron, uint64 *range)
 		if (cron->nth_weekdays[n] != 0)
 			return false;
 	}
-	*range = (cron->weekdays & ~BIT(0)) | ((cron->weekdays & BIT(0)) ? BIT(7) : 0);
+	*range = (cron->weekdays & ~CRON_BIT(0)) | ((cron->weekdays & CRON_BIT(0)) ? CRON_BIT(7) : 0);
 	return cron->last_weekdays == 0 && count_bits(*range) >= 3 && is_range(*range);
 }
 
@@ -334,7 +331,7 @@ describe_dates(const Cron *cron)
 static bool
 in_each_quarter(uint64 minutes)
 {
-	uint64		first = minutes & BITS(0, 14);
+	uint64		first = minutes & CRON_BITS(0, 14);
 
 	return minutes == (first | first << 15 | first << 30 | first << 45);
 }

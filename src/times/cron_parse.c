@@ -28,8 +28,6 @@
 /* Longest period of the form "30 seconds". */
 #define MAX_PERIOD		59
 
-#define BIT(n)			(UINT64CONST(1) << (n))
-
 typedef enum FieldNumber
 {
 	FIELD_SECOND,
@@ -152,7 +150,7 @@ cron_special(Cron *cron, FieldNumber field, const char *p, char **reason)
 	if (field == FIELD_DAY && pg_strcasecmp(p, "W") == 0)
 	{
 		if (cron_in_range(field, value))
-			cron->nearest |= (uint32) BIT(value);
+			cron->nearest |= (uint32) CRON_BIT(value);
 		else
 			*reason = cron_out_of_range(field, value);
 		return true;
@@ -160,7 +158,7 @@ cron_special(Cron *cron, FieldNumber field, const char *p, char **reason)
 	if (field == FIELD_WEEKDAY && pg_strcasecmp(p, "L") == 0)
 	{
 		if (cron_in_range(field, value))
-			cron->last_weekdays |= BIT(value % 7);
+			cron->last_weekdays |= CRON_BIT(value % 7);
 		else
 			*reason = cron_out_of_range(field, value);
 		return true;
@@ -174,7 +172,7 @@ cron_special(Cron *cron, FieldNumber field, const char *p, char **reason)
 		else if (nth == 0)
 			*reason = pstrdup("A month has one to five of a weekday: # must be followed by 1 to 5.");
 		else
-			cron->nth_weekdays[nth - 1] |= BIT(value % 7);
+			cron->nth_weekdays[nth - 1] |= CRON_BIT(value % 7);
 		return true;
 	}
 	return false;
@@ -241,7 +239,7 @@ cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
 		return psprintf("There is something after it: \"%s\".", p);
 
 	for (int value = low; value <= high; value += step)
-		*bits |= BIT(field == FIELD_WEEKDAY ? value % 7 : value);
+		*bits |= CRON_BIT(field == FIELD_WEEKDAY ? value % 7 : value);
 	return NULL;
 }
 
@@ -376,7 +374,7 @@ cron_parse(const char *text, Cron *cron, CronProblem *problem)
 		return false;
 	}
 
-	cron->seconds = BIT(0);
+	cron->seconds = CRON_BIT(0);
 	field = n == MAX_FIELDS ? FIELD_SECOND : FIELD_MINUTE;
 	for (int i = 0; i < n; i++, field++)
 	{

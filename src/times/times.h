@@ -65,6 +65,10 @@ typedef struct Cron
 	int			period;			/* s; if not 0, nothing else counts */
 } Cron;
 
+/* The bit for a number in one of these sets, and those for a range of them. */
+#define CRON_BIT(n) (UINT64CONST(1) << (n))
+#define CRON_BITS(low, high) ((CRON_BIT((high) - (low) + 1) - 1) << (low))
+
 extern int	cron_next_bit(uint64 bits, int n);
 extern bool cron_can_match(const Cron *cron);
 extern bool cron_next(const Cron *cron, pg_tz *zone, TimestampTz after, TimestampTz *next);
