@@ -444,7 +444,7 @@ ts_worker_main(Datum main_arg)
 		ts_my_worker->is_superuser)
 		worker_quit("its role has become a superuser, or is none any more");
 	outcome_init();
-	run_init();
+	transaction_init();
 	stop_init();
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, worker_alarm_handler);
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);

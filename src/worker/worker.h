@@ -45,9 +45,76 @@ extern void session_reset(bool settings_left);
 extern void rehearse(int64 id);
 
 /* ------------------------------------------------------------------------
+ * transaction.c
+ */
+/* What a run changes of the process, as it was before. */
+typedef struct Surroundings
+{
+	int			synchronous_commit;
+	int			lock_timeout;	/* the role's */
+} Surroundings;
+
+/* What is known of the task that is being run. */
+typedef struct Run
+{
+	int64		id;
+	ItemPointerData place;		/* where its alarm was seen, or invalid */
+	RunStart	start;
+	bool		started;		/* start is filled in */
+	bool		missed;			/* it is too late for it */
+	TimestampTz begun_for;		/* it has begun for this time, */
+	int64		begun_revision; /* of this revision; DT_NOBEGIN: for none */
+	bool		called;			/* the callback has begun */
+	bool		committed;		/* it has ended transactions of its own */
+	int64		begun;			/* revision of which a begin was recorded */
+	TsReport   *report;
+	uint64		transactions;	/* that had ended when the callback began */
+	MemoryContext context;		/* outlives the transactions; holds the rest */
+	char	   *callback;		/* what is called, an alias resolved */
+	Jsonb	   *kwargs;
+	char	   *result;			/* or NULL */
+	Callback   *binding;		/* whose values are being converted, or NULL */
+	Snapshot	pin;			/* keeps the task's rows in their places, or
+								 * NULL */
+	Surroundings before;
+} Run;
+
+extern void transaction_init(void);
+extern uint64 transaction_count(void);
+extern void transaction_save_surroundings(Surroundings *saved);
+extern void transaction_restore_surroundings(const Surroundings *saved);
+extern void transaction_begin(void);
+extern void transaction_enter_bookkeeping(const Run *run);
+extern void transaction_leave_bookkeeping(void);
+extern Store *transaction_open_store(Run *run);
+extern ErrorData *transaction_roll_back(MemoryContext context);
+
+/* ------------------------------------------------------------------------
+ * run_announce.c
+ */
+extern void run_announce(const Run *run, bool blameless);
+
+/* ------------------------------------------------------------------------
+ * run_read.c
+ */
+extern bool run_read(Run *run);
+
+/* ------------------------------------------------------------------------
+ * run_failure.c
+ */
+extern RunStatus run_failure_status(const ErrorData *error);
+extern bool run_failure_lost_race(const ErrorData *error, uint64 generation);
+extern void run_failure_step_aside(int tries);
+extern void run_failure_record(Run *run, const ErrorData *error);
+
+/* ------------------------------------------------------------------------
+ * current_task.c
+ */
+extern Run *current_run;
+
+/* ------------------------------------------------------------------------
  * run.c
  */
-extern void run_init(void);
 extern RunStatus run_task(const TsHanded *task, TsReport *report);
 
 /* ------------------------------------------------------------------------

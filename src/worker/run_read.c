@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * run_read.c
+ *		Reading the task that is to be run.
+ *
+ * What the scheduler has handed out is a hint: the rows decide whether the task runs
+ * now, as this role, and with what.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "worker/worker.h"
+
+/*
+ * Return whether this process still is what the role can be.  If anything about
+ * roles has changed since that was last asked, it may not be allowed to connect any
+ * more, or be more or less than it was: then the process is to leave.
+ */
+static bool
+run_read_role_fits(void)
+{
+	static uint64 checked = 0;
+	uint64		generation = roles_generation();
+	bool		is_superuser;
+
+	if (checked == generation)
+		return true;
+	if (roles_check(GetSessionUserId(), &is_superuser) != ROLE_OK ||
+		is_superuser != ts_my_worker->is_superuser)
+	{
+		slot_retire();
+		return false;
+	}
+	checked = generation;
+	return true;
+}
+
+/*
+ * Read the task's rows, and announce the run.  Return false if it is not to run now,
+ * with the report filled in.
+ */
+bool
+run_read(Run *run)
+{
+	Store	   *store = store_try_open(AccessShareLock);
+	AlarmRow	alarm;
+	TaskRow		task;
+	RowPlaces	places;
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext old;
+	bool		there;
+
+	run->report->id = run->id;
+	run->report->fate = TS_FATE_GONE;
+	if (store == NULL)
+	{
+		/* the extension has been dropped: the scheduler will see that too */
+		run->report->fate = TS_FATE_LOOK;
+		return false;
+	}
+	if (!run_read_role_fits())
+	{
+		run->report->fate = TS_FATE_LOOK;
+		store_close(store, AccessShareLock);
+		return false;
+	}
+
+	/* find the rows */
+	there = store_get_alarm_at(store, run->id, &run->place, &alarm) &&
+		store_get_task(store, run->id, &task);
+
+	/*
+	 * in between, somebody may have given it to another role, both rows at
+	 * once
+	 */
+	if (there && ROW_GET(ObjectId, &task, task_owner) != ROW_GET(ObjectId, &alarm, alarm_owner))
+		there = store_get_alarm(store, run->id, &alarm);
+	if (there)
+		store_remember(store, &task, &alarm, &places);
+	store_close(store, AccessShareLock);
+
+	/* is it to run now, and by us? */
+	if (!there || !alarm_is_queued(&alarm))
+		return false;
+	if (ROW_GET(TimestampTz, &alarm, alarm_run_at) > now ||
+		ROW_GET(ObjectId, &alarm, alarm_owner) != GetSessionUserId())
+	{
+		run->report->fate = TS_FATE_LOOK;
+		return false;
+	}
+
+	/* remember what its end is compared with */
+	old = MemoryContextSwitchTo(run->context);
+	run_start_read(&run->start, &task, &alarm, now);
+	run->start.places = places;
+	if (run->begun_for == run->start.scheduled_at && run->begun_revision == run->start.revision)
+		run->start.late_from = DT_NOEND;
+	run->missed = catch_up_is_missed(&run->start);
+	run->started = true;
+	run->callback = run->start.callback;
+
+	/* from here on the run is lost if this process is */
+	if (!run->missed)
+	{
+		run->begun_for = run->start.scheduled_at;
+		run->begun_revision = run->start.revision;
+		run_announce(run, false);
+	}
+
+	/* what is to be called */
+	if (ROW_GET(ObjectId, &task, task_owner) != GetSessionUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the rows of the task have different owners"),
+				 errdetail("They can only have been written by hand.")));
+	if (ROW_GET(Bool, &task, task_is_alias))
+		run->callback = alias_require(run->start.owner, run->start.callback);
+	run->kwargs = DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs));
+	MemoryContextSwitchTo(old);
+	return true;
+}
