@@ -32,7 +32,7 @@ static const ErrorData interruption = {
 	.message = "the run was interrupted: its worker or the server went away"
 };
 
-/* A run for its time has begun, and will begin again: it has left no end. */
+/* Note that a run for its time has begun, and will begin again: it has left no end. */
 static void
 cut_off_note(AlarmRow *alarm, const RunStart *start)
 {
@@ -74,10 +74,10 @@ cut_off_interrupted(Store *store, const RunEnd *run, AlarmRow *alarm, TsReport *
 }
 
 /*
- * A run that may commit pieces of its work is about to begin: records that, so
- * that whatever happens, the next run knows that this one was.  The same if
- * this run finds that an earlier one never came to its end.  Returns false if
- * the task is not to run now after all.
+ * Record that a run that may commit pieces of its work is about to begin, so that
+ * whatever happens, the next run knows that this one was.  Record also, if this run
+ * finds it so, that an earlier one never came to its end.  Return false if the task
+ * is not to run now after all.
  */
 bool
 cut_off_begin(Store *store, RunStart *start, TsReport *report)
@@ -115,13 +115,13 @@ cut_off_begin(Store *store, RunStart *start, TsReport *report)
 }
 
 /*
- * The scheduler's part: a run has lost its worker.  A run that was ended
- * because it would not stop has timed out; any other was interrupted, which
- * uses no attempt but is not tolerated for ever.
+ * Record that a run has lost its worker: the scheduler's part.  A run that was ended
+ * because it would not stop has timed out; any other was interrupted, which uses no
+ * attempt but is not tolerated for ever.
  *
- * Returns whether the task is to run again, and how many of its runs in a row
- * were interrupted; again is set if somebody is changing it just now, so that
- * this must be called once more.
+ * Return whether the task is to run again, and how many of its runs in a row were
+ * interrupted; again is set if somebody is changing it just now, so that this must
+ * be called once more.
  */
 bool
 cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *interruptions)
@@ -145,6 +145,7 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 		ROW_GET(TimestampTz, &alarm, alarm_last_run_at) == lost->started_at)
 		return true;
 
+	/* which run it was, if it has left no end yet */
 	run_start_read(&start, &task, &alarm, lost->started_at);
 	start.worker_pid = lost->worker_pid;
 	start.owner = lost->owner;
@@ -164,6 +165,8 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 		start.scheduled_at = lost->scheduled_at;
 		start.attempt = lost->attempt;
 	}
+
+	/* its end; what begins again for that time is not late */
 	*interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
 	if (!start.extra && lost->scheduled_at == ROW_GET(TimestampTz, &alarm, alarm_scheduled_at))
 		ROW_SET(TimestampTz, &alarm, alarm_late_from, DT_NOEND);

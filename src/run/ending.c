@@ -39,8 +39,8 @@
 #include "run/run.h"
 
 /*
- * Do what follows from an end.  It is all written but this.  run is the run that
- * has come to it; NULL if it was none.
+ * Do what follows from an end, whose rows are written.  run is the run that has come
+ * to it; NULL if it was none.
  */
 static inline void
 ending_settle(Store *store, int64 id, Ending ending, const RunEnd *run)

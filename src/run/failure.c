@@ -27,7 +27,7 @@
 /* Longest text of an error in a line of the log, in bytes. */
 #define MAX_LINE_LENGTH		2048
 
-/* A name or message that does not break a line of the log, or fill it. */
+/* Return a name or message as one that does not break a line of the log, or fill it. */
 char *
 failure_one_line(const char *text)
 {
@@ -63,7 +63,7 @@ failure_log_line(const RunStart *start, const Failure *failure, const char *deta
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* The number of a failure among those that follow each other closely, from 1. */
+/* Return the number of a failure among those that follow each other closely, from 1. */
 static int
 failure_count(const RunStart *start, const AlarmRow *alarm)
 {
@@ -104,9 +104,9 @@ failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm)
 }
 
 /*
- * A failure that no worker could record, with no value of kwargs in its message.
- * A task that names an alias is logged with that: what it stood for during the
- * run is not known.
+ * Count a failure that no worker could record, and return it, with no value of
+ * kwargs in its message.  A task that names an alias is logged with that: what it
+ * stood for during the run is not known.
  */
 Failure
 failure_found(const RunStart *start, RunStatus status, const ErrorData *error)

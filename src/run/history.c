@@ -95,7 +95,7 @@ static int	part_number = -1;
 /* What writing to it takes. */
 static WriterCache part_cache;
 
-/* The relcache has been told that a relation, or any of them, has changed. */
+/* Forget what is known of a relation that has changed, or of all of them. */
 void
 history_relation_changed(Oid relid)
 {
@@ -104,7 +104,7 @@ history_relation_changed(Oid relid)
 		part_relid = sequence_relid = InvalidOid;
 }
 
-/* A part; InvalidOid if it is not there, or somebody has altered it. */
+/* Return a part; InvalidOid if it is not there, or somebody has altered it. */
 static Oid
 history_part_relid(int part)
 {
@@ -116,7 +116,7 @@ history_part_relid(int part)
 	return OidIsValid(relid) && table_shape_fits(relid, Natts_run, run_columns) ? relid : InvalidOid;
 }
 
-/* Is a run of this status to be recorded? */
+/* Return whether a run of this status is to be recorded. */
 static bool
 history_wants(HistoryMode mode, RunStatus status)
 {
@@ -140,8 +140,8 @@ history_set_text(Datum *values, bool *nulls, int attnum, const char *string)
 }
 
 /*
- * Records a run that has ended, or a time that was missed.  The caller is in
- * the transaction of the run's outcome.
+ * Record a run that has ended, or a time that was missed.  The caller is in the
+ * transaction of the run's outcome.
  */
 void
 history_record(const RunEnd *run)
@@ -158,6 +158,7 @@ history_record(const RunEnd *run)
 	TupleTableSlot *slot;
 	Writer	   *writer;
 
+	/* find the part in use */
 	if (!history_wants(start->history, run->status) || db == NULL)
 		return;
 
@@ -177,6 +178,7 @@ history_record(const RunEnd *run)
 	if (rel == NULL)
 		return;					/* the extension is being dropped */
 
+	/* fill in the record */
 	values[Anum_run_run_id - 1] = Int64GetDatum(nextval_internal(sequence, false));
 	values[Anum_run_scheduled_at - 1] = TimestampTzGetDatum(start->scheduled_at);
 	values[Anum_run_started_at - 1] = TimestampTzGetDatum(start->started_at);
@@ -201,6 +203,7 @@ history_record(const RunEnd *run)
 	history_set_text(values, nulls, Anum_run_hint, error != NULL ? error->hint : NULL);
 	history_set_text(values, nulls, Anum_run_context, error != NULL ? error->context : NULL);
 
+	/* write it */
 	writer = table_writer_open(&part_cache, rel);
 	slot = table_slot_create(rel, NULL);
 	memcpy(slot->tts_values, values, sizeof(values));
@@ -213,9 +216,9 @@ history_record(const RunEnd *run)
 }
 
 /*
- * Since when each part has been in use; 0 for those that never were, and for
- * what somebody has written by hand that cannot be true: a part that is said to
- * be from the future would be taken for the latest for ever.
+ * Read since when each part has been in use: 0 for those that never were, and for
+ * what somebody has written by hand that cannot be true.  A part that is said to be
+ * from the future would be taken for the latest for ever.
  */
 static void
 history_read_parts(Relation rel, TimestampTz *began_at)
@@ -239,7 +242,7 @@ history_read_parts(Relation rel, TimestampTz *began_at)
 	table_endscan(scan);
 }
 
-/* Writes down that a part is in use from now on. */
+/* Write down that a part is in use from now on. */
 static void
 history_write_part(Relation rel, int part, TimestampTz now)
 {
@@ -277,6 +280,7 @@ typedef struct HistorySpace
 	bool		blank;			/* it is as it was made */
 } HistorySpace;
 
+/* Return what a table takes up. */
 static HistorySpace
 history_space(Relation rel)
 {
@@ -309,7 +313,7 @@ history_space(Relation rel)
 	return space;
 }
 
-/* The space of a part; none if it is not there. */
+/* Return the space of a part; none if it is not there. */
 static HistorySpace
 history_part_space(int part)
 {
@@ -325,7 +329,7 @@ history_part_space(int part)
 	return space;
 }
 
-/* A part's size on disk. */
+/* Return a part's size on disk. */
 static uint64
 history_part_size(int part)
 {
@@ -333,8 +337,8 @@ history_part_size(int part)
 }
 
 /*
- * Was the emptying of a part cut off, by a crash or because there was no space
- * for the new index?  It is not undone by a rollback.  Then the rows are gone,
+ * Return whether the emptying of a part was cut off, by a crash or because there was
+ * no space for the new index.  It is not undone by a rollback.  Then the rows are gone,
  * but the indexes still have them, or not even their first block, and who uses
  * them gets an error.
  */
@@ -346,7 +350,7 @@ history_is_torn(int part)
 	return space.rows == 0 && space.total > 0 && !space.blank;
 }
 
-/* Empties a part if nobody is using it.  Returns whether it is empty now. */
+/* Empty a part if nobody is using it.  Return whether it is empty now. */
 static bool
 history_empty_part(int part)
 {
@@ -364,7 +368,7 @@ history_empty_part(int part)
 	return true;
 }
 
-/* Tells the workers of db which part to write to. */
+/* Tell the workers of db which part to write to. */
 static void
 history_use_part(TsDatabase *db, int part)
 {
@@ -374,8 +378,8 @@ history_use_part(TsDatabase *db, int part)
 }
 
 /*
- * Locks what looking after the history locks first, as DROP EXTENSION will.
- * After store_lock_for_drop.
+ * Lock what looking after the history locks first, as DROP EXTENSION will.  Call it
+ * after store_lock_for_drop.
  */
 void
 history_lock_for_drop(void)
@@ -388,9 +392,9 @@ history_lock_for_drop(void)
 }
 
 /*
- * Keeps the history within its bounds and tells the workers of db which part
- * to write to.  Called by the scheduler in a transaction of its own, at its
- * start and every now and then.
+ * Keep the history within its bounds and tell the workers of db which part to write
+ * to.  The scheduler calls this in a transaction of its own, at its start and every
+ * now and then.
  */
 void
 history_maintain(TsDatabase *db)
@@ -409,6 +413,8 @@ history_maintain(TsDatabase *db)
 
 	if (rel == NULL)
 		return;
+
+	/* the part in use is the one that was begun last */
 	history_read_parts(rel, began_at);
 	for (int i = 1; i < TS_HISTORY_PARTS; i++)
 	{
@@ -441,6 +447,7 @@ history_maintain(TsDatabase *db)
 			total -= size;
 	}
 
+	/* go on to the next part when this one is old or large enough */
 	next = (current + 1) % TS_HISTORY_PARTS;
 	if ((now - began_at[current] > retention / (TS_HISTORY_PARTS - 1) ||
 		 history_part_size(current) > part_limit) &&

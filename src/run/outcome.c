@@ -41,7 +41,7 @@
 static TimeoutId deadlock_check;
 
 /*
- * Once a worker.  The server looks for a deadlock once in each wait, and the
+ * Get ready, once a worker.  The server looks for a deadlock once in each wait, and the
  * one who makes it complete finds it.  A run looks again and again instead,
  * so that it finds a deadlock first whoever has begun to wait last.
  */
@@ -83,6 +83,7 @@ outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *rep
 	return FOUND_SAME;
 }
 
+/* Return a message as it is kept in a task's row, cut if it is too long. */
 static text *
 outcome_error_text(const char *message)
 {
@@ -93,6 +94,7 @@ outcome_error_text(const char *message)
 	return cstring_to_text_with_len(message, length);
 }
 
+/* Fill in what the alarm says of the last run; sqlstate and message may be NULL. */
 static void
 outcome_set_status(AlarmRow *alarm, RunStatus status, const char *sqlstate, const char *message)
 {
@@ -146,9 +148,9 @@ outcome_count_run(AlarmRow *alarm, const RunStart *start, bool failed)
 }
 
 /*
- * What limits a task's runs can be changed while one goes on, and leaves the
- * revision as it is: then the run ends by what it is now.  Whoever changes it
- * writes the alarm as well.
+ * Read again what limits a task's runs, if it may have changed.  That can be while a
+ * run goes on, and leaves the revision as it is: then the run ends by what it is now.
+ * Whoever changes it writes the alarm as well.
  */
 static void
 outcome_heed_changes(Store *store, RunStart *start, const AlarmRow *alarm)
@@ -276,7 +278,7 @@ outcome_advance(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 	}
 }
 
-/* Records the times that have passed without a run, the earliest first. */
+/* Record the times that have passed without a run, the earliest first. */
 static void
 outcome_record_missed(const RunStart *start)
 {
@@ -306,7 +308,7 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 		outcome_fail(store, &alarm, &run, report);
 }
 
-/* A task that fails all the time is paused, if it was to be. */
+/* Pause a task that fails all the time, if it was to be. */
 static void
 outcome_pause_failing(AlarmRow *alarm)
 {
@@ -316,10 +318,10 @@ outcome_pause_failing(AlarmRow *alarm)
 }
 
 /*
- * The run of a task has come to an end that somebody has changed meanwhile.  What
- * comes next is as the change says, but the run was one of those that the task may
- * have, and it says of it how it went; unless it would have been tried again.  A
- * change that leaves the task without another run has come too late.
+ * End the run of a task that somebody has changed meanwhile.  What comes next is as
+ * the change says, but the run was one of those that the task may have, and the
+ * task's row says how it went; unless it would have been tried again.  A change that
+ * leaves the task without another run has come too late.
  */
 static void
 outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
@@ -336,6 +338,7 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 		ROW_GET(TimestampTz, &task, task_created_at) != start->created_at)
 		return;
 
+	/* how it went, and whether it would have been tried again */
 	outcome_note(alarm, run);
 	again = failed && (retry_is_shortage(run->error) || retry_next(start, &unused));
 	if (start->extra || again)
@@ -343,6 +346,8 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 		ending_go_on(store, alarm, start->extra ? ENDING_NEXT : ENDING_AGAIN, run);
 		return;
 	}
+
+	/* was it the last that the task may have? */
 	outcome_count_run(alarm, start, failed);
 	if (!ROW_ISNULL(&task, task_max_runs) &&
 		catch_up_had_all_runs(ROW_GET(Int64, alarm, alarm_run_count),
@@ -367,8 +372,8 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 }
 
 /*
- * A one-off task has succeeded that somebody has added once more, as it is, while
- * it ran: it runs again.
+ * Have a one-off task run again that has succeeded, and that somebody has added once
+ * more, as it is, while it ran.
  */
 static void
 outcome_once_more(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
@@ -382,7 +387,7 @@ outcome_once_more(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *re
 	report->fate = TS_FATE_LOOK;
 }
 
-/* The run has succeeded: a one-off task is done, a recurring one goes on. */
+/* End a run that has succeeded: a one-off task is done, a recurring one goes on. */
 void
 outcome_succeeded(Store *store, const RunStart *start, const char *result, TsReport *report)
 {
@@ -390,6 +395,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	RunStart	now;
 	AlarmRow	alarm;
 
+	/* a plain one-off task that nobody has changed: the short way */
 	history_record(&run);
 	if (!start->recurring && !start->extra && ending_try_remove(store, &run))
 	{
@@ -397,6 +403,8 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		report->fate = TS_FATE_GONE;
 		return;
 	}
+
+	/* what has become of the task meanwhile? */
 	switch (outcome_lock(store, start, &alarm, report))
 	{
 		case FOUND_GONE:
@@ -407,6 +415,8 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 		case FOUND_SAME:
 			break;
 	}
+
+	/* it is as it was */
 	outcome_note(&alarm, &run);
 	if (start->extra)
 	{
@@ -430,9 +440,9 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 }
 
 /*
- * The run has failed.  It is tried again if it has attempts left, or if that is
- * not its fault; otherwise a one-off task has failed too, and a recurring one goes
- * on.
+ * End a run that has failed.  It is tried again if it has attempts left, or if that
+ * is not its fault; otherwise a one-off task has failed too, and a recurring one
+ * goes on.
  */
 void
 outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsReport *report)
@@ -455,6 +465,8 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 		outcome_wait(store, &alarm, retry_at, ENDING_AGAIN, &run, report);
 		return;
 	}
+
+	/* what has become of the task meanwhile? */
 	failure_log(start, failure, found == FOUND_GONE ? NULL : &alarm);
 	switch (found)
 	{
@@ -466,6 +478,8 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 		case FOUND_SAME:
 			break;
 	}
+
+	/* it is as it was: is the run to be tried again? */
 	outcome_note(&alarm, &run);
 	if (start->extra)
 	{
@@ -481,6 +495,8 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 		outcome_wait(store, &alarm, retry_at, ENDING_AGAIN, &run, report);
 		return;
 	}
+
+	/* it has failed for good, or was cancelled */
 	outcome_count_run(&alarm, &now, !cancelled);
 	if (start->recurring && !cancelled)
 		outcome_pause_failing(&alarm);
@@ -494,8 +510,8 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 }
 
 /*
- * A task is due whose owner does not exist: it has failed.  Returns whether
- * that is so; not if somebody is changing it just now.
+ * Have a task fail that is due, and whose owner does not exist.  Return whether it
+ * is settled, so or otherwise; not if somebody is changing it just now.
  */
 bool
 outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)

@@ -31,8 +31,8 @@
 #define MAX_DURATION		(INT64CONST(36525000) * USECS_PER_DAY)
 
 /*
- * A task's interval in microseconds, or what is to be taken if it has none, or
- * one that is negative.
+ * Return a task's interval in microseconds, or what is to be taken if it has none,
+ * or one that is negative.
  */
 static int64
 run_start_usecs(const TaskRow *task, int attnum, int64 otherwise)
@@ -50,9 +50,7 @@ run_start_usecs(const TaskRow *task, int attnum, int64 otherwise)
 	return (int64) Min(usecs, (double) MAX_DURATION);
 }
 
-/*
- * Finds out when a task recurs.  Returns NULL, or why that cannot be told.
- */
+/* Find out when a task recurs.  Return NULL, or why that cannot be told. */
 static const char *
 run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
 {
@@ -86,7 +84,7 @@ run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
 	return NULL;
 }
 
-/* Take from a task's row what limits its runs, and has them tried again. */
+/* Take from a task's row what limits its runs, and what has them tried again. */
 void
 run_start_read_limits(RunStart *start, const TaskRow *task)
 {
@@ -110,12 +108,13 @@ run_start_read_limits(RunStart *start, const TaskRow *task)
 }
 
 /*
- * Takes from a task's rows what a run needs to know of them at its end, into
- * the current memory context.
+ * Take from a task's rows what a run needs to know of them at its end, into the
+ * current memory context.
  */
 void
 run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, TimestampTz now)
 {
+	/* which run this is */
 	start->id = ROW_GET(Int64, alarm, alarm_id);
 	start->created_at = ROW_GET(TimestampTz, task, task_created_at);
 	start->revision = ROW_GET(Int64, alarm, alarm_revision);
@@ -141,6 +140,8 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->task_id = TextDatumGetCString(ROW_DATUM(task, task_task_id));
 	start->group_id = ROW_ISNULL(task, task_group_id) ? NULL :
 		TextDatumGetCString(ROW_DATUM(task, task_group_id));
+
+	/* how the task is to be run */
 	start->callback = TextDatumGetCString(ROW_DATUM(task, task_callback));
 	start->no_grid = run_start_calendar(start, task, alarm);
 	run_start_read_limits(start, task);

@@ -39,7 +39,7 @@
 #define REHEARSAL_LOCK_TIMEOUT	1
 
 /*
- * Loads the library of a function's language.  Not that of a function in C:
+ * Load the library of a function's language.  Not that of a function in C:
  * loading it runs code of its own.
  */
 static void
@@ -65,6 +65,7 @@ rehearsal_load_language(Oid funcid)
 		fmgr_info(handler, &unused);
 }
 
+/* Read a task's rows and prepare its call. */
 static void
 rehearsal_go_through(int64 id)
 {
@@ -90,7 +91,7 @@ rehearsal_go_through(int64 id)
 }
 
 /*
- * Does for a task whatever can be done before its time.  An error is the
+ * Do for a task whatever can be done before its time.  An error is the
  * run's to report, if it is still one then; here it only ends the rehearsal.
  * The worker has no run in progress; the caller resets the current memory
  * context.

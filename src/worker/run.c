@@ -42,9 +42,9 @@
 #define CONFLICT_RETRIES	5
 
 /*
- * Finds out what is to be called, in a run that can be stopped.  If it could
- * end transactions of its own, that it has begun is first recorded in one of
- * ours.  Returns NULL if the task is not to run after all.
+ * Find out what is to be called, in a run that can be stopped.  If it could end
+ * transactions of its own, that it has begun is first recorded in one of ours.
+ * Return NULL if the task is not to run after all.
  */
 static Callback *
 run_prepare(Run *run)
@@ -62,6 +62,8 @@ run_prepare(Run *run)
 			run->pin = RegisterSnapshotOnOwner(GetActiveSnapshot(), TopTransactionResourceOwner);
 		return callback;
 	}
+
+	/* it can end transactions */
 	run->start.places.known = false;
 	if (run->begun == run->start.revision)
 		return callback;
@@ -91,7 +93,7 @@ run_prepare(Run *run)
 }
 
 /*
- * Calls the callback and finishes all user code that is left behind it.
+ * Call the callback and finish all user code that is left behind it.
  *
  * A procedure, or a command of taskshed.execute, may have ended transactions
  * of its own.  What it has done since is then committed here, and the outcome
@@ -118,7 +120,7 @@ run_callback(Run *run, Callback *callback)
 	}
 	guc_level = NewGUCNestLevel();
 
-	/* all this must outlive the transaction */
+	/* the call; all this must outlive the transaction */
 	MemoryContextSwitchTo(run->context);
 	current_run = run;
 	XactReadOnly = DefaultXactReadOnly;
@@ -134,6 +136,7 @@ run_callback(Run *run, Callback *callback)
 	if (callback->kind == CALLBACK_FUNCTION)
 		PopActiveSnapshot();
 
+	/* what it has left to be done */
 	commit_mode = synchronous_commit;
 	if (transaction_count() == run->transactions)
 	{
@@ -157,7 +160,7 @@ run_callback(Run *run, Callback *callback)
 	current_run = NULL;
 }
 
-/* Says in pg_stat_activity what is running, to those who may see queries. */
+/* Say in pg_stat_activity what is running, to those who may see queries. */
 static void
 run_show(Run *run)
 {
@@ -170,13 +173,14 @@ run_show(Run *run)
 	pgstat_report_activity(STATE_RUNNING, text);
 }
 
-/* The run itself.  Any error leaves it to the caller to record. */
+/* Try a run once, from beginning to end.  Any error is left to the caller to record. */
 static void
 run_attempt(Run *run)
 {
 	Callback   *callback;
 	Store	   *store;
 
+	/* read the task */
 	run->pin = NULL;
 	transaction_begin();
 	if (!run_read(run))
@@ -195,6 +199,7 @@ run_attempt(Run *run)
 		transaction_begin();
 	}
 
+	/* call it */
 	if (run->missed)
 	{
 		run->start.places.known = false;
@@ -208,6 +213,7 @@ run_attempt(Run *run)
 		return;
 	}
 
+	/* write the outcome */
 	transaction_enter_bookkeeping(run);
 	ts_my_worker->ending = true;
 	CommandCounterIncrement();
@@ -229,9 +235,9 @@ run_attempt(Run *run)
 }
 
 /*
- * Runs a task, if it is due, fills in what became of it, and puts the session
+ * Run a task, if it is due, fill in what became of it, and put the session
  * back as new.  The task is one of the role that this process is connected as.
- * The current memory context is the run's; the caller resets it.  Returns how the
+ * The current memory context is the run's; the caller resets it.  Return how the
  * run has ended; RUN_NONE if it was not to run.
  */
 RunStatus
@@ -295,6 +301,7 @@ run_task(const TsHanded *task, TsReport *report)
 		MemoryContextSwitchTo(context);
 	}
 
+	/* leave nothing to the next run */
 	crash_record_clear();
 	current_run = NULL;
 	debug_query_string = NULL;

@@ -55,8 +55,8 @@ session_xact_callback(XactEvent event, void *arg)
 }
 
 /*
- * Once a worker, when it is connected.  A callback may still set any of these
- * for itself.
+ * Set what a session of ours needs, once a worker, when it is connected.  A callback
+ * may still set any of these for itself.
  */
 void
 session_start(void)
@@ -80,7 +80,7 @@ session_start(void)
 	RegisterXactCallback(session_xact_callback, NULL);
 }
 
-/* The commit that ends a run is as durable as our own setting says. */
+/* Have the commit that ends a run be as durable as our own setting says. */
 void
 session_apply_settings(void)
 {
@@ -89,7 +89,7 @@ session_apply_settings(void)
 }
 
 /*
- * Puts the session back as new, between two runs or two tries of one: no
+ * Put the session back as new, between two runs or two tries of one: no
  * transaction is in progress.  settings_left says whether the callback has
  * committed anything, and so may have left settings behind.
  *

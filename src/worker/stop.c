@@ -55,7 +55,7 @@ static volatile uint32 stops = 0;
 static TimeoutId time_limit;
 
 /*
- * Acts on a request if it is meant for the run in progress.  While its begin or
+ * Act on a request if it is meant for the run in progress.  While its begin or
  * its end is being written, nothing but a wait for a standby looks at the flag.
  * After the begin the request is found again; after the end it is too late.
  */
@@ -93,7 +93,7 @@ stop_signal_handler(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
-/* First the run is cancelled; when that has not helped, the process ends. */
+/* Cancel the run first; when that has not helped, end the process. */
 static void
 stop_timeout_handler(void)
 {
@@ -120,9 +120,9 @@ stop_timeout_handler(void)
 }
 
 /*
- * A callback that commits and was told to stop meanwhile, after its last look for
- * that, has not heard it if the commit was waiting for a standby: the wait has
- * taken the cancel for its own.
+ * Tell a callback that commits once more to stop, if it cannot have heard it: if that
+ * came after its last look for it, and the commit was waiting for a standby, the wait
+ * has taken the cancel for its own.
  */
 static void
 stop_xact_callback(XactEvent event, void *arg)
@@ -139,7 +139,7 @@ stop_xact_callback(XactEvent event, void *arg)
 		InterruptPending = QueryCancelPending = true;
 }
 
-/* Once a worker. */
+/* Get ready, once a worker. */
 void
 stop_init(void)
 {
@@ -149,7 +149,7 @@ stop_init(void)
 }
 
 /*
- * From here on the run can be stopped.  timeout is in microseconds; 0 means
+ * Let the run be stopped from here on.  timeout is in microseconds; 0 means
  * that it may take as long as it takes.
  */
 void
@@ -168,7 +168,7 @@ stop_enable(int64 timeout)
 	stop_check_request();
 }
 
-/* From here on it cannot. */
+/* Let it not be stopped any more. */
 void
 stop_disable(int64 timeout)
 {
@@ -177,7 +177,7 @@ stop_disable(int64 timeout)
 		disable_timeout(time_limit, false);
 }
 
-/* Why the last run was stopped, if its error says that it was. */
+/* Return why the last run was stopped, if its error says that it was. */
 StopReason
 stop_get_reason(const ErrorData *error)
 {

@@ -74,8 +74,8 @@
 static TimeoutId alarm_timeout;
 
 /*
- * Runs when the process exits, after its transaction has been rolled back:
- * it is registered before the connection's own callbacks.
+ * Give the slot back when the process exits.  This comes after its transaction has
+ * been rolled back, since it is registered before the connection's own callbacks.
  */
 static void
 worker_exit(int code, Datum arg)
@@ -92,7 +92,7 @@ worker_exit(int code, Datum arg)
 	shared_wake_launcher();
 }
 
-/* Has somebody decided that this process is to leave? */
+/* Return whether somebody has decided that this process is to leave. */
 static bool
 worker_must_retire(void)
 {
@@ -107,7 +107,7 @@ worker_must_retire(void)
 
 pg_noreturn static void worker_quit(const char *why);
 
-/* Leaves the process; why is for the log. */
+/* Leave the process; why is for the log. */
 static void
 worker_quit(const char *why)
 {
@@ -115,7 +115,7 @@ worker_quit(const char *why)
 	proc_exit(0);
 }
 
-/* Takes the slot that the launcher has started this process for. */
+/* Take the slot that the launcher has started this process for. */
 static void
 worker_attach(int slot, uint32 generation)
 {
@@ -154,8 +154,8 @@ worker_attach(int slot, uint32 generation)
 }
 
 /*
- * Was a task handed out ahead of its time, to be waited for?  If its time is
- * further off than it can have been then, the clock was set back, and the
+ * Return whether a task was handed out ahead of its time, to be waited for.  If its
+ * time is further off than it can have been then, the clock was set back, and the
  * scheduler should have the task again.
  */
 static bool
@@ -165,9 +165,8 @@ worker_is_ahead(const TsHanded *handed, TimestampTz now)
 }
 
 /*
- * The next of the tasks that were handed out, or NULL: the oldest, or if that
- * is ahead of its time the one that is due first.  The caller has the slot's
- * mutex.
+ * Return the next of the tasks that were handed out, or NULL: the oldest, or if that
+ * is ahead of its time the one that is due first.  The caller has the slot's mutex.
  */
 static TsHanded *
 worker_first_handed(TimestampTz now)
@@ -193,9 +192,9 @@ worker_first_handed(TimestampTz now)
 }
 
 /*
- * Leaves the report on a task, if there is one, and takes the next.  Returns
- * false if there is none, none is due, or if the worker is to leave; wait_for
- * says until when to wait.
+ * Leave the report on a task, if there is one, and take the next.  Return false if
+ * there is none, none is due, or if the worker is to leave; wait_for says until when
+ * to wait.
  */
 static bool
 worker_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
@@ -234,6 +233,7 @@ worker_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
 	}
 	SpinLockRelease(&worker->mutex);
 
+	/* has the scheduler something to do? */
 	if (report != NULL)
 	{
 		wake = (report->fate == TS_FATE_LOOK || left == HANDED_LOW || left == 0);
@@ -251,7 +251,7 @@ worker_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
 	return found;
 }
 
-/* Has this process been in use for long enough?  Called after each run. */
+/* Return whether this process has been in use for long enough; once after each run. */
 static bool
 worker_is_worn(void)
 {
@@ -279,7 +279,7 @@ worker_is_worn(void)
 	return MemoryContextMemAllocated(TopMemoryContext, true) > memory + WORN_GROWTH;
 }
 
-/* Decides to leave, unless the scheduler has just handed out a task. */
+/* Decide to leave, unless the scheduler has just handed out a task. */
 static bool
 worker_retire_if_idle(void)
 {
@@ -294,7 +294,7 @@ worker_retire_if_idle(void)
 	return retire;
 }
 
-/* Between two runs. */
+/* Serve interrupts between two runs. */
 static void
 worker_process_interrupts(void)
 {
@@ -305,7 +305,7 @@ worker_process_interrupts(void)
 		session_apply_settings();
 }
 
-/* Adds a run to the figures of the view status. */
+/* Add a run to the figures of the view status. */
 static void
 worker_count(RunStatus status)
 {
@@ -325,7 +325,7 @@ worker_count(RunStatus status)
 }
 
 /*
- * Runs tasks until none is left that is due.  Returns when the next one will
+ * Run tasks until none is left that is due.  Return when the next one will
  * be; DT_NOEND if there is none.
  */
 static TimestampTz
@@ -363,7 +363,7 @@ worker_alarm_handler(void)
 	SetLatch(MyLatch);
 }
 
-/* Waits for the next task, and for its time. */
+/* Wait for the next task, and for its time. */
 static void
 worker_wait(TimestampTz wait_for)
 {
@@ -395,7 +395,7 @@ worker_wait(TimestampTz wait_for)
 		worker_quit("it has had nothing to do for a while");
 }
 
-/* Prepares for the task for which this process was started, if there is time. */
+/* Prepare for the task for which this process was started, if there is time. */
 static void
 worker_rehearse(MemoryContext context)
 {
