@@ -60,7 +60,7 @@ admission_expire_checks(TimestampTz now)
 	static TimestampTz checked_at = 0;
 	static bool allow_superusers = true;
 	uint32		changes_now = pg_atomic_read_u32(&ts_shared->role_changes);
-	RoleQueue  *queue;
+	Role	   *role;
 
 	if (changes_now == changes && allow_superusers == ts_allow_superuser_tasks &&
 		now - checked_at < CHECK_INTERVAL)
@@ -68,12 +68,12 @@ admission_expire_checks(TimestampTz now)
 	if (now - checked_at >= 0 && now - checked_at < CHANGE_INTERVAL)
 		return checked_at + CHANGE_INTERVAL;
 	if (now - checked_at >= CHECK_INTERVAL)
-		lookahead_prune_roles();
+		known_roles_prune();
 	changes = changes_now;
 	allow_superusers = ts_allow_superuser_tasks;
 	checked_at = now;
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
-		queue->checked = false;
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
+		role->checked = false;
 	return DT_NOEND;
 }
 
@@ -85,40 +85,40 @@ admission_is_current(void)
 }
 
 static bool
-admission_must_check(const RoleQueue *queue)
+admission_must_check(Role *role)
 {
-	return !queue->checked && (queue->nwaiting > 0 || queue->nthere > 0);
+	return !role->checked && (lookahead_first(role) != NULL || role->nthere > 0);
 }
 
 /* Looks a role up. */
 static void
-admission_check_role(RoleQueue *queue)
+admission_check_role(Role *role)
 {
-	RoleState	state = roles_check(queue->role, &queue->is_superuser);
-	bool		changed = (state != queue->state);
+	RoleState	state = roles_check(role->oid, &role->is_superuser);
+	bool		changed = (state != role->state);
 
-	queue->checked = true;
-	queue->state = state;
+	role->checked = true;
+	role->state = state;
 	if (changed)
 	{
 		/* whatever kept its workers from starting, it is over */
-		queue->failed_starts = 0;
-		queue->start_after = 0;
+		role->failed_starts = 0;
+		role->start_after = 0;
 	}
-	if (queue->reason != NULL)
-		pfree(queue->reason);
-	queue->reason = NULL;
+	if (role->reason != NULL)
+		pfree(role->reason);
+	role->reason = NULL;
 	if (state == ROLE_OK)
 		return;
-	queue->reason = MemoryContextStrdup(TopMemoryContext, roles_reason(queue->role, state));
+	role->reason = MemoryContextStrdup(TopMemoryContext, roles_reason(role->oid, state));
 	if (changed && state != ROLE_GONE)
 		ereport(LOG,
-				(errmsg("tasks of a role have to wait: %s", queue->reason)));
+				(errmsg("tasks of a role have to wait: %s", role->reason)));
 }
 
 /* Ends the workers of a role that must not go on as what they are. */
 static void
-admission_end_workers(Oid database, const RoleQueue *queue)
+admission_end_workers(Oid database, const Role *role)
 {
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
@@ -128,13 +128,13 @@ admission_end_workers(Oid database, const RoleQueue *queue)
 
 		SpinLockAcquire(&worker->mutex);
 		if (worker->state != TS_WORKER_FREE && worker->database == database &&
-			worker->role == queue->role &&
-			(queue->state != ROLE_OK || worker->is_superuser != queue->is_superuser))
+			worker->role == role->oid &&
+			(role->state != ROLE_OK || worker->is_superuser != role->is_superuser))
 		{
 			worker->retire = true;
 			proc = worker->proc;
 			/* one who has become a superuser may end its run as it was */
-			if (worker->running_id != 0 && (queue->state != ROLE_OK || worker->is_superuser))
+			if (worker->running_id != 0 && (role->state != ROLE_OK || worker->is_superuser))
 			{
 				pid = worker->pid;
 				worker->bystander = true;
@@ -150,11 +150,11 @@ admission_end_workers(Oid database, const RoleQueue *queue)
 
 /* Has a role that is gone tasks that are due, and no worker any more? */
 static bool
-admission_has_orphans(RoleQueue *queue, TimestampTz now)
+admission_has_orphans(Role *role, TimestampTz now)
 {
-	LookaheadTask *task = lookahead_first(queue);
+	LookaheadTask *task = lookahead_first(role);
 
-	return queue->checked && queue->state == ROLE_GONE && queue->nthere == 0 &&
+	return role->checked && role->state == ROLE_GONE && role->nthere == 0 &&
 		task != NULL && task->key.run_at <= now;
 }
 
@@ -167,18 +167,18 @@ static bool
 admission_fail_orphans(TimestampTz now)
 {
 	Store	   *store = store_try_open(RowExclusiveLock);
-	RoleQueue  *queue;
+	Role	   *role;
 	int			n = 0;
 
 	if (store == NULL)
 		return false;
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
-		while (n < ORPHANS_BATCH && admission_has_orphans(queue, now))
+		while (n < ORPHANS_BATCH && admission_has_orphans(role, now))
 		{
-			LookaheadTask *task = lookahead_first(queue);
+			LookaheadTask *task = lookahead_first(role);
 
-			if (outcome_orphaned(store, task->id, queue->role, queue->reason))
+			if (outcome_orphaned(store, task->id, role->oid, role->reason))
 				lookahead_look_again(task);
 			else
 			{
@@ -201,12 +201,12 @@ bool
 admission_is_needed(TimestampTz *again)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	RoleQueue  *queue;
+	Role	   *role;
 	bool		needed = false;
 
 	*again = admission_expire_checks(now);
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
-		needed = needed || admission_must_check(queue) || admission_has_orphans(queue, now);
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
+		needed = needed || admission_must_check(role) || admission_has_orphans(role, now);
 	return needed;
 }
 
@@ -217,16 +217,16 @@ admission_is_needed(TimestampTz *again)
 bool
 admission_check(Oid database)
 {
-	RoleQueue  *queue;
+	Role	   *role;
 
 	AcceptInvalidationMessages();
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
-		if (!admission_must_check(queue))
+		if (!admission_must_check(role))
 			continue;
-		admission_check_role(queue);
-		if (queue->nthere > 0)
-			admission_end_workers(database, queue);
+		admission_check_role(role);
+		if (role->nthere > 0)
+			admission_end_workers(database, role);
 	}
 	return admission_fail_orphans(GetCurrentTimestamp());
 }

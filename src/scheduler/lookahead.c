@@ -26,7 +26,6 @@
  */
 #include "postgres.h"
 
-#include "lib/pairingheap.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -42,7 +41,6 @@
 #define HIGH_WATER	8192
 
 static HTAB *tasks = NULL;
-static HTAB *roles = NULL;
 
 /* Ids to be looked up in the table, and not before when. */
 typedef struct Look
@@ -55,102 +53,20 @@ static Look *looks = NULL;
 static int	nlooks = 0;
 static int	max_looks = 0;
 
-static int
-lookahead_cmp(const pairingheap_node *a, const pairingheap_node *b, void *arg)
-{
-	const LookaheadTask *x = pairingheap_const_container(LookaheadTask, node, a);
-	const LookaheadTask *y = pairingheap_const_container(LookaheadTask, node, b);
-
-	/* a pairing heap has its greatest element first */
-	return -queue_key_cmp(&x->key, &y->key);
-}
-
 /* Once a scheduler.  All that follows lives as long as the process. */
 void
 lookahead_start(void)
 {
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(LookaheadTask)};
-	HASHCTL		role_ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(RoleQueue)};
 
 	tasks = hash_create("taskshed tasks", BATCH_SIZE, &ctl, HASH_ELEM | HASH_BLOBS);
-	roles = hash_create("taskshed roles", 16, &role_ctl, HASH_ELEM | HASH_BLOBS);
-}
-
-/* A role's queue; a new one has nothing read. */
-RoleQueue *
-lookahead_role(Oid role)
-{
-	bool		found;
-	RoleQueue  *queue = hash_search(roles, &role, HASH_ENTER, &found);
-
-	if (!found)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		memset((char *) queue + sizeof(Oid), 0, sizeof(RoleQueue) - sizeof(Oid));
-		queue->waiting = pairingheap_allocate(lookahead_cmp, NULL);
-		queue->frontier.run_at = DT_NOBEGIN;
-		queue->frontier.id = PG_INT64_MIN;
-		MemoryContextSwitchTo(old);
-	}
-	return queue;
-}
-
-int
-lookahead_count_roles(void)
-{
-	return hash_get_num_entries(roles);
-}
-
-/*
- * The roles one after the other, NULL at the end.  No role may be added while
- * they are gone through; the loop must be run to its end.
- */
-RoleQueue *
-lookahead_next_role(bool restart)
-{
-	static HASH_SEQ_STATUS scan;
-
-	if (restart)
-		hash_seq_init(&scan, roles);
-	return hash_seq_search(&scan);
-}
-
-/*
- * Forgets the roles that have neither tasks nor workers.  With the next note
- * of a task of theirs they are new again, and have nothing read.
- */
-void
-lookahead_prune_roles(void)
-{
-	RoleQueue  *queue;
-
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
-	{
-		if (!queue->read_all || queue->nwaiting > 0 || queue->nthere > 0)
-			continue;
-		pairingheap_free(queue->waiting);
-		if (queue->reason != NULL)
-			pfree(queue->reason);
-		hash_search(roles, &queue->role, HASH_REMOVE, NULL);
-	}
-}
-
-/* Has a role's queue been read as far as key? */
-static bool
-lookahead_covers(const RoleQueue *queue, const QueueKey *key)
-{
-	return queue->read_all || queue_key_cmp(key, &queue->frontier) <= 0;
 }
 
 static void
 lookahead_forget(LookaheadTask *task)
 {
 	if (task->slot < 0)
-	{
-		pairingheap_remove(task->queue->waiting, &task->node);
-		task->queue->nwaiting--;
-	}
+		task_queue_remove(task);
 	hash_search(tasks, &task->id, HASH_REMOVE, NULL);
 }
 
@@ -160,7 +76,7 @@ lookahead_forget(LookaheadTask *task)
  * the table.
  */
 static void
-lookahead_cut_back(RoleQueue *queue)
+lookahead_cut_back(TaskQueue *queue)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	List	   *kept = NIL;
@@ -168,13 +84,12 @@ lookahead_cut_back(RoleQueue *queue)
 
 	while (queue->nwaiting > 0)
 	{
-		LookaheadTask *task = lookahead_first(queue);
+		LookaheadTask *task = task_queue_first(queue);
 		QueueKey	before = {task->run_at, task->id - 1};
 
 		if (task->key.run_at > task->run_at && task->key.run_at > now)
 		{
-			pairingheap_remove(queue->waiting, &task->node);
-			queue->nwaiting--;
+			task_queue_remove(task);
 			kept = lappend(kept, task);
 			continue;
 		}
@@ -185,12 +100,7 @@ lookahead_cut_back(RoleQueue *queue)
 	}
 
 	foreach(lc, kept)
-	{
-		LookaheadTask *task = lfirst(lc);
-
-		pairingheap_add(queue->waiting, &task->node);
-		queue->nwaiting++;
-	}
+		task_queue_add(queue, lfirst(lc));
 	list_free(kept);
 }
 
@@ -199,7 +109,7 @@ lookahead_cut_back(RoleQueue *queue)
  * before.
  */
 static LookaheadTask *
-lookahead_add(RoleQueue *queue, const QueueEntry *entry, TimestampTz not_before)
+lookahead_add(TaskQueue *queue, const QueueEntry *entry, TimestampTz not_before)
 {
 	const QueueKey *key = &entry->key;
 	bool		found;
@@ -209,13 +119,11 @@ lookahead_add(RoleQueue *queue, const QueueEntry *entry, TimestampTz not_before)
 	task->key = *key;
 	task->key.run_at = Max(key->run_at, not_before);
 	task->run_at = key->run_at;
-	task->queue = queue;
 	task->slot = -1;
 	task->changed = false;
 	task->interruptions = entry->interruptions;
 	task->place = entry->place;
-	pairingheap_add(queue->waiting, &task->node);
-	queue->nwaiting++;
+	task_queue_add(queue, task);
 	return task;
 }
 
@@ -227,24 +135,26 @@ void
 lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 {
 	QueueKey	place = {from, PG_INT64_MIN};
-	Oid			role = InvalidOid;
+	Oid			owner = InvalidOid;
 	HASH_SEQ_STATUS scan;
 	LookaheadTask *task;
-	RoleQueue  *queue;
+	Role	   *role;
 
-	while (OidIsValid(role = queue_next_owner(store, snapshot, role)))
-		(void) lookahead_role(role);
+	while (OidIsValid(owner = queue_next_owner(store, snapshot, owner)))
+		(void) known_roles_get(owner);
 
 	/* those that are handed out may be among what was changed, too */
 	hash_seq_init(&scan, tasks);
 	while ((task = hash_seq_search(&scan)) != NULL)
 		task->changed = task->changed || task->slot >= 0;
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
-		if (lookahead_covers(queue, &place))
+		TaskQueue  *queue = &role->queue;
+
+		if (task_queue_covers(queue, &place))
 		{
 			lookahead_cut_back(queue);
-			if (lookahead_covers(queue, &place))
+			if (task_queue_covers(queue, &place))
 				queue->frontier = place;
 			queue->read_all = false;
 		}
@@ -268,7 +178,7 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 	LookaheadTask *task = lookahead_find(id);
 	AlarmRow	alarm;
 	QueueEntry	entry;
-	RoleQueue  *queue;
+	TaskQueue  *queue;
 
 	Assert(task == NULL || task->slot < 0);
 	if (task != NULL)
@@ -277,13 +187,13 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 		!lookahead_may_run(ROW_GET(ObjectId, &alarm, alarm_owner), id))
 		return;
 
-	queue = lookahead_role(ROW_GET(ObjectId, &alarm, alarm_owner));
+	queue = &known_roles_get(ROW_GET(ObjectId, &alarm, alarm_owner))->queue;
 	entry.key.run_at = ROW_GET(TimestampTz, &alarm, alarm_run_at);
 	entry.key.id = id;
 	entry.interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
 	entry.place = alarm.tid;
 	/* that a task is not to run before some time must not be forgotten */
-	if (not_before > entry.key.run_at || lookahead_covers(queue, &entry.key))
+	if (not_before > entry.key.run_at || task_queue_covers(queue, &entry.key))
 	{
 		(void) lookahead_add(queue, &entry, not_before);
 		if (queue->nwaiting > HIGH_WATER)
@@ -302,7 +212,7 @@ lookahead_note(Store *store, const TsNote *note)
 		return;
 	if (task != NULL && task->slot >= 0)
 		task->changed = true;
-	else if (task != NULL || lookahead_covers(lookahead_role(note->owner), &key))
+	else if (task != NULL || task_queue_covers(&known_roles_get(note->owner)->queue, &key))
 		lookahead_look(store, note->id, DT_NOBEGIN);
 }
 
@@ -321,27 +231,31 @@ lookahead_look_later(int64 id, TimestampTz not_before)
 	nlooks++;
 }
 
+/* Is it time to read the next batch of a queue? */
+static bool
+lookahead_is_low(const TaskQueue *queue)
+{
+	return !queue->read_all && queue->nwaiting < LOW_WATER;
+}
+
 /* Is there anything to be read from the tables? */
 bool
 lookahead_wants_reading(void)
 {
-	RoleQueue  *queue;
+	Role	   *role;
 	bool		wants = (nlooks > 0);
 
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
-	{
-		if (!queue->read_all && queue->nwaiting < LOW_WATER)
-			wants = true;
-	}
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
+		wants = wants || lookahead_is_low(&role->queue);
 	return wants;
 }
 
-/* Reads the next batch of a role's queue. */
+/* Reads the next batch of a queue. */
 static void
-lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
+lookahead_refill(Store *store, Snapshot snapshot, TaskQueue *queue)
 {
 	QueueEntry *entries = palloc(BATCH_SIZE * sizeof(QueueEntry));
-	int			n = queue_read(store, snapshot, queue->role, &queue->frontier,
+	int			n = queue_read(store, snapshot, queue->role->oid, &queue->frontier,
 							   entries, BATCH_SIZE);
 
 	for (int i = 0; i < n; i++)
@@ -350,7 +264,7 @@ lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
 
 		if (task != NULL)		/* that was adopted, for one */
 			task->interruptions = entries[i].interruptions;
-		else if (lookahead_may_run(queue->role, entries[i].key.id))
+		else if (lookahead_may_run(queue->role->oid, entries[i].key.id))
 			(void) lookahead_add(queue, &entries[i], DT_NOBEGIN);
 	}
 	if (n > 0)
@@ -364,7 +278,7 @@ lookahead_refill(Store *store, Snapshot snapshot, RoleQueue *queue)
 void
 lookahead_read(Store *store, Snapshot snapshot)
 {
-	RoleQueue  *queue;
+	Role	   *role;
 
 	for (int i = 0; i < nlooks; i++)
 	{
@@ -375,20 +289,18 @@ lookahead_read(Store *store, Snapshot snapshot)
 	}
 	nlooks = 0;
 
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
-		while (!queue->read_all && queue->nwaiting < LOW_WATER)
-			lookahead_refill(store, snapshot, queue);
+		while (lookahead_is_low(&role->queue))
+			lookahead_refill(store, snapshot, &role->queue);
 	}
 }
 
 /* The next task of a role, or NULL. */
 LookaheadTask *
-lookahead_first(RoleQueue *queue)
+lookahead_first(Role *role)
 {
-	if (queue->nwaiting == 0)
-		return NULL;
-	return pairingheap_container(LookaheadTask, node, pairingheap_first(queue->waiting));
+	return task_queue_first(&role->queue);
 }
 
 LookaheadTask *
@@ -416,7 +328,7 @@ lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out)
 	hash_seq_init(&scan, tasks);
 	while ((task = hash_seq_search(&scan)) != NULL)
 	{
-		RoleState	state = task->queue->state;
+		RoleState	state = task->queue->role->state;
 
 		*empty = false;
 		if (task->slot >= 0)
@@ -457,8 +369,7 @@ void
 lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 {
 	Assert(task->slot < 0 && slot >= 0);
-	pairingheap_remove(task->queue->waiting, &task->node);
-	task->queue->nwaiting--;
+	task_queue_remove(task);
 	task->slot = slot;
 	task->handed_at = now;
 	task->changed = false;
@@ -497,9 +408,9 @@ lookahead_must_wait(LookaheadTask *task, TimestampTz now)
 void
 lookahead_put_off(LookaheadTask *task, TimestampTz until)
 {
-	pairingheap_remove(task->queue->waiting, &task->node);
+	task_queue_remove(task);
 	task->key.run_at = until;
-	pairingheap_add(task->queue->waiting, &task->node);
+	task_queue_add(task->queue, task);
 }
 
 /* A task that was handed out has not been started and waits again. */
@@ -508,8 +419,7 @@ lookahead_take_back(LookaheadTask *task)
 {
 	Assert(task->slot >= 0);
 	task->slot = -1;
-	pairingheap_add(task->queue->waiting, &task->node);
-	task->queue->nwaiting++;
+	task_queue_add(task->queue, task);
 	if (task->changed)
 		lookahead_look_later(task->id, DT_NOBEGIN);
 }
@@ -525,14 +435,14 @@ lookahead_look_again(LookaheadTask *task)
 
 /* A task that an earlier scheduler has handed out. */
 void
-lookahead_adopt(int64 id, Oid role, int slot)
+lookahead_adopt(int64 id, Oid owner, int slot)
 {
 	QueueEntry	entry = {.key = {DT_NOBEGIN, id}};
 	LookaheadTask *task = lookahead_find(id);
 
 	ItemPointerSetInvalid(&entry.place);
 	if (task == NULL)
-		task = lookahead_add(lookahead_role(role), &entry, DT_NOBEGIN);
+		task = lookahead_add(&known_roles_get(owner)->queue, &entry, DT_NOBEGIN);
 	if (task->slot < 0)
 		lookahead_hand_out(task, slot, GetCurrentTimestamp());
 }
@@ -542,7 +452,7 @@ void
 lookahead_report(const TsReport *report)
 {
 	LookaheadTask *task = lookahead_find(report->id);
-	RoleQueue  *queue;
+	TaskQueue  *queue;
 	QueueEntry	entry = {.key = {report->next_run_at, report->id}};
 
 	if (task == NULL)
@@ -552,7 +462,7 @@ lookahead_report(const TsReport *report)
 	if (task->changed || report->fate == TS_FATE_LOOK)
 		lookahead_look_later(task->id, DT_NOBEGIN);
 	lookahead_forget(task);
-	if (report->fate == TS_FATE_NEXT && lookahead_covers(queue, &entry.key))
+	if (report->fate == TS_FATE_NEXT && task_queue_covers(queue, &entry.key))
 	{
 		/* one that is far behind must not be first for ever */
 		(void) lookahead_add(queue, &entry, GetCurrentTimestamp());

@@ -52,7 +52,7 @@ typedef struct PoolWorker
 	bool		known;			/* it is one of ours */
 	uint32		generation;
 	TsWorkerState state;
-	RoleQueue  *queue;
+	Role	   *role;
 	TimestampTz asked_at;
 	int			outstanding;	/* handed out and not reported */
 	int			unstarted;		/* of these, not taken by the worker yet */
@@ -80,7 +80,7 @@ static void
 pool_lost(int slot, int64 running_id, const LostRun *lost)
 {
 	PoolWorker *mine = &pool[slot];
-	RoleQueue  *queue = mine->queue;
+	Role	   *role = mine->role;
 
 	/* (one that was sent away on its way has not failed) */
 	if (mine->state != TS_WORKER_READY && !mine->retire)
@@ -88,13 +88,13 @@ pool_lost(int slot, int64 running_id, const LostRun *lost)
 		int64		backoff = process_backoff(0);
 
 		if (mine->shortage)
-			queue->failed_starts = Max(queue->failed_starts, 1);
+			role->failed_starts = Max(role->failed_starts, 1);
 		else
-			backoff = process_backoff(queue->failed_starts++);
+			backoff = process_backoff(role->failed_starts++);
 		ts_debug(DEBUG1, "worker of role %u did not start: the next not before %d s",
-				 queue->role, (int) (backoff / USECS_PER_SEC));
-		queue->start_after = GetCurrentTimestamp() + backoff;
-		queue->checked = false;
+				 role->oid, (int) (backoff / USECS_PER_SEC));
+		role->start_after = GetCurrentTimestamp() + backoff;
+		role->checked = false;
 	}
 	else
 		ts_debug(DEBUG1, "worker %d has gone", mine->pid);
@@ -108,17 +108,17 @@ static void
 pool_adopt(int slot, TsWorker *worker)
 {
 	int64		running_id;
-	Oid			role;
+	Oid			role_oid;
 
 	/* what it has not started will be read from the table */
 	SpinLockAcquire(&worker->mutex);
 	worker->handed_head = worker->handed_tail;
 	running_id = worker->running_id;
-	role = worker->role;
+	role_oid = worker->role;
 	SpinLockRelease(&worker->mutex);
 
 	if (running_id != 0)
-		lookahead_adopt(running_id, role, slot);
+		lookahead_adopt(running_id, role_oid, slot);
 }
 
 /*
@@ -128,7 +128,7 @@ pool_adopt(int slot, TsWorker *worker)
 void
 pool_collect(Oid database)
 {
-	RoleQueue  *queue;
+	Role	   *role;
 
 	if (pool == NULL)
 		pool = MemoryContextAllocZero(TopMemoryContext,
@@ -145,7 +145,7 @@ pool_collect(Oid database)
 		bool		gone;
 		bool		adopt;
 		int64		running_id;
-		Oid			role;
+		Oid			role_oid;
 		TsWorkerState state;
 
 		SpinLockAcquire(&worker->mutex);
@@ -196,7 +196,7 @@ pool_collect(Oid database)
 		while (worker->reports_head != worker->reports_tail)
 			reports[nreports++] = worker->reports[worker->reports_head++ % TS_REPORTS];
 		state = worker->state;
-		role = worker->role;
+		role_oid = worker->role;
 		mine->generation = worker->generation;
 		mine->retire = worker->retire;
 		mine->pid = worker->pid;
@@ -210,7 +210,7 @@ pool_collect(Oid database)
 		{
 			mine->known = true;
 			mine->stuck_reported = false;
-			mine->queue = lookahead_role(role);
+			mine->role = known_roles_get(role_oid);
 			mine->asked_at = GetCurrentTimestamp();
 		}
 		outstanding = mine->unstarted + (mine->running_id != 0 ? 1 : 0);
@@ -219,8 +219,8 @@ pool_collect(Oid database)
 		mine->outstanding = outstanding;
 		if (state == TS_WORKER_READY && mine->state != TS_WORKER_READY)
 		{
-			mine->queue->failed_starts = 0;
-			ts_debug(DEBUG1, "worker %d of role %u is ready", mine->pid, mine->queue->role);
+			mine->role->failed_starts = 0;
+			ts_debug(DEBUG1, "worker %d of role %u is ready", mine->pid, mine->role->oid);
 		}
 		mine->state = state;
 		for (int j = 0; j < nreports; j++)
@@ -228,20 +228,20 @@ pool_collect(Oid database)
 	}
 
 	nworkers = nretiring = 0;
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
-		queue->nworkers = queue->nthere = queue->nstarting = 0;
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
+		role->nworkers = role->nthere = role->nstarting = 0;
 	for (int i = 0; i < ts_shared->nworkers; i++)
 	{
 		if (!pool[i].known)
 			continue;
 		nworkers++;
-		pool[i].queue->nthere++;
+		pool[i].role->nthere++;
 		if (pool[i].retire)
 			nretiring++;
 		else
-			pool[i].queue->nworkers++;
+			pool[i].role->nworkers++;
 		if (pool[i].state != TS_WORKER_READY)
-			pool[i].queue->nstarting++;
+			pool[i].role->nstarting++;
 	}
 }
 
@@ -297,7 +297,7 @@ pool_retire(int slot, const char *why)
 	PGPROC	   *proc = NULL;
 
 	ts_debug(DEBUG1, "scheduler sends worker %d of role %u away: %s",
-			 pool[slot].pid, pool[slot].queue->role, why);
+			 pool[slot].pid, pool[slot].role->oid, why);
 
 	pool_take_back(slot);
 	SpinLockAcquire(&worker->mutex);
@@ -310,7 +310,7 @@ pool_retire(int slot, const char *why)
 	if (proc != NULL)
 		SetLatch(&proc->procLatch);
 	pool[slot].retire = true;
-	pool[slot].queue->nworkers--;
+	pool[slot].role->nworkers--;
 	nretiring++;
 }
 
@@ -346,14 +346,14 @@ pool_withdraw(int slot)
 	SpinLockRelease(&worker->mutex);
 	if (!done)
 		return;
-	ts_debug(DEBUG1, "scheduler needs no worker for role %u any more", mine->queue->role);
+	ts_debug(DEBUG1, "scheduler needs no worker for role %u any more", mine->role->oid);
 	mine->known = false;
-	mine->queue->nthere--;
-	mine->queue->nstarting--;
+	mine->role->nthere--;
+	mine->role->nstarting--;
 	if (mine->retire)
 		nretiring--;
 	else
-		mine->queue->nworkers--;
+		mine->role->nworkers--;
 	nworkers--;
 }
 
@@ -391,7 +391,7 @@ pool_is_empty(void)
 
 /* The worker of a role that a task is best handed to, or -1. */
 static int
-pool_choose(RoleQueue *queue, TimestampTz now)
+pool_choose(Role *role, TimestampTz now)
 {
 	int			best = -1;
 
@@ -399,7 +399,7 @@ pool_choose(RoleQueue *queue, TimestampTz now)
 	{
 		PoolWorker *mine = &pool[i];
 
-		if (!pool_is_ready(mine) || mine->queue != queue ||
+		if (!pool_is_ready(mine) || mine->role != role ||
 			mine->outstanding >= TS_HANDED || pool_is_slow(mine, now))
 			continue;
 		if (best < 0 || mine->outstanding < pool[best].outstanding)
@@ -447,9 +447,9 @@ pool_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 
 /* Is a worker idle that another role could make use of? */
 static bool
-pool_is_idle(const PoolWorker *mine, const RoleQueue *wanting)
+pool_is_idle(const PoolWorker *mine, const Role *wanting)
 {
-	return pool_is_ready(mine) && mine->queue != wanting && mine->outstanding == 0;
+	return pool_is_ready(mine) && mine->role != wanting && mine->outstanding == 0;
 }
 
 /*
@@ -457,7 +457,7 @@ pool_is_idle(const PoolWorker *mine, const RoleQueue *wanting)
  * one that will be free soonest as far as can be told.
  */
 static int
-pool_choose_victim(RoleQueue *wanting, TimestampTz now)
+pool_choose_victim(Role *wanting, TimestampTz now)
 {
 	int			victim = -1;
 
@@ -474,10 +474,10 @@ pool_choose_victim(RoleQueue *wanting, TimestampTz now)
 	{
 		PoolWorker *mine = &pool[i];
 
-		if (!pool_is_ready(mine) || mine->queue->nworkers <= wanting->nworkers + 1)
+		if (!pool_is_ready(mine) || mine->role->nworkers <= wanting->nworkers + 1)
 			continue;
-		if (victim < 0 || mine->queue->nworkers > pool[victim].queue->nworkers ||
-			(mine->queue->nworkers == pool[victim].queue->nworkers &&
+		if (victim < 0 || mine->role->nworkers > pool[victim].role->nworkers ||
+			(mine->role->nworkers == pool[victim].role->nworkers &&
 			 mine->running_since > pool[victim].running_since))
 			victim = i;
 	}
@@ -501,7 +501,7 @@ pool_choose_victim(RoleQueue *wanting, TimestampTz now)
  * try again if nothing else happens before.
  */
 static TimestampTz
-pool_make_room(RoleQueue *wanting, TimestampTz now)
+pool_make_room(Role *wanting, TimestampTz now)
 {
 	int			victim;
 	TimestampTz again = DT_NOEND;
@@ -530,30 +530,30 @@ pool_make_room(RoleQueue *wanting, TimestampTz now)
  * try again if nothing else happens before.
  */
 static TimestampTz
-pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
+pool_ask(Oid database, Role *role, TimestampTz now)
 {
-	LookaheadTask *first = lookahead_first(queue);
+	LookaheadTask *first = lookahead_first(role);
 	TsWorker   *worker;
 	PoolWorker *mine;
 
 	Assert(first != NULL);
-	if (queue->nstarting > 0)
+	if (role->nstarting > 0)
 		return DT_NOEND;
-	if (now < queue->start_after)
-		return queue->start_after;
+	if (now < role->start_after)
+		return role->start_after;
 	if (nworkers >= ts_max_workers)
-		return pool_make_room(queue, now);
+		return pool_make_room(role, now);
 
-	worker = slot_ask(database, queue->role, queue->is_superuser,
+	worker = slot_ask(database, role->oid, role->is_superuser,
 					  first->key.id, first->key.run_at);
 	if (worker == NULL)
 	{
-		ts_debug(DEBUG1, "scheduler finds no slot for a worker of role %u", queue->role);
+		ts_debug(DEBUG1, "scheduler finds no slot for a worker of role %u", role->oid);
 		unheard = true;
-		return Min(pool_make_room(queue, now), now + PROCESS_TURN);
+		return Min(pool_make_room(role, now), now + PROCESS_TURN);
 	}
 	ts_debug(DEBUG1, "scheduler asks for a worker of role %u, for task " INT64_FORMAT " at %s",
-			 queue->role, first->id, timestamptz_to_str(first->key.run_at));
+			 role->oid, first->id, timestamptz_to_str(first->key.run_at));
 	mine = &pool[worker - ts_shared->workers];
 	memset(mine, 0, sizeof(*mine));
 	mine->known = true;
@@ -561,25 +561,25 @@ pool_ask(Oid database, RoleQueue *queue, TimestampTz now)
 	mine->generation = worker->generation;
 	SpinLockRelease(&worker->mutex);
 	mine->state = TS_WORKER_ASKED;	/* though it may be there already */
-	mine->queue = queue;
-	mine->asked_at = queue->asked_at = now;
+	mine->role = role;
+	mine->asked_at = role->asked_at = now;
 	nworkers++;
-	queue->nworkers++;
-	queue->nthere++;
-	queue->nstarting++;
+	role->nworkers++;
+	role->nthere++;
+	role->nstarting++;
 	return DT_NOEND;
 }
 
 /* Has a role as many workers as it may? */
 static bool
-pool_is_at_limit(const RoleQueue *queue)
+pool_is_at_limit(const Role *role)
 {
-	return ts_max_workers_per_role > 0 && queue->nthere >= ts_max_workers_per_role;
+	return ts_max_workers_per_role > 0 && role->nthere >= ts_max_workers_per_role;
 }
 
 /* Says in the view status which role's tasks wait for a worker in vain. */
 static void
-pool_tell_failing(Oid database, const RoleQueue *failing)
+pool_tell_failing(Oid database, const Role *failing)
 {
 	static char told[256] = "";
 	char		message[256] = "";
@@ -588,7 +588,7 @@ pool_tell_failing(Oid database, const RoleQueue *failing)
 		strlcpy(message, failing->reason, sizeof(message));
 	else if (failing != NULL)
 		snprintf(message, sizeof(message),
-				 "workers of the role with OID %u do not start; see the server log", failing->role);
+				 "workers of the role with OID %u do not start; see the server log", failing->oid);
 	if (strcmp(message, told) != 0)
 	{
 		strlcpy(told, message, sizeof(told));
@@ -600,8 +600,8 @@ pool_tell_failing(Oid database, const RoleQueue *failing)
 static int
 pool_cmp_wanting(const void *a, const void *b)
 {
-	const RoleQueue *x = *(RoleQueue *const *) a;
-	const RoleQueue *y = *(RoleQueue *const *) b;
+	const Role *x = *(Role *const *) a;
+	const Role *y = *(Role *const *) b;
 
 	if (x->nworkers != y->nworkers)
 		return x->nworkers < y->nworkers ? -1 : 1;
@@ -619,9 +619,9 @@ TimestampTz
 pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 {
 	TimestampTz wake = DT_NOEND;
-	RoleQueue  *queue;
-	RoleQueue  *failing = NULL;
-	RoleQueue **wanting = palloc(lookahead_count_roles() * sizeof(RoleQueue *));
+	Role	   *role;
+	Role	   *failing = NULL;
+	Role	  **wanting = palloc(known_roles_count() * sizeof(Role *));
 	int			nwanting = 0;
 	bool		was_unheard = unheard;
 
@@ -639,17 +639,17 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 	for (int i = 0; ts_max_workers_per_role > 0 && i < ts_shared->nworkers; i++)
 	{
 		if (pool[i].known && !pool[i].retire &&
-			pool[i].queue->nworkers > ts_max_workers_per_role)
+			pool[i].role->nworkers > ts_max_workers_per_role)
 			pool_retire(i, "there are more than taskshed.max_workers_per_role");
 	}
 
-	for (queue = lookahead_next_role(true); queue != NULL; queue = lookahead_next_role(false))
+	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
 		LookaheadTask *task;
 
-		while ((task = lookahead_first(queue)) != NULL && task->key.run_at <= now + TS_HAND_AHEAD)
+		while ((task = lookahead_first(role)) != NULL && task->key.run_at <= now + TS_HAND_AHEAD)
 		{
-			int			slot = pool_choose(queue, now);
+			int			slot = pool_choose(role, now);
 
 			if (slot < 0 || (task->key.run_at > now && pool[slot].outstanding > 0))
 				break;
@@ -666,25 +666,25 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 			continue;
 
 		*backlog = *backlog || task->key.run_at <= now;
-		if (queue->state != ROLE_OK)
+		if (role->state != ROLE_OK)
 		{
 			if (task->key.run_at <= now)
-				failing = queue;
-			else if (queue->state == ROLE_GONE)
+				failing = role;
+			else if (role->state == ROLE_GONE)
 				wake = Min(wake, task->key.run_at);
 		}
 		else if (task->key.run_at <= now)
 		{
-			if (!pool_is_at_limit(queue))
-				wanting[nwanting++] = queue;
+			if (!pool_is_at_limit(role))
+				wanting[nwanting++] = role;
 		}
-		else if (queue->nworkers == 0 && task->key.run_at - START_AHEAD <= now)
+		else if (role->nworkers == 0 && task->key.run_at - START_AHEAD <= now)
 		{
-			if (!pool_is_at_limit(queue))
-				wanting[nwanting++] = queue;
+			if (!pool_is_at_limit(role))
+				wanting[nwanting++] = role;
 			wake = Min(wake, task->key.run_at);
 		}
-		else if (queue->nworkers == 0)
+		else if (role->nworkers == 0)
 			wake = Min(wake, task->key.run_at - START_AHEAD);
 		else if (task->key.run_at - TS_HAND_AHEAD > now)
 			wake = Min(wake, task->key.run_at - TS_HAND_AHEAD);
@@ -698,12 +698,12 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 
 		if (!pool[i].known || pool[i].state != TS_WORKER_ASKED)
 			continue;
-		task = lookahead_first(pool[i].queue);
+		task = lookahead_first(pool[i].role);
 		if (task == NULL || task->key.run_at > now + START_AHEAD)
 			pool_withdraw(i);
 	}
 
-	qsort(wanting, nwanting, sizeof(RoleQueue *), pool_cmp_wanting);
+	qsort(wanting, nwanting, sizeof(Role *), pool_cmp_wanting);
 	for (int i = 0; i < nwanting; i++)
 	{
 		wake = Min(wake, pool_ask(database, wanting[i], now));

@@ -495,6 +495,7 @@ ts_scheduler_main(Datum main_arg)
 	scheduler_override_settings();
 	scheduler_check_database(database);
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, scheduler_alarm_handler);
+	known_roles_start();
 	lookahead_start();
 	notes = MemoryContextAlloc(TopMemoryContext, TS_NOTES * sizeof(TsNote));
 	pgstat_report_activity(STATE_IDLE, NULL);

@@ -17,39 +17,26 @@
 #include "worker/worker.h"
 
 /* ------------------------------------------------------------------------
- * lookahead.c
+ * task_queue.c
  */
-/* The tasks of one role that the scheduler knows of. */
-typedef struct RoleQueue
+/* Tasks of a role that wait for their time, and how far they have been read. */
+typedef struct TaskQueue
 {
-	Oid			role;			/* hash key */
+	struct Role *role;			/* whose they are */
 	pairingheap *waiting;		/* LookaheadTasks, earliest first */
 	int			nwaiting;
 	QueueKey	frontier;		/* all up to here has been read */
 	bool		read_all;		/* and so has all that comes after it */
+} TaskQueue;
 
-	/* what is known of the role, of which admission.c takes care */
-	bool		checked;		/* it has been looked up */
-	RoleState	state;
-	bool		is_superuser;
-	char	   *reason;			/* why its tasks do not run, or NULL */
-
-	/* the pool's part */
-	int			nworkers;		/* of this role, those on their way included */
-	int			nthere;			/* and those that are to leave */
-	int			nstarting;		/* of these, those on their way */
-	int			failed_starts;	/* in a row */
-	TimestampTz asked_at;		/* when it last was given one */
-	TimestampTz start_after;	/* none is started before this */
-} RoleQueue;
-
+/* A task that is known: it waits in a queue, or was handed to a worker. */
 typedef struct LookaheadTask
 {
 	int64		id;				/* hash key */
 	pairingheap_node node;		/* in queue->waiting, unless handed out */
 	QueueKey	key;			/* when to hand it out */
 	TimestampTz run_at;			/* as in the table; earlier if it was put off */
-	RoleQueue  *queue;
+	TaskQueue  *queue;
 	ItemPointerData place;		/* where its alarm was read, or invalid */
 	int			slot;			/* of the worker it was handed to, or -1 */
 	TimestampTz handed_at;
@@ -57,20 +44,56 @@ typedef struct LookaheadTask
 	int			interruptions;	/* runs in a row that lost their worker */
 } LookaheadTask;
 
+extern void task_queue_init(TaskQueue *queue, struct Role *role);
+extern void task_queue_free(TaskQueue *queue);
+extern void task_queue_add(TaskQueue *queue, LookaheadTask *task);
+extern void task_queue_remove(LookaheadTask *task);
+extern LookaheadTask *task_queue_first(TaskQueue *queue);
+extern bool task_queue_covers(const TaskQueue *queue, const QueueKey *key);
+
+/* ------------------------------------------------------------------------
+ * known_roles.c
+ */
+/* A role that has tasks or workers. */
+typedef struct Role
+{
+	Oid			oid;			/* hash key */
+	TaskQueue	queue;			/* its tasks; lookahead.c takes care of it */
+
+	/* what is known of it, of which admission.c takes care */
+	bool		checked;		/* it has been looked up */
+	RoleState	state;
+	bool		is_superuser;
+	char	   *reason;			/* why its tasks do not run, or NULL */
+
+	/* its workers, of which pool.c takes care */
+	int			nworkers;		/* of this role, those on their way included */
+	int			nthere;			/* and those that are to leave */
+	int			nstarting;		/* of these, those on their way */
+	int			failed_starts;	/* in a row */
+	TimestampTz asked_at;		/* when it last was given one */
+	TimestampTz start_after;	/* none is started before this */
+} Role;
+
+extern void known_roles_start(void);
+extern Role *known_roles_get(Oid oid);
+extern int	known_roles_count(void);
+extern void known_roles_prune(void);
+extern Role *known_roles_next(bool restart);
+
+/* ------------------------------------------------------------------------
+ * lookahead.c
+ */
 /* How long (us) a task that was interrupted keeps others of its kind waiting. */
 #define TS_SUSPECT_WATCH	(10 * USECS_PER_SEC)
 
 extern void lookahead_start(void);
-extern RoleQueue *lookahead_role(Oid role);
-extern int	lookahead_count_roles(void);
-extern void lookahead_prune_roles(void);
-extern RoleQueue *lookahead_next_role(bool restart);
 extern void lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from);
 extern void lookahead_note(Store *store, const TsNote *note);
 extern void lookahead_look_later(int64 id, TimestampTz not_before);
 extern bool lookahead_wants_reading(void);
 extern void lookahead_read(Store *store, Snapshot snapshot);
-extern LookaheadTask *lookahead_first(RoleQueue *queue);
+extern LookaheadTask *lookahead_first(Role *role);
 extern LookaheadTask *lookahead_find(int64 id);
 extern bool lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out);
 extern int	lookahead_count_due(TimestampTz now, TimestampTz *oldest);
@@ -79,7 +102,7 @@ extern void lookahead_take_back(LookaheadTask *task);
 extern bool lookahead_must_wait(LookaheadTask *task, TimestampTz now);
 extern void lookahead_put_off(LookaheadTask *task, TimestampTz until);
 extern void lookahead_look_again(LookaheadTask *task);
-extern void lookahead_adopt(int64 id, Oid role, int slot);
+extern void lookahead_adopt(int64 id, Oid owner, int slot);
 extern void lookahead_report(const TsReport *report);
 extern bool lookahead_lost_worker(int slot, int64 running_id);
 
