@@ -67,7 +67,7 @@ ts_running(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (ts_shared == NULL)
 		return (Datum) 0;
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 		bool		running;
@@ -98,7 +98,7 @@ static void
 read_count_workers(Oid database, int *workers, int *running)
 {
 	*workers = *running = 0;
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 		bool		there;

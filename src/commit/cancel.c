@@ -161,7 +161,7 @@ cancel_is_of_use(const TsWorker *worker)
 bool
 cancel_run(int64 id)
 {
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 		Cancel		cancel = {.slot = i};

@@ -44,7 +44,7 @@ static List *changes = NIL;		/* in TopTransactionContext */
 static void
 changed_settings_tell_workers(const SettingsChange *change)
 {
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 		PGPROC	   *proc = NULL;

@@ -77,7 +77,7 @@ database_hold_forget(TsDatabase *db)
 	SpinLockAcquire(&db->mutex);
 	db->stopped = false;
 	SpinLockRelease(&db->mutex);
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 
@@ -229,7 +229,7 @@ database_hold_end_processes(TsDatabase *db, List *pids, bool *found)
 		return pids;
 	}
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 

@@ -66,7 +66,7 @@ static TimestampTz complained_at = 0;
 void
 fair_share_init(void)
 {
-	places = MemoryContextAllocZero(TopMemoryContext, ts_shared->nworkers * sizeof(Place));
+	places = MemoryContextAllocZero(TopMemoryContext, ts_shared->nslots * sizeof(Place));
 }
 
 /* What was last seen of a worker's slot. */
@@ -121,7 +121,7 @@ fair_share_look(void)
 		if (state == TS_DB_STARTING || (needs_worker && !resting))
 			working = lappend_oid(working, db->oid);
 	}
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 		Place	   *place = &places[i];
@@ -164,7 +164,7 @@ fair_share_count_workers(Oid database, Oid role)
 {
 	int			n = 0;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		const Place *place = &places[i];
 
@@ -181,7 +181,7 @@ fair_share_count_leaving(Oid database)
 {
 	int			n = 0;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (places[i].state == TS_WORKER_READY && places[i].leaving &&
 			places[i].database == database)
@@ -274,7 +274,7 @@ fair_share_choose_victim(Oid database, Oid role, bool busy)
 	int			richest = -1;
 	int			oldest = -1;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		const Place *place = &places[i];
 		int			n;
@@ -339,7 +339,7 @@ fair_share_choose_scheduler(Oid database, bool busy)
 			best = next_wakeup;
 		}
 		had_turn = (now - since >= LONG_TURN || now < since);
-		for (int j = 0; busy && !had_turn && j < ts_shared->nworkers; j++)
+		for (int j = 0; busy && !had_turn && j < ts_shared->nslots; j++)
 		{
 			had_turn = (places[j].state == TS_WORKER_READY && places[j].database == oid &&
 						now - Max(places[j].since, since) >= PROCESS_TURN);
@@ -386,7 +386,7 @@ fair_share_make_room(Oid database, Oid role)
 	PGPROC	   *proc = NULL;
 	int			victim;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (places[i].idle && places[i].leaving)
 			return true;
@@ -475,7 +475,7 @@ fair_share_choose_asked(const bool *skip)
 	int			best_database = 0;
 	int			best_role = 0;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		const Place *place = &places[i];
 		int			database;

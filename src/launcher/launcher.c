@@ -135,7 +135,7 @@ launcher_reap(void)
 		SpinLockRelease(&db->mutex);
 	}
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (worker_handles[i] == NULL ||
 			GetBackgroundWorkerPid(worker_handles[i], &pid) != BGWH_STOPPED)
@@ -325,11 +325,11 @@ launcher_start_asked(void)
 	int			nwanted;
 	bool		crowded = false;
 	bool		made_room = false;
-	bool	   *tried = palloc(ts_shared->nworkers * sizeof(bool));
+	bool	   *tried = palloc(ts_shared->nslots * sizeof(bool));
 	int			i;
 
 	fair_share_look();
-	for (i = 0; i < ts_shared->nworkers; i++)
+	for (i = 0; i < ts_shared->nslots; i++)
 		tried[i] = (worker_handles[i] != NULL);
 	nwanted = launcher_list_wanted(wanted, &delay);
 	for (i = 0; i < nwanted; i++)
@@ -394,7 +394,7 @@ launcher_take_over(void)
 			db->state = TS_DB_WANTED;
 		SpinLockRelease(&db->mutex);
 	}
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 		launcher_free_unattached(&ts_shared->workers[i]);
 }
 
@@ -442,7 +442,7 @@ launcher_mend_times(void)
 		db->since = Min(db->since, now);
 		SpinLockRelease(&db->mutex);
 	}
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 
@@ -468,7 +468,7 @@ ts_launcher_main(Datum main_arg)
 	scheduler_handles = MemoryContextAllocZero(TopMemoryContext,
 											   TS_MAX_DATABASES * sizeof(*scheduler_handles));
 	worker_handles = MemoryContextAllocZero(TopMemoryContext,
-											ts_shared->nworkers * sizeof(*worker_handles));
+											ts_shared->nslots * sizeof(*worker_handles));
 	databases_init();
 	fair_share_init();
 	before_shmem_exit(launcher_exit, (Datum) 0);

@@ -87,7 +87,7 @@ admission_is_current(void)
 static bool
 admission_must_check(Role *role)
 {
-	return !role->checked && (lookahead_first(role) != NULL || role->nthere > 0);
+	return !role->checked && (lookahead_first(role) != NULL || role->nworkers > 0);
 }
 
 /* Looks a role up. */
@@ -120,7 +120,7 @@ admission_check_role(Role *role)
 static void
 admission_end_workers(Oid database, const Role *role)
 {
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 		PGPROC	   *proc = NULL;
@@ -154,7 +154,7 @@ admission_has_orphans(Role *role, TimestampTz now)
 {
 	LookaheadTask *task = lookahead_first(role);
 
-	return role->checked && role->state == ROLE_GONE && role->nthere == 0 &&
+	return role->checked && role->state == ROLE_GONE && role->nworkers == 0 &&
 		task != NULL && task->key.run_at <= now;
 }
 
@@ -225,7 +225,7 @@ admission_check(Oid database)
 		if (!admission_must_check(role))
 			continue;
 		admission_check_role(role);
-		if (role->nthere > 0)
+		if (role->nworkers > 0)
 			admission_end_workers(database, role);
 	}
 	return admission_fail_orphans(GetCurrentTimestamp());

@@ -75,7 +75,7 @@ known_roles_prune(void)
 
 	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
-		if (!role->queue.read_all || role->queue.nwaiting > 0 || role->nthere > 0)
+		if (!role->queue.read_all || role->queue.nwaiting > 0 || role->nworkers > 0)
 			continue;
 		task_queue_free(&role->queue);
 		if (role->reason != NULL)

@@ -70,7 +70,7 @@ static PoolWorker *pool = NULL;
 
 /* Totals over the pool, kept by pool_collect. */
 static int	nworkers;
-static int	nretiring;
+static int	nstaying;			/* those that are not to leave */
 
 /* There was no slot to ask for a worker with. */
 static bool unheard;
@@ -132,9 +132,9 @@ pool_collect(Oid database)
 
 	if (pool == NULL)
 		pool = MemoryContextAllocZero(TopMemoryContext,
-									  ts_shared->nworkers * sizeof(PoolWorker));
+									  ts_shared->nslots * sizeof(PoolWorker));
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		PoolWorker *mine = &pool[i];
 		TsWorker   *worker = &ts_shared->workers[i];
@@ -227,19 +227,20 @@ pool_collect(Oid database)
 			lookahead_report(&reports[j]);
 	}
 
-	nworkers = nretiring = 0;
+	nworkers = nstaying = 0;
 	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
-		role->nworkers = role->nthere = role->nstarting = 0;
-	for (int i = 0; i < ts_shared->nworkers; i++)
+		role->nworkers = role->nstaying = role->nstarting = 0;
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (!pool[i].known)
 			continue;
 		nworkers++;
-		pool[i].role->nthere++;
-		if (pool[i].retire)
-			nretiring++;
-		else
-			pool[i].role->nworkers++;
+		pool[i].role->nworkers++;
+		if (!pool[i].retire)
+		{
+			nstaying++;
+			pool[i].role->nstaying++;
+		}
 		if (pool[i].state != TS_WORKER_READY)
 			pool[i].role->nstarting++;
 	}
@@ -310,15 +311,15 @@ pool_retire(int slot, const char *why)
 	if (proc != NULL)
 		SetLatch(&proc->procLatch);
 	pool[slot].retire = true;
-	pool[slot].role->nworkers--;
-	nretiring++;
+	pool[slot].role->nstaying--;
+	nstaying--;
 }
 
 /* A run that does not end, whatever is done, and that was not yet reported. */
 bool
 pool_take_stuck(int64 *id, int *pid)
 {
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (pool[i].known && pool[i].stuck && !pool[i].stuck_reported)
 		{
@@ -348,20 +349,21 @@ pool_withdraw(int slot)
 		return;
 	ts_debug(DEBUG1, "scheduler needs no worker for role %u any more", mine->role->oid);
 	mine->known = false;
-	mine->role->nthere--;
-	mine->role->nstarting--;
-	if (mine->retire)
-		nretiring--;
-	else
-		mine->role->nworkers--;
 	nworkers--;
+	mine->role->nworkers--;
+	mine->role->nstarting--;
+	if (!mine->retire)
+	{
+		nstaying--;
+		mine->role->nstaying--;
+	}
 }
 
 /* Has all workers leave, and none come. */
 void
 pool_dismiss(void)
 {
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (pool[i].known && pool[i].state == TS_WORKER_ASKED)
 			pool_withdraw(i);
@@ -374,7 +376,7 @@ pool_dismiss(void)
 bool
 pool_is_calm(void)
 {
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (pool[i].known && (pool[i].state != TS_WORKER_READY || pool[i].outstanding > 0))
 			return false;
@@ -395,7 +397,7 @@ pool_choose(Role *role, TimestampTz now)
 {
 	int			best = -1;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		PoolWorker *mine = &pool[i];
 
@@ -462,30 +464,30 @@ pool_choose_victim(Role *wanting, TimestampTz now)
 	int			victim = -1;
 
 	/* an idle one; at once only for a role that has none */
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (pool_is_idle(&pool[i], wanting) &&
-			(wanting->nworkers == 0 || now - pool[i].idle_since >= PROCESS_TURN))
+			(wanting->nstaying == 0 || now - pool[i].idle_since >= PROCESS_TURN))
 			return i;
 	}
 
 	/* one of the role that has most, if it has more than this one will have */
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		PoolWorker *mine = &pool[i];
 
-		if (!pool_is_ready(mine) || mine->role->nworkers <= wanting->nworkers + 1)
+		if (!pool_is_ready(mine) || mine->role->nstaying <= wanting->nstaying + 1)
 			continue;
-		if (victim < 0 || mine->role->nworkers > pool[victim].role->nworkers ||
-			(mine->role->nworkers == pool[victim].role->nworkers &&
+		if (victim < 0 || mine->role->nstaying > pool[victim].role->nstaying ||
+			(mine->role->nstaying == pool[victim].role->nstaying &&
 			 mine->running_since > pool[victim].running_since))
 			victim = i;
 	}
-	if (victim >= 0 || wanting->nworkers > 0)
+	if (victim >= 0 || wanting->nstaying > 0)
 		return victim;
 
 	/* the one that has been there longest, if it has had its turn */
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		PoolWorker *mine = &pool[i];
 
@@ -506,14 +508,14 @@ pool_make_room(Role *wanting, TimestampTz now)
 	int			victim;
 	TimestampTz again = DT_NOEND;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		/* a place that will soon be free is enough */
 		if (pool[i].known && pool[i].retire && !pool_is_slow(&pool[i], now))
 			return now + LONG_RUN_CHECK;
 		if (pool_is_idle(&pool[i], wanting))
 			again = Min(again, pool[i].idle_since + PROCESS_TURN);
-		else if (pool_is_ready(&pool[i]) && wanting->nworkers == 0)
+		else if (pool_is_ready(&pool[i]) && wanting->nstaying == 0)
 			again = Min(again, Max(pool[i].asked_at, now) + PROCESS_TURN);
 	}
 	victim = pool_choose_victim(wanting, now);
@@ -564,8 +566,9 @@ pool_ask(Oid database, Role *role, TimestampTz now)
 	mine->role = role;
 	mine->asked_at = role->asked_at = now;
 	nworkers++;
+	nstaying++;
 	role->nworkers++;
-	role->nthere++;
+	role->nstaying++;
 	role->nstarting++;
 	return DT_NOEND;
 }
@@ -574,7 +577,7 @@ pool_ask(Oid database, Role *role, TimestampTz now)
 static bool
 pool_is_at_limit(const Role *role)
 {
-	return ts_max_workers_per_role > 0 && role->nthere >= ts_max_workers_per_role;
+	return ts_max_workers_per_role > 0 && role->nworkers >= ts_max_workers_per_role;
 }
 
 /* Says in the view status which role's tasks wait for a worker in vain. */
@@ -603,8 +606,8 @@ pool_cmp_wanting(const void *a, const void *b)
 	const Role *x = *(Role *const *) a;
 	const Role *y = *(Role *const *) b;
 
-	if (x->nworkers != y->nworkers)
-		return x->nworkers < y->nworkers ? -1 : 1;
+	if (x->nstaying != y->nstaying)
+		return x->nstaying < y->nstaying ? -1 : 1;
 	if (x->asked_at != y->asked_at)
 		return x->asked_at < y->asked_at ? -1 : 1;
 	return 0;
@@ -626,20 +629,20 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 	bool		was_unheard = unheard;
 
 	*backlog = unheard = false;
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (pool[i].known && pool[i].unstarted > 0 && pool_is_slow(&pool[i], now))
 			pool_take_back(i);
 	}
-	for (int i = 0; nworkers - nretiring > ts_max_workers && i < ts_shared->nworkers; i++)
+	for (int i = 0; nstaying > ts_max_workers && i < ts_shared->nslots; i++)
 	{
 		if (pool[i].known && !pool[i].retire)
 			pool_retire(i, "there are more than taskshed.max_workers");
 	}
-	for (int i = 0; ts_max_workers_per_role > 0 && i < ts_shared->nworkers; i++)
+	for (int i = 0; ts_max_workers_per_role > 0 && i < ts_shared->nslots; i++)
 	{
 		if (pool[i].known && !pool[i].retire &&
-			pool[i].role->nworkers > ts_max_workers_per_role)
+			pool[i].role->nstaying > ts_max_workers_per_role)
 			pool_retire(i, "there are more than taskshed.max_workers_per_role");
 	}
 
@@ -678,13 +681,13 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 			if (!pool_is_at_limit(role))
 				wanting[nwanting++] = role;
 		}
-		else if (role->nworkers == 0 && task->key.run_at - START_AHEAD <= now)
+		else if (role->nstaying == 0 && task->key.run_at - START_AHEAD <= now)
 		{
 			if (!pool_is_at_limit(role))
 				wanting[nwanting++] = role;
 			wake = Min(wake, task->key.run_at);
 		}
-		else if (role->nworkers == 0)
+		else if (role->nstaying == 0)
 			wake = Min(wake, task->key.run_at - START_AHEAD);
 		else if (task->key.run_at - TS_HAND_AHEAD > now)
 			wake = Min(wake, task->key.run_at - TS_HAND_AHEAD);
@@ -692,7 +695,7 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 			wake = Min(wake, task->key.run_at);
 	}
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		LookaheadTask *task;
 
@@ -715,7 +718,7 @@ pool_dispatch(Oid database, TimestampTz now, bool *backlog)
 	if (unheard != was_unheard)
 		database_set_unheard(database_find(database), unheard);
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (pool[i].known && pool[i].unstarted > 0 && pool[i].outstanding > 1)
 			wake = Min(wake, now + LONG_RUN_CHECK);

@@ -67,8 +67,8 @@ typedef struct Role
 	char	   *reason;			/* why its tasks do not run, or NULL */
 
 	/* its workers, of which pool.c takes care */
-	int			nworkers;		/* of this role, those on their way included */
-	int			nthere;			/* and those that are to leave */
+	int			nworkers;		/* those on their way, and to leave, included */
+	int			nstaying;		/* of these, those that are not to leave */
 	int			nstarting;		/* of these, those on their way */
 	int			failed_starts;	/* in a row */
 	TimestampTz asked_at;		/* when it last was given one */

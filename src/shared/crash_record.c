@@ -106,16 +106,16 @@ crash_record_startup(void)
 	int			n = 0;
 
 	if (entries == NULL)
-		crash_record_map(ts_shared->nworkers * sizeof(SuspectEntry));
+		crash_record_map(ts_shared->nslots * sizeof(SuspectEntry));
 	if (entries == NULL)
 		return;
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		if (entries[i].suspect.id != 0 && entries[i].crc == suspect_crc(&entries[i].suspect))
 			ts_shared->suspects[n++] = entries[i].suspect;
 	}
 	ts_shared->nsuspects = n;
-	memset(entries, 0, ts_shared->nworkers * sizeof(SuspectEntry));
+	memset(entries, 0, ts_shared->nslots * sizeof(SuspectEntry));
 }
 
 /* A worker is about to call a callback. */

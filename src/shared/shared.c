@@ -69,7 +69,7 @@ shared_startup(void)
 		ts_shared->lock = &GetNamedLWLockTranche("taskshed")[0].lock;
 		ts_shared->quota_lock = &GetNamedLWLockTranche("taskshed")[1].lock;
 		pg_atomic_init_u32(&ts_shared->quota_counts, 0);
-		ts_shared->nworkers = max_worker_processes;
+		ts_shared->nslots = max_worker_processes;
 		ts_shared->suspects = (Suspect *)
 			((char *) ts_shared + MAXALIGN(offsetof(TsShared, workers) +
 										   max_worker_processes * sizeof(TsWorker)));
@@ -77,7 +77,7 @@ shared_startup(void)
 		SpinLockInit(&ts_shared->prepared_mutex);
 		for (int i = 0; i < TS_MAX_DATABASES; i++)
 			SpinLockInit(&ts_shared->databases[i].mutex);
-		for (int i = 0; i < ts_shared->nworkers; i++)
+		for (int i = 0; i < ts_shared->nslots; i++)
 		{
 			SpinLockInit(&ts_shared->workers[i].mutex);
 			pg_atomic_init_u64(&ts_shared->workers[i].stop_request, 0);

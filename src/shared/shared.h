@@ -90,7 +90,7 @@ typedef struct TsShared
 	bool		crowded;		/* a database waits for others to rest */
 	pg_atomic_uint32 role_changes;	/* commits that may concern roles_check */
 	pg_atomic_uint32 reloads;	/* that have changed what schedulers look at */
-	int			nworkers;		/* worker slots */
+	int			nslots;			/* of workers */
 	int			nsuspects;
 	Suspect    *suspects;		/* room for one for each worker slot */
 	TsDatabase	databases[TS_MAX_DATABASES];

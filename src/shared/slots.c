@@ -44,7 +44,7 @@ slot_may_ask(Oid database)
 	int			nown = 0;
 	int			ndatabases = 0;
 
-	for (int i = 0; i < ts_shared->nworkers; i++)
+	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 
@@ -82,7 +82,7 @@ slot_ask(Oid database, Oid role, bool is_superuser,
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TsWorker   *found = NULL;
-	int			nslots = ts_shared->nworkers;
+	int			nslots = ts_shared->nslots;
 	bool		may;
 
 	LWLockAcquire(ts_shared->lock, LW_EXCLUSIVE);
@@ -179,7 +179,7 @@ slot_is_running(int64 id)
 {
 	bool		running = false;
 
-	for (int i = 0; !running && i < ts_shared->nworkers; i++)
+	for (int i = 0; !running && i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 
