@@ -4,7 +4,7 @@
  *		Which database gets what room there is for processes.
  *
  * The launcher's part of fairness; the scheduler's, among the roles of one
- * database, is in pool.c.  All our processes share the server's
+ * database, is in worker_limits.c.  All our processes share the server's
  * max_worker_processes with others.  When room is short, no database is to
  * wait for another one's callbacks.  A database that has workers gets no more
  * of them before each of the others can have one.  An idle worker leaves when

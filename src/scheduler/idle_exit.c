@@ -68,11 +68,11 @@ idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Idl
 	rest->held = held;
 	rest->wake = wake;
 	rest->leave_at = DT_NOEND;
-	rest->possible = wake > now + MIN_ABSENCE_ASKED && pool_is_calm() && !lost_runs_exist() &&
+	rest->possible = wake > now + MIN_ABSENCE_ASKED && worker_pool_is_calm() && !lost_runs_exist() &&
 		lookahead_is_calm(held || !ts_enabled, now, &rest->empty, &rest->locked_out);
 
 	SpinLockAcquire(&db->mutex);
-	if (!rest->possible || !pool_is_empty() || db->worked_at > now)
+	if (!rest->possible || !worker_pool_is_empty() || db->worked_at > now)
 		db->worked_at = now;
 	db->resting = rest->possible;
 	worked_at = db->worked_at;
@@ -93,7 +93,7 @@ idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Idl
 
 	if (rest->possible && give_way != TS_STAY)
 		rest->leave_at = now;
-	else if (rest->possible && pool_is_empty())
+	else if (rest->possible && worker_pool_is_empty())
 	{
 		TimestampTz leave_at = Max(now, worked_at + timeout);
 

@@ -4,7 +4,7 @@
  *		The roles of which the scheduler knows tasks or workers.
  *
  * Three others work with what is kept of a role: lookahead.c with its tasks,
- * admission.c with whether these may run, pool.c with its workers.
+ * admission.c with whether these may run, worker_pool.c with its workers.
  *
  * Copyright (c) 2026, the taskshed developers
  *

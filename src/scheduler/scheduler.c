@@ -301,7 +301,7 @@ scheduler_give_up(void)
 		my_db->stopped = true;
 		SpinLockRelease(&my_db->mutex);
 	}
-	pool_dismiss();
+	worker_pool_dismiss();
 	scheduler_quit(state == STORE_ABSENT ? "there is no extension" : message);
 }
 
@@ -408,7 +408,7 @@ scheduler_leave(TimestampTz now, const IdleExit *rest)
 		if (idle_exit_begin(my_db, rest))
 		{
 			asleep = true;
-			pool_dismiss();
+			worker_pool_dismiss();
 			ts_debug(DEBUG1, "database sleeps until %s", timestamptz_to_str(rest->wake));
 			scheduler_quit(give_way_idle ? "its place is for another database" :
 						   "it has had nothing to do for a while");
@@ -417,7 +417,7 @@ scheduler_leave(TimestampTz now, const IdleExit *rest)
 	else if (give_way && !rest->possible)
 	{
 		/* its workers end their runs; the next one finds their slots */
-		pool_dismiss();
+		worker_pool_dismiss();
 		scheduler_quit("it is the turn of another database");
 	}
 }
@@ -497,6 +497,7 @@ ts_scheduler_main(Datum main_arg)
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, scheduler_alarm_handler);
 	known_roles_start();
 	lookahead_start();
+	worker_pool_start();
 	notes = MemoryContextAlloc(TopMemoryContext, TS_NOTES * sizeof(TsNote));
 	pgstat_report_activity(STATE_IDLE, NULL);
 
@@ -543,9 +544,9 @@ ts_scheduler_main(Datum main_arg)
 			scheduler_start_anew();
 
 		reread_from = scheduler_take_notes(notes, &nnotes);
-		pool_collect(database);
+		worker_pool_collect(database);
 		losses_again = maintenance_write_losses();
-		while (pool_take_stuck(&stuck_id, &stuck_pid))
+		while (worker_pool_take_stuck(&stuck_id, &stuck_pid))
 			maintenance_report_stuck(stuck_id, stuck_pid);
 		count_failed = scheduler_must_count_failed(nnotes > 0 || reread_from != DT_NOEND);
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
@@ -556,7 +557,7 @@ ts_scheduler_main(Datum main_arg)
 		more_failed = !held && maintenance_expire_failed();
 		maintenance_maintain_history(my_db);
 		now = GetCurrentTimestamp();
-		wake = ts_enabled && !held ? pool_dispatch(database, now, &backlog) : DT_NOEND;
+		wake = ts_enabled && !held ? dispatch_round(database, now, &backlog) : DT_NOEND;
 		wake = Min(wake, Min(losses_again, admit_again));
 		well_started = true;
 		if (more_failed || lookahead_wants_reading())

@@ -66,7 +66,7 @@ typedef struct Role
 	bool		is_superuser;
 	char	   *reason;			/* why its tasks do not run, or NULL */
 
-	/* its workers, of which pool.c takes care */
+	/* its workers, of which worker_pool.c takes care */
 	int			nworkers;		/* those on their way, and to leave, included */
 	int			nstaying;		/* of these, those that are not to leave */
 	int			nstarting;		/* of these, those on their way */
@@ -122,14 +122,87 @@ extern bool admission_check(Oid database);
 extern bool admission_is_current(void);
 
 /* ------------------------------------------------------------------------
- * pool.c
+ * worker_pool.c
  */
-extern void pool_collect(Oid database);
-extern void pool_dismiss(void);
-extern bool pool_is_calm(void);
-extern bool pool_is_empty(void);
-extern bool pool_take_stuck(int64 *id, int *pid);
-extern TimestampTz pool_dispatch(Oid database, TimestampTz now, bool *backlog);
+/* A run longer than this (us) holds up the tasks behind it. */
+#define TS_LONG_RUN			2000
+
+/* How soon (us) to look whether a run with tasks behind it has become long. */
+#define TS_LONG_RUN_CHECK	5000
+
+/* One slot, as last seen. */
+typedef struct PoolWorker
+{
+	bool		known;			/* it is one of ours */
+	uint32		generation;
+	TsWorkerState state;
+	Role	   *role;
+	TimestampTz asked_at;
+	int			outstanding;	/* handed out and not reported */
+	int			unstarted;		/* of these, not taken by the worker yet */
+	bool		retire;
+	bool		shortage;		/* why it has gone, if it was not ready */
+	TimestampTz idle_since;		/* with outstanding = 0 */
+	int			pid;
+	bool		stuck;			/* its run does not end, whatever is done */
+	bool		stuck_reported;
+	int64		running_id;		/* 0 between runs */
+	TimestampTz running_since;
+} PoolWorker;
+
+typedef struct WorkerPool
+{
+	int			nworkers;		/* those on their way, and to leave, included */
+	int			nstaying;		/* of these, those that are not to leave */
+	PoolWorker	workers[FLEXIBLE_ARRAY_MEMBER]; /* by slot */
+} WorkerPool;
+
+extern WorkerPool *ts_pool;
+
+extern void worker_pool_start(void);
+extern void worker_pool_collect(Oid database);
+extern void worker_pool_add(TsWorker *worker, Role *role, TimestampTz now);
+extern void worker_pool_take_back(int slot);
+extern void worker_pool_retire(int slot, const char *why);
+extern void worker_pool_withdraw(int slot);
+extern void worker_pool_dismiss(void);
+extern bool worker_pool_take_stuck(int64 *id, int *pid);
+extern bool worker_pool_is_calm(void);
+extern bool worker_pool_is_empty(void);
+
+/*
+ * Return whether a worker has been at its run for long.  The clock may have been
+ * set back since it began.
+ */
+static inline bool
+worker_pool_is_slow(const PoolWorker *mine, TimestampTz now)
+{
+	return mine->running_id != 0 &&
+		(now - mine->running_since > TS_LONG_RUN || mine->running_since - now > USECS_PER_SEC);
+}
+
+/* Return whether a worker is there to take tasks, and to stay. */
+static inline bool
+worker_pool_is_ready(const PoolWorker *mine)
+{
+	return mine->known && !mine->retire && mine->state == TS_WORKER_READY;
+}
+
+/* ------------------------------------------------------------------------
+ * worker_limits.c
+ */
+/* A worker is started this long (us) before its role's next task is due. */
+#define TS_START_AHEAD		250000
+
+extern void worker_limits_shrink(void);
+extern bool worker_limits_reached(const Role *role);
+extern void worker_limits_withdraw(TimestampTz now);
+extern TimestampTz worker_limits_ask(Oid database, Role **wanting, int nwanting, TimestampTz now);
+
+/* ------------------------------------------------------------------------
+ * dispatch.c
+ */
+extern TimestampTz dispatch_round(Oid database, TimestampTz now, bool *backlog);
 
 /* ------------------------------------------------------------------------
  * idle_exit.c
