@@ -69,22 +69,16 @@ ts_running(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		bool		running;
-		Oid			role;
+		SlotView	view;
 		Datum		values[3];
 		bool		nulls[3] = {false, false, false};
 
-		SpinLockAcquire(&worker->mutex);
-		running = (worker->state == TS_WORKER_READY &&
-				   worker->database == MyDatabaseId && worker->running_id != 0);
-		role = worker->role;
-		values[0] = Int64GetDatum(worker->running_id);
-		values[1] = TimestampTzGetDatum(worker->running_since);
-		values[2] = Int32GetDatum(worker->pid);
-		SpinLockRelease(&worker->mutex);
-
-		if (running && read_may_see(role))
+		slot_look(i, &view);
+		values[0] = Int64GetDatum(view.running_id);
+		values[1] = TimestampTzGetDatum(view.running_since);
+		values[2] = Int32GetDatum(view.pid);
+		if (view.state == TS_WORKER_READY && view.database == MyDatabaseId &&
+			view.running_id != 0 && read_may_see(view.role))
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -100,20 +94,13 @@ read_count_workers(Oid database, int *workers, int *running)
 	*workers = *running = 0;
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		bool		there;
-		bool		busy;
-		Oid			role;
+		SlotView	view;
 
-		SpinLockAcquire(&worker->mutex);
-		there = (worker->state == TS_WORKER_READY && worker->database == database);
-		busy = (worker->running_id != 0);
-		role = worker->role;
-		SpinLockRelease(&worker->mutex);
-		if (there && read_may_see(role))
+		slot_look(i, &view);
+		if (view.state == TS_WORKER_READY && view.database == database && read_may_see(view.role))
 		{
 			(*workers)++;
-			*running += busy;
+			*running += (view.running_id != 0);
 		}
 	}
 }

@@ -21,11 +21,7 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/xact.h"
-#include "miscadmin.h"
-#include "replication/syncrep.h"
 #include "utils/memutils.h"
 
 #include "commit/commit.h"
@@ -33,9 +29,7 @@
 /* A run that is to be cancelled. */
 typedef struct Cancel
 {
-	int			slot;
-	uint32		generation;		/* of the slot */
-	uint32		serial;			/* of the run in it */
+	SlotRun		run;
 	SubTransactionId subid;		/* that has asked for it, or its parent if it
 								 * has ended */
 } Cancel;
@@ -56,7 +50,7 @@ cancel_tell(void)
 	{
 		Cancel	   *cancel = lfirst(lc);
 
-		slot_request_stop(&ts_shared->workers[cancel->slot], cancel->generation, cancel->serial);
+		slot_request_stop(&cancel->run);
 	}
 }
 
@@ -125,8 +119,8 @@ cancel_remember(const Cancel *cancel)
 	{
 		Cancel	   *other = lfirst(lc);
 
-		if (other->slot == cancel->slot && other->generation == cancel->generation &&
-			other->serial == cancel->serial)
+		if (other->run.slot == cancel->run.slot && other->run.generation == cancel->run.generation &&
+			other->run.serial == cancel->run.serial)
 			return;
 	}
 	/* few sessions ever cancel anything */
@@ -144,41 +138,17 @@ cancel_remember(const Cancel *cancel)
 }
 
 /*
- * Is a worker to be told?  The caller has the slot's mutex.  A run whose callback
- * is done can only be kept from waiting for a standby: it is committed by then.
- */
-static bool
-cancel_is_of_use(const TsWorker *worker)
-{
-	return !worker->ending ||
-		((volatile PGPROC *) worker->proc)->syncRepState == SYNC_REP_WAITING;
-}
-
-/*
  * Has the run of a task that is in progress now stop when this transaction
  * commits.  Returns whether there is one, and its end is not just being written.
  */
 bool
 cancel_run(int64 id)
 {
-	for (int i = 0; i < ts_shared->nslots; i++)
-	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		Cancel		cancel = {.slot = i};
-		bool		found;
+	Cancel		cancel;
 
-		SpinLockAcquire(&worker->mutex);
-		found = (worker->state == TS_WORKER_READY && worker->database == MyDatabaseId &&
-				 worker->running_id == id && cancel_is_of_use(worker));
-		cancel.generation = worker->generation;
-		cancel.serial = worker->serial;
-		SpinLockRelease(&worker->mutex);
-		if (found)
-		{
-			cancel.subid = GetCurrentSubTransactionId();
-			cancel_remember(&cancel);
-			return true;
-		}
-	}
-	return false;
+	if (!slot_find_run(id, &cancel.run) || !cancel.run.can_stop)
+		return false;
+	cancel.subid = GetCurrentSubTransactionId();
+	cancel_remember(&cancel);
+	return true;
 }

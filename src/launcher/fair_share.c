@@ -28,8 +28,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "storage/latch.h"
-#include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -48,7 +46,7 @@
 #define QUIET				(IDLE_EXIT_LEAD + USECS_PER_SEC)
 
 /* What fair_share_look has found. */
-static Place *places;
+static SlotView *slots;
 static int	nschedulers;
 static int	nworkers;			/* those who are leaving included */
 static List *served = NIL;		/* databases that need at least one worker */
@@ -66,14 +64,14 @@ static TimestampTz complained_at = 0;
 void
 fair_share_init(void)
 {
-	places = MemoryContextAllocZero(TopMemoryContext, ts_shared->nslots * sizeof(Place));
+	slots = MemoryContextAllocZero(TopMemoryContext, ts_shared->nslots * sizeof(SlotView));
 }
 
 /* What was last seen of a worker's slot. */
-const Place *
+const SlotView *
 fair_share_get(int i)
 {
-	return &places[i];
+	return &slots[i];
 }
 
 /*
@@ -123,24 +121,13 @@ fair_share_look(void)
 	}
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		TsWorker   *worker = &ts_shared->workers[i];
-		Place	   *place = &places[i];
+		SlotView   *slot = &slots[i];
 
-		SpinLockAcquire(&worker->mutex);
-		place->state = worker->state;
-		place->generation = worker->generation;
-		place->since = worker->since;
-		place->database = worker->database;
-		place->role = worker->role;
-		place->leaving = worker->retire;
-		place->running_since = worker->running_since;
-		place->idle = (worker->state == TS_WORKER_READY && worker->running_id == 0 &&
-					   worker->handed_head == worker->handed_tail);
+		slot_look(i, slot);
 		/* one that was started for a task is about to get it */
-		if (worker->serial == 0 && now - worker->since < PROCESS_TURN)
-			place->idle = false;
-		SpinLockRelease(&worker->mutex);
-		if (place->state == TS_WORKER_STARTING || place->state == TS_WORKER_READY)
+		if (slot->serial == 0 && now - slot->since < PROCESS_TURN)
+			slot->idle = false;
+		if (slot->state == TS_WORKER_STARTING || slot->state == TS_WORKER_READY)
 			nworkers++;
 	}
 	MemoryContextSwitchTo(old);
@@ -166,10 +153,10 @@ fair_share_count_workers(Oid database, Oid role)
 
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		const Place *place = &places[i];
+		const SlotView *slot = &slots[i];
 
-		if ((place->state == TS_WORKER_STARTING || place->state == TS_WORKER_READY) &&
-			place->database == database && (!OidIsValid(role) || place->role == role))
+		if ((slot->state == TS_WORKER_STARTING || slot->state == TS_WORKER_READY) &&
+			slot->database == database && (!OidIsValid(role) || slot->role == role))
 			n++;
 	}
 	return n;
@@ -183,8 +170,8 @@ fair_share_count_leaving(Oid database)
 
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		if (places[i].state == TS_WORKER_READY && places[i].leaving &&
-			places[i].database == database)
+		if (slots[i].state == TS_WORKER_READY && slots[i].leaving &&
+			slots[i].database == database)
 			n++;
 	}
 	return n;
@@ -245,14 +232,14 @@ fair_share_room_for_scheduler(void)
  * one?  Only a database without any may have the place of another's last.
  */
 static bool
-fair_share_would_help(const Place *place, Oid database)
+fair_share_would_help(const SlotView *slot, Oid database)
 {
 	int			n = fair_share_count_workers(database, InvalidOid);
 	int			kept = fair_share_kept(database);
 
-	if (place->database == database)
+	if (slot->database == database)
 		n--;
-	else if (fair_share_count_workers(place->database, InvalidOid) == 1)
+	else if (fair_share_count_workers(slot->database, InvalidOid) == 1)
 		kept++;
 	return fair_share_room() + 1 > (n > 0 ? kept : 0);
 }
@@ -276,26 +263,26 @@ fair_share_choose_victim(Oid database, Oid role, bool busy)
 
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		const Place *place = &places[i];
+		const SlotView *slot = &slots[i];
 		int			n;
 
-		if (place->state != TS_WORKER_READY || place->leaving || place->idle == busy ||
-			(place->database == database && place->role == role) ||
-			!fair_share_would_help(place, database))
+		if (slot->state != TS_WORKER_READY || slot->leaving || slot->idle == busy ||
+			(slot->database == database && slot->role == role) ||
+			!fair_share_would_help(slot, database))
 			continue;
-		if (place->idle)
+		if (slot->idle)
 			return i;
-		n = fair_share_count_workers(place->database, InvalidOid) -
-			fair_share_count_leaving(place->database);
-		if (place->database != database &&
+		n = fair_share_count_workers(slot->database, InvalidOid) -
+			fair_share_count_leaving(slot->database);
+		if (slot->database != database &&
 			(n > most || (n == most && richest >= 0 &&
-						  place->running_since > places[richest].running_since)))
+						  slot->running_since > slots[richest].running_since)))
 		{
 			most = n;
 			richest = i;
 		}
-		if (none && OidIsValid(role) && now - place->since >= PROCESS_TURN && (place->database == database || nown == 0) &&
-			(oldest < 0 || place->since < places[oldest].since))
+		if (none && OidIsValid(role) && now - slot->since >= PROCESS_TURN && (slot->database == database || nown == 0) &&
+			(oldest < 0 || slot->since < slots[oldest].since))
 			oldest = i;
 	}
 	return richest >= 0 ? richest : oldest;
@@ -341,8 +328,8 @@ fair_share_choose_scheduler(Oid database, bool busy)
 		had_turn = (now - since >= LONG_TURN || now < since);
 		for (int j = 0; busy && !had_turn && j < ts_shared->nslots; j++)
 		{
-			had_turn = (places[j].state == TS_WORKER_READY && places[j].database == oid &&
-						now - Max(places[j].since, since) >= PROCESS_TURN);
+			had_turn = (slots[j].state == TS_WORKER_READY && slots[j].database == oid &&
+						now - Max(slots[j].since, since) >= PROCESS_TURN);
 		}
 		if (busy && had_turn && since < best)
 		{
@@ -382,13 +369,11 @@ bool
 fair_share_make_room(Oid database, Oid role)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TsWorker   *worker;
-	PGPROC	   *proc = NULL;
 	int			victim;
 
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		if (places[i].idle && places[i].leaving)
+		if (slots[i].idle && slots[i].leaving)
 			return true;
 	}
 	victim = fair_share_choose_victim(database, role, false);
@@ -403,23 +388,12 @@ fair_share_make_room(Oid database, Oid role)
 	if (victim < 0)
 		return false;
 
-	worker = &ts_shared->workers[victim];
-	SpinLockAcquire(&worker->mutex);
-	if (worker->generation == places[victim].generation &&
-		(!places[victim].idle ||
-		 (worker->running_id == 0 && worker->handed_head == worker->handed_tail)))
-	{
-		worker->retire = true;
-		proc = worker->proc;
-	}
-	SpinLockRelease(&worker->mutex);
-	if (proc == NULL)
+	if (!slot_send_away(victim, slots[victim].generation, slots[victim].idle))
 		return false;
 	ts_debug(DEBUG1, "launcher sends a worker of role %u in database %u away: its place is for database %u",
-			 places[victim].role, places[victim].database, database);
-	SetLatch(&proc->procLatch);
-	places[victim].leaving = true;
-	return places[victim].idle;
+			 slots[victim].role, slots[victim].database, database);
+	slots[victim].leaving = true;
+	return slots[victim].idle;
 }
 
 /* Has somebody leave for a scheduler of a database. */
@@ -477,17 +451,17 @@ fair_share_choose_asked(const bool *skip)
 
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
-		const Place *place = &places[i];
+		const SlotView *slot = &slots[i];
 		int			database;
 		int			role;
 
-		if (place->state != TS_WORKER_ASKED || skip[i])
+		if (slot->state != TS_WORKER_ASKED || skip[i])
 			continue;
-		database = fair_share_count_workers(place->database, InvalidOid);
-		role = fair_share_count_workers(place->database, place->role);
+		database = fair_share_count_workers(slot->database, InvalidOid);
+		role = fair_share_count_workers(slot->database, slot->role);
 		if (best < 0 || database < best_database ||
 			(database == best_database &&
-			 (role < best_role || (role == best_role && place->since < places[best].since))))
+			 (role < best_role || (role == best_role && slot->since < slots[best].since))))
 		{
 			best = i;
 			best_database = database;
@@ -512,7 +486,7 @@ fair_share_count_scheduler(Oid database)
 void
 fair_share_count_worker(int i)
 {
-	places[i].state = TS_WORKER_STARTING;
+	slots[i].state = TS_WORKER_STARTING;
 	nworkers++;
 }
 
@@ -520,7 +494,7 @@ fair_share_count_worker(int i)
 void
 fair_share_drop(int i)
 {
-	places[i].state = TS_WORKER_FREE;
+	slots[i].state = TS_WORKER_FREE;
 }
 
 /* The server has said that it has no slot left. */

@@ -280,14 +280,14 @@ static bool
 launcher_start_worker(int i)
 {
 	TsWorker   *worker = &ts_shared->workers[i];
-	const Place *place = fair_share_get(i);
+	const SlotView *view = fair_share_get(i);
 	TimestampTz now = GetCurrentTimestamp();
 	bool		asked;
 
-	if (!fair_share_room_for_worker(place->database))
+	if (!fair_share_room_for_worker(view->database))
 		return false;
 	SpinLockAcquire(&worker->mutex);
-	asked = (worker->state == TS_WORKER_ASKED && worker->generation == place->generation);
+	asked = (worker->state == TS_WORKER_ASKED && worker->generation == view->generation);
 	if (asked)
 		worker->state = TS_WORKER_STARTING;
 	SpinLockRelease(&worker->mutex);
@@ -297,7 +297,7 @@ launcher_start_worker(int i)
 		return true;
 	}
 	worker_handles[i] = launcher_start("taskshed worker", "ts_worker_main", Int32GetDatum(i),
-									   place->generation, place->database);
+									   view->generation, view->database);
 	SpinLockAcquire(&worker->mutex);
 	if (worker_handles[i] == NULL)
 		worker->state = TS_WORKER_ASKED;
@@ -309,7 +309,7 @@ launcher_start_worker(int i)
 		fair_share_set_full();
 		return false;
 	}
-	ts_debug(DEBUG1, "launcher starts a worker of role %u in database %u", place->role, place->database);
+	ts_debug(DEBUG1, "launcher starts a worker of role %u in database %u", view->role, view->database);
 	fair_share_count_worker(i);
 	return true;
 }

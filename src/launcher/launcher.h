@@ -17,21 +17,8 @@
 /* ------------------------------------------------------------------------
  * fair_share.c
  */
-/* A worker's slot, as last seen. */
-typedef struct Place
-{
-	TsWorkerState state;
-	uint32		generation;
-	TimestampTz since;
-	Oid			database;
-	Oid			role;
-	bool		leaving;		/* after its run, if it is at one */
-	bool		idle;
-	TimestampTz running_since;
-} Place;
-
 extern void fair_share_init(void);
-extern const Place *fair_share_get(int i);
+extern const SlotView *fair_share_get(int i);
 extern void fair_share_look(void);
 extern bool fair_share_room_for_worker(Oid database);
 extern bool fair_share_room_for_scheduler(void);

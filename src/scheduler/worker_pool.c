@@ -21,7 +21,6 @@
  */
 #include "postgres.h"
 
-#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -282,22 +281,12 @@ void
 worker_pool_retire(int slot, const char *why)
 {
 	PoolWorker *mine = &ts_pool->workers[slot];
-	TsWorker   *worker = &ts_shared->workers[slot];
-	PGPROC	   *proc = NULL;
 
 	ts_debug(DEBUG1, "scheduler sends worker %d of role %u away: %s",
 			 mine->pid, mine->role->oid, why);
 
 	worker_pool_take_back(slot);
-	SpinLockAcquire(&worker->mutex);
-	if (worker->generation == mine->generation)
-	{
-		worker->retire = true;
-		proc = worker->proc;
-	}
-	SpinLockRelease(&worker->mutex);
-	if (proc != NULL)
-		SetLatch(&proc->procLatch);
+	(void) slot_send_away(slot, mine->generation, false);
 	mine->retire = true;
 	mine->role->nstaying--;
 	ts_pool->nstaying--;

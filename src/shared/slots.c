@@ -23,6 +23,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "replication/syncrep.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/timestamp.h"
@@ -173,44 +174,127 @@ slot_retire(void)
 	SpinLockRelease(&worker->mutex);
 }
 
-/* Is a run of this task in progress, as far as can be told at this moment? */
-bool
-slot_is_running(int64 id)
+/* Return whether a worker has nothing to do.  The caller has its mutex. */
+static bool
+slot_is_idle(const TsWorker *worker)
 {
-	bool		running = false;
+	return worker->state == TS_WORKER_READY && worker->running_id == 0 &&
+		worker->handed_head == worker->handed_tail;
+}
 
-	for (int i = 0; !running && i < ts_shared->nslots; i++)
+/*
+ * Return whether the run of a worker can be stopped.  The caller has its mutex.
+ * A run whose callback is done can only be kept from waiting for a standby: it
+ * is committed by then.
+ */
+static bool
+slot_can_stop(const TsWorker *worker)
+{
+	return !worker->ending ||
+		((volatile PGPROC *) worker->proc)->syncRepState == SYNC_REP_WAITING;
+}
+
+/* Look what is in a slot. */
+void
+slot_look(int slot, SlotView *view)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+
+	SpinLockAcquire(&worker->mutex);
+	view->state = worker->state;
+	view->generation = worker->generation;
+	view->since = worker->since;
+	view->database = worker->database;
+	view->role = worker->role;
+	view->pid = worker->pid;
+	view->leaving = worker->retire;
+	view->idle = slot_is_idle(worker);
+	view->running_id = worker->running_id;
+	view->running_since = worker->running_since;
+	view->serial = worker->serial;
+	SpinLockRelease(&worker->mutex);
+}
+
+/*
+ * Find the run of a task of this database that is in progress, as far as can be
+ * told at this moment.  Return whether there is one.
+ */
+bool
+slot_find_run(int64 id, SlotRun *run)
+{
+	bool		found = false;
+
+	for (int i = 0; !found && i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
 
 		SpinLockAcquire(&worker->mutex);
-		running = (worker->state == TS_WORKER_READY &&
-				   worker->database == MyDatabaseId && worker->running_id == id);
+		found = (worker->state == TS_WORKER_READY &&
+				 worker->database == MyDatabaseId && worker->running_id == id);
+		if (found)
+		{
+			run->slot = i;
+			run->generation = worker->generation;
+			run->serial = worker->serial;
+			run->can_stop = slot_can_stop(worker);
+		}
 		SpinLockRelease(&worker->mutex);
 	}
-	return running;
+	return found;
+}
+
+/* Return whether a run of a task of this database is in progress. */
+bool
+slot_is_running(int64 id)
+{
+	SlotRun		run;
+
+	return slot_find_run(id, &run);
 }
 
 /*
- * Ask a worker to stop the run of that serial number, if it still is at it; else it
- * does nothing.  The signal is for stop.c.  Nothing here can fail: it is called by
- * transactions that are over already.
+ * Ask a worker to stop a run, if it still is at it; else it does nothing.  The
+ * signal is for stop.c.  Nothing here can fail: it is called by transactions that
+ * are over already.
  */
 void
-slot_request_stop(TsWorker *worker, uint32 generation, uint32 serial)
+slot_request_stop(const SlotRun *run)
 {
+	TsWorker   *worker = &ts_shared->workers[run->slot];
 	int			pid = 0;
 
 	SpinLockAcquire(&worker->mutex);
-	if (worker->state == TS_WORKER_READY && worker->generation == generation &&
-		worker->serial == serial && worker->running_id != 0)
+	if (worker->state == TS_WORKER_READY && worker->generation == run->generation &&
+		worker->serial == run->serial && worker->running_id != 0)
 	{
 		uint32		count = (uint32) pg_atomic_read_u64(&worker->stop_request) + 1;
 
 		pid = worker->pid;
-		pg_atomic_write_u64(&worker->stop_request, ((uint64) serial << 32) | count);
+		pg_atomic_write_u64(&worker->stop_request, ((uint64) run->serial << 32) | count);
 	}
 	SpinLockRelease(&worker->mutex);
 	if (pid != 0)
 		kill(pid, SIGUSR2);
+}
+
+/*
+ * Have the worker of a slot leave as soon as its run is over, or only if it has
+ * nothing to do, if it still is that one.  Return whether it was told.
+ */
+bool
+slot_send_away(int slot, uint32 generation, bool if_idle)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	PGPROC	   *proc = NULL;
+
+	SpinLockAcquire(&worker->mutex);
+	if (worker->generation == generation && (!if_idle || slot_is_idle(worker)))
+	{
+		worker->retire = true;
+		proc = worker->proc;
+	}
+	SpinLockRelease(&worker->mutex);
+	if (proc != NULL)
+		SetLatch(&proc->procLatch);
+	return proc != NULL;
 }

@@ -110,6 +110,31 @@ typedef struct TsWorker
 	TsReport	reports[TS_REPORTS];
 } TsWorker;
 
+/* What is in a slot at a moment, for those who only look. */
+typedef struct SlotView
+{
+	TsWorkerState state;
+	uint32		generation;
+	TimestampTz since;			/* as in TsWorker */
+	Oid			database;
+	Oid			role;
+	int			pid;
+	bool		leaving;		/* after its run, if it is at one */
+	bool		idle;			/* ready, at no run, and nothing handed to it */
+	int64		running_id;		/* 0 between runs */
+	TimestampTz running_since;
+	uint32		serial;			/* 0: it has taken no task yet */
+} SlotView;
+
+/* A run in progress, of which it can be told later whether it still is. */
+typedef struct SlotRun
+{
+	int			slot;
+	uint32		generation;		/* of the slot */
+	uint32		serial;			/* of the run in it */
+	bool		can_stop;		/* its end is not just being written */
+} SlotRun;
+
 extern TsWorker *ts_my_worker;	/* in a worker; NULL elsewhere */
 extern TsDatabase *ts_my_database;	/* that it serves */
 
@@ -118,7 +143,10 @@ extern TsWorker *slot_ask(Oid database, Oid role, bool is_superuser,
 extern void slot_free(TsWorker *worker);
 extern void slot_retire(void);
 extern void slot_wake_scheduler_from_handler(void);
+extern void slot_look(int slot, SlotView *view);
+extern bool slot_find_run(int64 id, SlotRun *run);
 extern bool slot_is_running(int64 id);
-extern void slot_request_stop(TsWorker *worker, uint32 generation, uint32 serial);
+extern void slot_request_stop(const SlotRun *run);
+extern bool slot_send_away(int slot, uint32 generation, bool if_idle);
 
 #endif							/* TASKSHED_SHARED_SLOTS_H */
