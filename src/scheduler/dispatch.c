@@ -88,7 +88,7 @@ dispatch_to(LookaheadTask *task, int slot, TimestampTz now)
 	{
 		worker->handed[worker->handed_tail++ % TS_HANDED] = (TsHanded)
 		{
-			task->id, task->key.run_at, task->place
+			task->id, task->key.run_at, task->alarm_tid
 		};
 		if (worker->running_id == 0)
 			proc = worker->proc;

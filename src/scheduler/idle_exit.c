@@ -59,28 +59,28 @@ idle_exit_housekeeping(int64 failed, TimestampTz now)
  * leave, and when?  wake is when it has something to do, as far as it knows.
  */
 void
-idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, IdleExit *rest)
+idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, IdleExit *idle)
 {
 	int64		timeout = (int64) ts_scheduler_idle_timeout * 1000;
 	TimestampTz worked_at;
 	TsGiveWay	give_way;
 
-	rest->held = held;
-	rest->wake = wake;
-	rest->leave_at = DT_NOEND;
-	rest->possible = wake > now + MIN_ABSENCE_ASKED && worker_pool_is_calm() && !lost_runs_exist() &&
-		lookahead_is_calm(held || !ts_enabled, now, &rest->empty, &rest->locked_out);
+	idle->held = held;
+	idle->wake = wake;
+	idle->leave_at = DT_NOEND;
+	idle->possible = wake > now + MIN_ABSENCE_ASKED && worker_pool_is_calm() && !lost_runs_exist() &&
+		lookahead_is_calm(held || !ts_enabled, now, &idle->empty, &idle->locked_out);
 
 	SpinLockAcquire(&db->mutex);
-	if (!rest->possible || !worker_pool_is_empty() || db->worked_at > now)
+	if (!idle->possible || !worker_pool_is_empty() || db->worked_at > now)
 		db->worked_at = now;
-	db->resting = rest->possible;
+	db->resting = idle->possible;
 	worked_at = db->worked_at;
 	give_way = db->give_way;
-	if (!rest->possible && give_way == TS_GIVE_WAY_IDLE)
+	if (!idle->possible && give_way == TS_GIVE_WAY_IDLE)
 		db->give_way = TS_STAY;
 	SpinLockRelease(&db->mutex);
-	if (rest->possible && give_way == TS_STAY)
+	if (idle->possible && give_way == TS_STAY)
 	{
 		bool		crowded;
 
@@ -91,14 +91,14 @@ idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Idl
 			shared_wake_launcher();
 	}
 
-	if (rest->possible && give_way != TS_STAY)
-		rest->leave_at = now;
-	else if (rest->possible && worker_pool_is_empty())
+	if (idle->possible && give_way != TS_STAY)
+		idle->leave_at = now;
+	else if (idle->possible && worker_pool_is_empty())
 	{
 		TimestampTz leave_at = Max(now, worked_at + timeout);
 
 		if (wake > leave_at + Max(timeout, MIN_ABSENCE))
-			rest->leave_at = leave_at;
+			idle->leave_at = leave_at;
 	}
 }
 
@@ -107,25 +107,25 @@ idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Idl
  * returns false then.  Else the process must end, and do nothing more.
  */
 bool
-idle_exit_begin(TsDatabase *db, const IdleExit *rest)
+idle_exit_begin(TsDatabase *db, const IdleExit *idle)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool		has_settings;
 	bool		may;
 
-	Assert(rest->possible);
+	Assert(idle->possible);
 	SpinLockAcquire(&db->mutex);
 	has_settings = process_has_settings();
 	may = (!db->noted && db->notes_head == db->notes_tail && db->reread_from == DT_NOEND &&
-		   !db->outdated && has_settings && (rest->held || admission_is_current()));
+		   !db->outdated && has_settings && (idle->held || admission_is_current()));
 	if (may)
 	{
 		db->state = TS_DB_ASLEEP;
-		db->start_at = Min(rest->wake - IDLE_EXIT_LEAD, idle_exit_housekeeping(db->failed, now));
-		db->next_wakeup = rest->wake;
+		db->start_at = Min(idle->wake - IDLE_EXIT_LEAD, idle_exit_housekeeping(db->failed, now));
+		db->next_wakeup = idle->wake;
 		db->bad_starts = 0;
-		db->empty = rest->empty;
-		db->locked_out = rest->locked_out;
+		db->empty = idle->empty;
+		db->locked_out = idle->locked_out;
 	}
 	SpinLockRelease(&db->mutex);
 	return may;

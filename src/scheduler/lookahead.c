@@ -122,19 +122,19 @@ lookahead_add(TaskQueue *queue, const QueueEntry *entry, TimestampTz not_before)
 	task->slot = -1;
 	task->changed = false;
 	task->interruptions = entry->interruptions;
-	task->place = entry->place;
+	task->alarm_tid = entry->alarm_tid;
 	task_queue_add(queue, task);
 	return task;
 }
 
 /*
- * Goes back to an earlier place in all queues, those of roles that are new
- * here included.
+ * Go back to an earlier time in all queues, those of roles that are new here
+ * included.
  */
 void
 lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 {
-	QueueKey	place = {from, PG_INT64_MIN};
+	QueueKey	key = {from, PG_INT64_MIN};
 	Oid			owner = InvalidOid;
 	HASH_SEQ_STATUS scan;
 	LookaheadTask *task;
@@ -151,11 +151,11 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 	{
 		TaskQueue  *queue = &role->queue;
 
-		if (task_queue_covers(queue, &place))
+		if (task_queue_covers(queue, &key))
 		{
 			lookahead_cut_back(queue);
-			if (task_queue_covers(queue, &place))
-				queue->frontier = place;
+			if (task_queue_covers(queue, &key))
+				queue->frontier = key;
 			queue->read_all = false;
 		}
 	}
@@ -191,7 +191,7 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 	entry.key.run_at = ROW_GET(TimestampTz, &alarm, alarm_run_at);
 	entry.key.id = id;
 	entry.interruptions = ROW_GET(Int32, &alarm, alarm_interruptions);
-	entry.place = alarm.tid;
+	entry.alarm_tid = alarm.tid;
 	/* that a task is not to run before some time must not be forgotten */
 	if (not_before > entry.key.run_at || task_queue_covers(queue, &entry.key))
 	{
@@ -440,7 +440,7 @@ lookahead_adopt(int64 id, Oid owner, int slot)
 	QueueEntry	entry = {.key = {DT_NOBEGIN, id}};
 	LookaheadTask *task = lookahead_find(id);
 
-	ItemPointerSetInvalid(&entry.place);
+	ItemPointerSetInvalid(&entry.alarm_tid);
 	if (task == NULL)
 		task = lookahead_add(&known_roles_get(owner)->queue, &entry, DT_NOBEGIN);
 	if (task->slot < 0)
@@ -457,7 +457,7 @@ lookahead_report(const TsReport *report)
 
 	if (task == NULL)
 		return;
-	ItemPointerSetInvalid(&entry.place);
+	ItemPointerSetInvalid(&entry.alarm_tid);
 	queue = task->queue;
 	if (task->changed || report->fate == TS_FATE_LOOK)
 		lookahead_look_later(task->id, DT_NOBEGIN);

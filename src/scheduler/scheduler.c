@@ -247,7 +247,7 @@ scheduler_look_home(Store *store)
 }
 
 /*
- * Takes all notes; returns the place from which the queue must be read again.
+ * Takes all notes; returns the time from which the queue must be read again.
  * Leaves the process if its settings are out of date.
  */
 static TimestampTz
@@ -391,7 +391,7 @@ scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
  * long enough; else returns.
  */
 static void
-scheduler_leave(TimestampTz now, const IdleExit *rest)
+scheduler_leave(TimestampTz now, const IdleExit *idle)
 {
 	bool		give_way;
 	bool		give_way_idle;
@@ -401,20 +401,20 @@ scheduler_leave(TimestampTz now, const IdleExit *rest)
 	give_way_idle = (my_db->give_way != TS_STAY);
 	SpinLockRelease(&my_db->mutex);
 
-	if (rest->leave_at <= now)
+	if (idle->leave_at <= now)
 	{
 		if (failed_uncounted)
 			scheduler_read(NULL, 0, DT_NOEND, true);
-		if (idle_exit_begin(my_db, rest))
+		if (idle_exit_begin(my_db, idle))
 		{
 			asleep = true;
 			worker_pool_dismiss();
-			ts_debug(DEBUG1, "database sleeps until %s", timestamptz_to_str(rest->wake));
+			ts_debug(DEBUG1, "database sleeps until %s", timestamptz_to_str(idle->wake));
 			scheduler_quit(give_way_idle ? "its place is for another database" :
 						   "it has had nothing to do for a while");
 		}
 	}
-	else if (give_way && !rest->possible)
+	else if (give_way && !idle->possible)
 	{
 		/* its workers end their runs; the next one finds their slots */
 		worker_pool_dismiss();
@@ -535,7 +535,7 @@ ts_scheduler_main(Datum main_arg)
 		bool		count_failed;
 		bool		more_failed;
 		bool		held;
-		IdleExit	rest;
+		IdleExit	idle;
 
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
@@ -562,10 +562,10 @@ ts_scheduler_main(Datum main_arg)
 		well_started = true;
 		if (more_failed || lookahead_wants_reading())
 			continue;
-		idle_exit_look(my_db, now, wake, held, &rest);
+		idle_exit_look(my_db, now, wake, held, &idle);
 		if (!scheduler_publish(now, backlog, wake))
 			continue;
-		scheduler_leave(now, &rest);
-		scheduler_sleep(Min(wake, rest.leave_at));
+		scheduler_leave(now, &idle);
+		scheduler_sleep(Min(wake, idle.leave_at));
 	}
 }

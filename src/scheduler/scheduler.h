@@ -37,7 +37,7 @@ typedef struct LookaheadTask
 	QueueKey	key;			/* when to hand it out */
 	TimestampTz run_at;			/* as in the table; earlier if it was put off */
 	TaskQueue  *queue;
-	ItemPointerData place;		/* where its alarm was read, or invalid */
+	ItemPointerData alarm_tid;	/* where its alarm was read, or invalid */
 	int			slot;			/* of the worker it was handed to, or -1 */
 	TimestampTz handed_at;
 	bool		changed;		/* noted while it was handed out */
@@ -218,8 +218,8 @@ typedef struct IdleExit
 	TimestampTz leave_at;		/* if nothing happens before; or DT_NOEND */
 } IdleExit;
 
-extern void idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, IdleExit *rest);
-extern bool idle_exit_begin(TsDatabase *db, const IdleExit *rest);
+extern void idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, IdleExit *idle);
+extern bool idle_exit_begin(TsDatabase *db, const IdleExit *idle);
 
 /* ------------------------------------------------------------------------
  * maintenance.c

@@ -58,7 +58,7 @@ typedef struct TsHanded
 {
 	int64		id;
 	TimestampTz run_at;
-	ItemPointerData place;		/* where its alarm was seen, or invalid */
+	ItemPointerData alarm_tid;	/* where its alarm was seen, or invalid */
 } TsHanded;
 
 /*

@@ -75,7 +75,7 @@ queue_read(Store *store, Snapshot snapshot, Oid owner,
 		entry->key.id = DatumGetInt64(slot_getattr(store->alarm_slot, Anum_alarm_id, &isnull));
 		entry->interruptions = DatumGetInt32(slot_getattr(store->alarm_slot,
 														  Anum_alarm_interruptions, &isnull));
-		entry->place = store->alarm_slot->tts_tid;
+		entry->alarm_tid = store->alarm_slot->tts_tid;
 	}
 	index_endscan(scan);
 	ExecClearTuple(store->alarm_slot);

@@ -187,7 +187,7 @@ typedef struct QueueEntry
 {
 	QueueKey	key;
 	int			interruptions;	/* so many runs in a row were interrupted */
-	ItemPointerData place;		/* of its alarm; may be invalid, if unknown */
+	ItemPointerData alarm_tid;	/* of its alarm; may be invalid, if unknown */
 } QueueEntry;
 
 extern int	queue_read(Store *store, Snapshot snapshot, Oid owner,

@@ -244,7 +244,7 @@ RunStatus
 run_task(const TsHanded *task, TsReport *report)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Run			run = {.id = task->id,.place = task->place,.report = report,.context = context,
+	Run			run = {.id = task->id,.place = task->alarm_tid,.report = report,.context = context,
 	.begun_for = DT_NOBEGIN};
 	ErrorData  *volatile error = NULL;
 	volatile int tries = 0;
