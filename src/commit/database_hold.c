@@ -210,13 +210,14 @@ database_hold_enter(Oid database)
 List *
 database_hold_end_processes(TsDatabase *db, List *pids, bool *found)
 {
-	Oid			database = db->oid;
+	Oid			database;
 	int			pid;
 
 	SpinLockAcquire(&db->mutex);
+	database = db->oid;
 	pid = db->scheduler_pid;
 	if (db->state == TS_DB_STARTING)
-		db->state = TS_DB_WANTED;
+		database_set_state(db, TS_DB_WANTED);
 	SpinLockRelease(&db->mutex);
 	*found = (pid != 0);
 	if (pid != 0)

@@ -121,12 +121,8 @@ databases_list_closed(List *databases)
 {
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
-		TsDatabase *db = &ts_shared->databases[i];
-		Oid			database;
+		Oid			database = database_oid(&ts_shared->databases[i]);
 
-		SpinLockAcquire(&db->mutex);
-		database = db->state != TS_DB_FREE ? db->oid : InvalidOid;
-		SpinLockRelease(&db->mutex);
 		if (OidIsValid(database) && !list_member_oid(databases, database))
 			clearing[i] = true;
 	}
@@ -267,7 +263,7 @@ databases_may_serve(TsDatabase *db)
 	{
 		SpinLockAcquire(&db->mutex);
 		if (db->state == TS_DB_WANTED && !db->wanted_again)
-			db->state = TS_DB_IDLE;
+			database_set_state(db, TS_DB_IDLE);
 		SpinLockRelease(&db->mutex);
 		if (unprobed != NIL)
 			SetLatch(MyLatch);	/* there may be an entry for another now */

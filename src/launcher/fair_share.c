@@ -93,6 +93,7 @@ fair_share_look(void)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
 		TsDatabaseState state;
+		Oid			database;
 		bool		away;
 		bool		needs_worker;
 		bool		between;
@@ -101,6 +102,7 @@ fair_share_look(void)
 
 		SpinLockAcquire(&db->mutex);
 		state = db->state;
+		database = db->oid;
 		/* (a scheduler that is asleep may not have ended yet) */
 		away = (state == TS_DB_WANTED || state == TS_DB_ASLEEP) && db->scheduler == NULL;
 		needs_worker = (state == TS_DB_RUNNING && !db->disabled && !db->held);
@@ -115,9 +117,9 @@ fair_share_look(void)
 		if (leaving)
 			nleaving++;
 		if (needs_worker || between)
-			served = lappend_oid(served, db->oid);
+			served = lappend_oid(served, database);
 		if (state == TS_DB_STARTING || (needs_worker && !resting))
-			working = lappend_oid(working, db->oid);
+			working = lappend_oid(working, database);
 	}
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
@@ -346,15 +348,17 @@ fair_share_dismiss_scheduler(Oid database, bool busy)
 {
 	int			i = fair_share_choose_scheduler(database, busy);
 	TsDatabase *db;
+	Oid			victim;
 
 	if (i < 0)
 		return false;
 	db = &ts_shared->databases[i];
 	SpinLockAcquire(&db->mutex);
+	victim = db->oid;
 	if (db->state == TS_DB_RUNNING)
 		db->give_way = busy ? TS_GIVE_WAY : TS_GIVE_WAY_IDLE;
 	SpinLockRelease(&db->mutex);
-	ts_debug(DEBUG1, "launcher asks the scheduler of database %u to leave for database %u", db->oid, database);
+	ts_debug(DEBUG1, "launcher asks the scheduler of database %u to leave for database %u", victim, database);
 	database_wake_scheduler(db);
 	return true;
 }

@@ -129,7 +129,7 @@ launcher_reap(void)
 		SpinLockAcquire(&db->mutex);
 		if (db->state == TS_DB_STARTING)
 		{
-			db->state = TS_DB_WANTED;
+			database_set_state(db, TS_DB_WANTED);
 			db->start_at = now + USECS_PER_SEC;
 		}
 		SpinLockRelease(&db->mutex);
@@ -156,12 +156,13 @@ launcher_tell_waiting(List *waiting)
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
+		Oid			database = database_oid(db);
 
-		if (db->state == TS_DB_FREE)
+		if (!OidIsValid(database))
 			continue;
-		if (list_member_oid(waiting, db->oid))
+		if (list_member_oid(waiting, database))
 			database_set_message(db, message);
-		else if (strcmp(db->message, message) == 0)
+		else if (database_has_message(db, message))
 			database_set_message(db, NULL);
 	}
 }
@@ -215,7 +216,8 @@ launcher_list_wanted(Wanted *wanted, long *delay)
 				later = false;
 			if (!later)
 			{
-				db->state = TS_DB_WANTED;
+				if (was_asleep)
+					database_set_state(db, TS_DB_WANTED);
 				wanted[n].i = i;
 				wanted[n++].since = start_at;
 			}
@@ -243,6 +245,7 @@ static bool
 launcher_start_scheduler(int i)
 {
 	TsDatabase *db = &ts_shared->databases[i];
+	Oid			database = db->oid;
 	bool		wanted;
 
 	if (!databases_may_serve(db))
@@ -252,21 +255,22 @@ launcher_start_scheduler(int i)
 	SpinLockAcquire(&db->mutex);
 	wanted = (db->state == TS_DB_WANTED && db->holds == 0);
 	if (wanted)
-		db->state = TS_DB_STARTING;
+		database_set_state(db, TS_DB_STARTING);
 	SpinLockRelease(&db->mutex);
 	if (!wanted)
 		return true;
 	databases_stop_clearing(i); /* it was opened again */
 	scheduler_handles[i] = launcher_start("taskshed scheduler", "ts_scheduler_main",
-										  ObjectIdGetDatum(db->oid), 0, db->oid);
+										  ObjectIdGetDatum(database), 0, database);
 	if (scheduler_handles[i] != NULL)
 	{
-		ts_debug(DEBUG1, "launcher starts the scheduler of database %u", db->oid);
-		fair_share_count_scheduler(db->oid);
+		ts_debug(DEBUG1, "launcher starts the scheduler of database %u", database);
+		fair_share_count_scheduler(database);
 		return true;
 	}
 	SpinLockAcquire(&db->mutex);
-	db->state = TS_DB_WANTED;
+	if (db->state == TS_DB_STARTING)	/* else somebody holds the database */
+		database_set_state(db, TS_DB_WANTED);
 	SpinLockRelease(&db->mutex);
 	fair_share_set_full();
 	return false;
@@ -314,6 +318,26 @@ launcher_start_worker(int i)
 	return true;
 }
 
+/* Add the databases that want a worker and find no slot for it. */
+static List *
+launcher_add_unheard(List *waiting)
+{
+	for (int i = 0; i < TS_MAX_DATABASES; i++)
+	{
+		TsDatabase *db = &ts_shared->databases[i];
+		Oid			database;
+		bool		unheard;
+
+		SpinLockAcquire(&db->mutex);
+		database = db->oid;
+		unheard = (db->state == TS_DB_RUNNING && db->unheard);
+		SpinLockRelease(&db->mutex);
+		if (unheard)
+			waiting = list_append_unique_oid(waiting, database);
+	}
+	return waiting;
+}
+
 /* Starts what was asked for.  Returns when to look again, in ms; -1: never. */
 static long
 launcher_start_asked(void)
@@ -358,19 +382,14 @@ launcher_start_asked(void)
 		if (!made_room)
 			made_room = fair_share_make_room(fair_share_get(i)->database, fair_share_get(i)->role);
 		waiting = list_append_unique_oid(waiting, fair_share_get(i)->database);
-		delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
 	}
 
-	for (i = 0; i < TS_MAX_DATABASES; i++)
-	{
-		if (ts_shared->databases[i].state == TS_DB_RUNNING && ts_shared->databases[i].unheard)
-		{
-			waiting = list_append_unique_oid(waiting, ts_shared->databases[i].oid);
-			delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
-		}
-	}
+	waiting = launcher_add_unheard(waiting);
 	if (waiting != NIL)
+	{
+		delay = delay < 0 ? RETRY_DELAY : Min(delay, RETRY_DELAY);
 		fair_share_complain();
+	}
 	launcher_tell_waiting(waiting);
 	list_free(waiting);
 	pfree(tried);
@@ -391,7 +410,7 @@ launcher_take_over(void)
 
 		SpinLockAcquire(&db->mutex);
 		if (db->state == TS_DB_STARTING)
-			db->state = TS_DB_WANTED;
+			database_set_state(db, TS_DB_WANTED);
 		SpinLockRelease(&db->mutex);
 	}
 	for (int i = 0; i < ts_shared->nslots; i++)

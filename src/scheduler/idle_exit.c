@@ -120,7 +120,7 @@ idle_exit_begin(TsDatabase *db, const IdleExit *idle)
 		   !db->outdated && has_settings && (idle->held || admission_is_current()));
 	if (may)
 	{
-		db->state = TS_DB_ASLEEP;
+		database_set_state(db, TS_DB_ASLEEP);
 		db->start_at = Min(idle->wake - IDLE_EXIT_LEAD, idle_exit_housekeeping(db->failed, now));
 		db->next_wakeup = idle->wake;
 		db->bad_starts = 0;

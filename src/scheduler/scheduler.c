@@ -94,16 +94,16 @@ scheduler_exit(int code, Datum arg)
 	if (asleep)
 		;						/* it is known when the next one is wanted */
 	else if (not_wanted && !my_db->wanted_again)
-		my_db->state = TS_DB_IDLE;
+		database_set_state(my_db, TS_DB_IDLE);
 	else if (not_wanted)
 	{
 		/* a commit since we looked: the extension may be there now, or we may */
-		my_db->state = TS_DB_WANTED;
+		database_set_state(my_db, TS_DB_WANTED);
 		my_db->start_at = now;
 	}
 	else
 	{
-		my_db->state = TS_DB_WANTED;
+		database_set_state(my_db, TS_DB_WANTED);
 		if (well_started || my_db->holds > 0 || my_db->outdated)
 		{
 			/* whatever ended it, the next is likely to do better */
@@ -143,12 +143,12 @@ scheduler_attach(Oid database)
 	if (my_db->oid == database && my_db->state == TS_DB_STARTING && my_db->holds > 0)
 	{
 		/* the launcher tries again when nobody holds it any more */
-		my_db->state = TS_DB_WANTED;
+		database_set_state(my_db, TS_DB_WANTED);
 	}
 	else if (my_db->oid == database && my_db->state == TS_DB_STARTING)
 	{
 		mine = true;
-		my_db->state = TS_DB_RUNNING;
+		database_set_state(my_db, TS_DB_RUNNING);
 		my_db->scheduler = MyProc;
 		my_db->scheduler_pid = MyProcPid;
 		my_db->since = started_at;
@@ -294,7 +294,7 @@ scheduler_give_up(void)
 
 	if (state != STORE_ABSENT)
 	{
-		if (strcmp(my_db->message, message) != 0)
+		if (!database_has_message(my_db, message))
 			store_report(LOG, state);
 		database_set_message(my_db, message);
 		SpinLockAcquire(&my_db->mutex);

@@ -8,20 +8,24 @@
  * sessions leave notes of what they committed and wake the scheduler, which
  * leaves its figures for the view status.  Entries are allocated under
  * ts_shared->lock and freed when the launcher finds that the database has no
- * use for one.  Its states:
+ * use for one.  Its states, which database_set_state changes:
  *
+ *		FREE -> IDLE		the entry is given to a database
  *		IDLE -> WANTED		somebody has asked for a scheduler
- *		WANTED -> STARTING	the launcher has registered the process
- *		STARTING -> RUNNING	it has attached
- *		STARTING -> WANTED	it will not: sent away on its way, or never come
+ *		IDLE -> FREE		the launcher finds that nobody needs the entry
+ *		WANTED -> STARTING	the launcher is about to register the process
+ *		WANTED -> IDLE		it finds that there is no such database, or a closed one
+ *		STARTING -> RUNNING	the scheduler has attached
+ *		STARTING -> WANTED	it will not: there was no room for it, it was sent away
+ *						on its way, or it never came
  *		RUNNING -> ASLEEP	it leaves since there is nothing to do until
  *						start_at, which a commit may bring forward
- *		ASLEEP -> WANTED	that time has come
+ *		RUNNING -> IDLE		it has found no extension that it could work with, or
+ *						a closed database
  *		RUNNING -> WANTED	it has ended for any other reason
- *		any -> IDLE		there is no extension, or no database
- *
- * If there are no more entries, a database that is asleep and has no tasks loses
- * its own.
+ *		ASLEEP -> WANTED	that time has come
+ *		ASLEEP -> IDLE		no entry was free, and this one, of a database without
+ *						tasks, is given to another
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -36,15 +40,16 @@
 
 #include "shared/shared.h"
 
-static bool
-database_is(TsDatabase *db, Oid database)
+/* Return the database that an entry is given to, or InvalidOid if it is to none. */
+Oid
+database_oid(TsDatabase *db)
 {
-	bool		match;
+	Oid			database;
 
 	SpinLockAcquire(&db->mutex);
-	match = (db->state != TS_DB_FREE && db->oid == database);
+	database = db->state != TS_DB_FREE ? db->oid : InvalidOid;
 	SpinLockRelease(&db->mutex);
-	return match;
+	return database;
 }
 
 /*
@@ -56,23 +61,56 @@ database_find(Oid database)
 {
 	static TsDatabase *last = NULL;
 
-	if (last != NULL && database_is(last, database))
+	Assert(OidIsValid(database));
+	if (last != NULL && database_oid(last) == database)
 		return last;
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
-		if (database_is(&ts_shared->databases[i], database))
+		if (database_oid(&ts_shared->databases[i]) == database)
 			return last = &ts_shared->databases[i];
 	}
 	return NULL;
 }
 
 /*
- * A free entry made a database's, or one that could be spared, or NULL.
- * ts_shared->lock is held exclusively.
+ * Change the state of an entry, whose mutex the caller holds.  The head of this
+ * file says what may follow what.
+ */
+void
+database_set_state(TsDatabase *db, TsDatabaseState state)
+{
+	switch (db->state)
+	{
+		case TS_DB_FREE:
+			Assert(state == TS_DB_IDLE);
+			break;
+		case TS_DB_IDLE:
+			Assert(state == TS_DB_WANTED || state == TS_DB_FREE);
+			break;
+		case TS_DB_ASLEEP:
+			Assert(state == TS_DB_WANTED || state == TS_DB_IDLE);
+			break;
+		case TS_DB_WANTED:
+			Assert(state == TS_DB_STARTING || state == TS_DB_IDLE);
+			break;
+		case TS_DB_STARTING:
+			Assert(state == TS_DB_RUNNING || state == TS_DB_WANTED);
+			break;
+		case TS_DB_RUNNING:
+			Assert(state == TS_DB_ASLEEP || state == TS_DB_WANTED || state == TS_DB_IDLE);
+			break;
+	}
+	db->state = state;
+}
+
+/*
+ * Give a database a free entry, or one that can be spared.  Return NULL if there is
+ * none.  The caller holds ts_shared->lock exclusively.
  */
 static TsDatabase *
 database_allocate(Oid database)
 {
+	Assert(LWLockHeldByMeInMode(ts_shared->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < 2 * TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i % TS_MAX_DATABASES];
@@ -82,7 +120,7 @@ database_allocate(Oid database)
 			(i >= TS_MAX_DATABASES && db->state == TS_DB_ASLEEP && db->empty &&
 			 db->scheduler == NULL && db->reservations == 0))
 		{
-			db->state = TS_DB_IDLE;
+			database_set_state(db, TS_DB_IDLE);
 			db->oid = database;
 			db->reservations = 0;
 			db->holds = 0;
@@ -196,7 +234,7 @@ database_free_idle(void)
 
 		SpinLockAcquire(&db->mutex);
 		if (db->state == TS_DB_IDLE && db->reservations == 0 && !db->stopped)
-			db->state = TS_DB_FREE;
+			database_set_state(db, TS_DB_FREE);
 		SpinLockRelease(&db->mutex);
 	}
 	LWLockRelease(ts_shared->lock);
@@ -216,7 +254,7 @@ database_want_scheduler(TsDatabase *db)
 	SpinLockAcquire(&db->mutex);
 	if (db->state == TS_DB_IDLE)
 	{
-		db->state = TS_DB_WANTED;
+		database_set_state(db, TS_DB_WANTED);
 		db->start_at = now;
 		wake = true;
 	}
@@ -265,6 +303,18 @@ database_set_message(TsDatabase *db, const char *message)
 	SpinLockAcquire(&db->mutex);
 	strlcpy(db->message, message != NULL ? message : "", sizeof(db->message));
 	SpinLockRelease(&db->mutex);
+}
+
+/* Return whether the view status has that message. */
+bool
+database_has_message(TsDatabase *db, const char *message)
+{
+	bool		has;
+
+	SpinLockAcquire(&db->mutex);
+	has = (strcmp(db->message, message) == 0);
+	SpinLockRelease(&db->mutex);
+	return has;
 }
 
 void

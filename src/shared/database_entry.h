@@ -64,14 +64,23 @@ typedef enum TsGiveWay
 /* A database that has, had or is to get a scheduler. */
 typedef struct TsDatabase
 {
-	slock_t		mutex;			/* protects all that follows */
-	TsDatabaseState state;
+	/* protects all that follows, where nothing else is said */
+	slock_t		mutex;
+	TsDatabaseState state;		/* changed by database_set_state only */
+
+	/*
+	 * Changed by database_allocate only, of an entry that is free or asleep
+	 * and not reserved.  So it may be read without the mutex by who has
+	 * reserved the entry, by its scheduler, and, unless the database is
+	 * asleep, by the launcher, which alone frees entries.
+	 */
 	Oid			oid;
 	int			reservations;	/* transactions about to leave notes */
 	int			holds;			/* no process of ours may be there if > 0 */
 	TimestampTz start_at;		/* of the next scheduler, if it has none */
 	int			bad_starts;		/* starts in a row that soon ended */
-	PGPROC	   *scheduler;		/* NULL without one */
+	PGPROC	   *scheduler;		/* NULL without one; handlers of signals read
+								 * it without the mutex */
 	int			scheduler_pid;
 	TimestampTz since;			/* when it came */
 	bool		wanted_again;	/* somebody has asked for one since it was
@@ -120,6 +129,8 @@ typedef struct TsDatabase
 extern TsDatabase *database_find(Oid database);
 extern TsDatabase *database_reserve(Oid database);
 extern TsDatabase *database_try_reserve(Oid database);
+extern Oid	database_oid(TsDatabase *db);
+extern void database_set_state(TsDatabase *db, TsDatabaseState state);
 extern bool database_is_on_hold(TsDatabase *db);
 extern void database_release(TsDatabase *db);
 extern void database_free_idle(void);
@@ -129,5 +140,6 @@ extern void database_wake_scheduler(TsDatabase *db);
 extern void database_tell_role_change(void);
 extern void database_set_unheard(TsDatabase *db, bool unheard);
 extern void database_set_message(TsDatabase *db, const char *message);
+extern bool database_has_message(TsDatabase *db, const char *message);
 
 #endif							/* TASKSHED_SHARED_DATABASE_ENTRY_H */

@@ -87,6 +87,7 @@ max_tasks_find(Oid owner)
 {
 	uint32		hash = max_tasks_hash(owner);
 
+	Assert(LWLockHeldByMeInMode(ts_shared->quota_lock, LW_EXCLUSIVE));
 	for (int i = 0; i < QUOTA_PLACES; i++)
 	{
 		TsQuota    *quota = &ts_shared->quotas[(hash + i) % TS_QUOTAS];
@@ -108,6 +109,7 @@ max_tasks_make(Oid owner)
 	uint32		count = pg_atomic_fetch_add_u32(&ts_shared->quota_counts, 1);
 	TsQuota    *quota = &ts_shared->quotas[(hash + count % QUOTA_PLACES) % TS_QUOTAS];
 
+	Assert(LWLockHeldByMeInMode(ts_shared->quota_lock, LW_EXCLUSIVE));
 	for (int i = 0; OidIsValid(quota->database) && i < QUOTA_PLACES; i++)
 	{
 		if (!OidIsValid(ts_shared->quotas[(hash + i) % TS_QUOTAS].database))
