@@ -21,8 +21,11 @@
 #include "commit/commit.h"
 
 /* ------------------------------------------------------------------------
- * resolve.c
+ * resolve_arguments.c
  */
+/* The one argument of a function that takes all of kwargs as it is. */
+#define WHOLE_ARGUMENT	"kwargs"
+
 /* An argument of a function or procedure, as declared. */
 typedef struct CallbackArgument
 {
@@ -34,15 +37,31 @@ typedef struct CallbackArgument
 	bool		has_default;
 } CallbackArgument;
 
-extern List *resolve_name(const char *name);
-extern int	resolve_distance(const char *written, const char *name, int bound);
-extern char *resolve_qualify(const char *name);
 extern char *resolve_qualified_name(Oid funcid);
 extern char *resolve_signature(Oid funcid);
 extern int	resolve_arguments(Oid funcid, CallbackArgument **arguments);
 extern bool resolve_takes_whole(Oid funcid);
+extern bool resolve_has_key(char **keys, int nkeys, const char *name);
+extern bool resolve_lacks_variadic(Oid funcid, char **keys, int nkeys);
+extern bool resolve_fits_exactly(Oid funcid, int nkeys);
+
+/* ------------------------------------------------------------------------
+ * resolve_errors.c
+ */
+pg_noreturn extern void resolve_report_no_name(const char *name);
+extern const char *resolve_unusable(Oid funcid);
+extern void resolve_check_kind(Oid funcid);
+extern int	resolve_distance(const char *written, const char *name, int bound);
+pg_noreturn extern void resolve_report_arguments(Oid funcid, char **keys, int nkeys);
 pg_noreturn extern void resolve_report_unknown(List *names);
+pg_noreturn extern void resolve_report_none_fits(List *names);
 pg_noreturn extern void resolve_report_ambiguous(List *names);
+
+/* ------------------------------------------------------------------------
+ * resolve.c
+ */
+extern List *resolve_name(const char *name);
+extern char *resolve_qualify(const char *name);
 extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 extern char *resolve_target(const char *name);
 
