@@ -74,10 +74,12 @@ _PG_init(void)
 	late_from_init();
 	max_tasks_init();
 	database_hold_init();
+	changed_roles_init();
 	changed_settings_init();
 	callback_init();
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	commands_init();
+	object_access_init();
 	view_writes_init();
 	if (!IsBinaryUpgrade)
 		launcher_register();

@@ -45,12 +45,19 @@ extern void notes_add(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
 extern void notes_reread(void);
-extern void notes_roles_changed(void);
 
 /* ------------------------------------------------------------------------
  * cancel.c
  */
 extern bool cancel_run(int64 id);
+
+/* ------------------------------------------------------------------------
+ * changed_roles.c
+ */
+extern void changed_roles_init(void);
+extern void changed_roles_note(const Node *statement);
+extern void changed_roles_note_any(void);
+extern void changed_roles_tell_all(void);
 
 /* ------------------------------------------------------------------------
  * changed_settings.c

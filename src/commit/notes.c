@@ -28,7 +28,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "commit/commit.h"
@@ -52,7 +51,6 @@ static struct
 	bool		pending;		/* anything at all to be told */
 	bool		written;		/* that the database needs a scheduler for */
 	TsDatabase *db;				/* reserved at PRE_COMMIT */
-	bool		roles;			/* roles may have changed */
 }			mine =
 
 {
@@ -186,12 +184,8 @@ notes_xact_callback(XactEvent event, void *arg)
 	if (event == XACT_EVENT_PRE_COMMIT && prepared_commits_unnamed())
 	{
 		notes_reread();
-		notes_roles_changed();
+		changed_roles_note_any();
 	}
-	if (event == XACT_EVENT_PRE_PREPARE && mine.roles)
-		prepared_mark(PREPARED_ROLES);
-	if (event == XACT_EVENT_PREPARE)
-		mine.roles = false;
 	if (!mine.pending)
 		return;
 
@@ -234,27 +228,11 @@ notes_xact_callback(XactEvent event, void *arg)
 	}
 }
 
-/*
- * Others can learn of a changed role only when the server has told everybody
- * that their caches are out of date, which comes after the callbacks of a
- * commit and before the locks are released.
- */
-static void
-notes_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
-{
-	if (!mine.roles || !is_top_level || phase != RESOURCE_RELEASE_AFTER_LOCKS)
-		return;
-	mine.roles = false;
-	if (is_commit)
-		database_tell_role_change();
-}
-
 /* Once a process, and only with shared memory. */
 void
 notes_init(void)
 {
 	RegisterXactCallback(notes_xact_callback, NULL);
-	RegisterResourceReleaseCallback(notes_release_callback, NULL);
 }
 
 /* An alarm was written that is to go off at run_at. */
@@ -292,13 +270,6 @@ notes_reread(void)
 {
 	mine.pending = mine.written = true;
 	mine.reread_from = DT_NOBEGIN;
-}
-
-/* What is known of roles may be out of date, in all databases. */
-void
-notes_roles_changed(void)
-{
-	mine.roles = true;
 }
 
 /* The database is to have a scheduler, whatever is in its queue. */

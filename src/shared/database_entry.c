@@ -328,26 +328,3 @@ database_wake_scheduler(TsDatabase *db)
 	if (scheduler != NULL)
 		SetLatch(&scheduler->procLatch);
 }
-
-/*
- * Has all schedulers look up what they know of roles.  Of those that are away,
- * which do so when they come, only those are called that have tasks waiting for
- * that: anybody can change roles all the time.
- */
-void
-database_tell_role_change(void)
-{
-	pg_atomic_fetch_add_u32(&ts_shared->role_changes, 1);
-	for (int i = 0; i < TS_MAX_DATABASES; i++)
-	{
-		TsDatabase *db = &ts_shared->databases[i];
-		bool		locked_out;
-
-		SpinLockAcquire(&db->mutex);
-		locked_out = db->locked_out;
-		SpinLockRelease(&db->mutex);
-		if (locked_out)
-			database_end_sleep(db);
-		database_wake_scheduler(db);
-	}
-}

@@ -137,7 +137,6 @@ extern void database_free_idle(void);
 extern void database_want_scheduler(TsDatabase *db);
 extern void database_end_sleep(TsDatabase *db);
 extern void database_wake_scheduler(TsDatabase *db);
-extern void database_tell_role_change(void);
 extern void database_set_unheard(TsDatabase *db, bool unheard);
 extern void database_set_message(TsDatabase *db, const char *message);
 extern bool database_has_message(TsDatabase *db, const char *message);
