@@ -53,7 +53,10 @@ enum
 
 /* The columns, for table_shape_fits(). */
 static const ColumnShape callback_columns[Natts_callback] = {
-	{OIDOID, true}, {NAMEOID, true}, {TEXTOID, true}, {TEXTOID, true}
+	{"owner", OIDOID, COLUMN_not_null},
+	{"owner_name", NAMEOID, COLUMN_not_null},
+	{"name", TEXTOID, COLUMN_not_null},
+	{"callback", TEXTOID, COLUMN_not_null}
 };
 
 /* The table, found to be as it was made; InvalidOid if it must be looked up. */

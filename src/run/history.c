@@ -48,25 +48,12 @@
 
 enum
 {
-	Anum_run_run_id = 1,
-	Anum_run_scheduled_at,
-	Anum_run_started_at,
-	Anum_run_finished_at,
-	Anum_run_owner,
-	Anum_run_attempt,
-	Anum_run_worker_pid,
-	Anum_run_status,
-	Anum_run_task_id,
-	Anum_run_group_id,
-	Anum_run_callback,
-	Anum_run_result,
-	Anum_run_sqlstate,
-	Anum_run_message,
-	Anum_run_detail,
-	Anum_run_hint,
-	Anum_run_context,
-	Anum_run_by_hand,
-	Natts_run = Anum_run_by_hand
+	Anum_run_none,
+#define RUN_COLUMN(name, type) Anum_run_##name,
+#include "run/run_columns.h"
+#undef RUN_COLUMN
+	Anum_run_end,
+	Natts_run = Anum_run_end - 1
 };
 
 enum
@@ -78,13 +65,13 @@ enum
 
 /* The columns, for table_shape_fits(); those of run_0 and so on are only written. */
 static const ColumnShape run_columns[Natts_run] = {
-	{INT8OID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {OIDOID}, {INT4OID},
-	{INT4OID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID}, {TEXTOID},
-	{TEXTOID}, {TEXTOID}, {TEXTOID}, {BOOLOID}
+#define RUN_COLUMN(name, type) {#name, type, COLUMN_nullable},
+#include "run/run_columns.h"
+#undef RUN_COLUMN
 };
 
 static const ColumnShape history_columns[Natts_history] = {
-	{TIMESTAMPTZOID, true}, {INT4OID, true}
+	{"began_at", TIMESTAMPTZOID, COLUMN_not_null}, {"part", INT4OID, COLUMN_not_null}
 };
 
 /* The part in use and the sequence, as last looked up. */

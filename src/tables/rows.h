@@ -16,62 +16,25 @@
 #include "storage/itemptr.h"
 #include "utils/timestamp.h"
 
-/* Columns of taskshed.task and taskshed.alarm, as the script creates them. */
+/* Columns of taskshed.task and taskshed.alarm; columns are counted from 1. */
 enum
 {
-	Anum_task_id = 1,
-	Anum_task_owner,
-	Anum_task_created_at,
-	Anum_task_owner_name,
-	Anum_task_is_alias,
-	Anum_task_task_id,
-	Anum_task_group_id,
-	Anum_task_callback,
-	Anum_task_kwargs,
-	Anum_task_run_type,
-	Anum_task_every,
-	Anum_task_schedule,
-	Anum_task_timezone,
-	Anum_task_until,
-	Anum_task_max_runs,
-	Anum_task_catch_up,
-	Anum_task_start_within,
-	Anum_task_timeout,
-	Anum_task_max_attempts,
-	Anum_task_retry_delay,
-	Anum_task_retry_backoff,
-	Anum_task_retry_max_delay,
-	Anum_task_history,
-	Natts_task = Anum_task_history
+	Anum_task_none,
+#define TASK_COLUMN(name, type, nulls) Anum_task_##name,
+#include "tables/task_columns.h"
+#undef TASK_COLUMN
+	Anum_task_end,
+	Natts_task = Anum_task_end - 1
 };
 
 enum
 {
-	Anum_alarm_id = 1,
-	Anum_alarm_run_at,
-	Anum_alarm_scheduled_at,
-	Anum_alarm_anchor,
-	Anum_alarm_revision,
-	Anum_alarm_run_count,
-	Anum_alarm_owner,
-	Anum_alarm_attempt,
-	Anum_alarm_failures_in_row,
-	Anum_alarm_interruptions,
-	Anum_alarm_resume_at,
-	Anum_alarm_paused_at,
-	Anum_alarm_failed_at,
-	Anum_alarm_previous_run_at,
-	Anum_alarm_begun_at,
-	Anum_alarm_last_run_at,
-	Anum_alarm_last_status,
-	Anum_alarm_last_sqlstate,
-	Anum_alarm_last_error,
-	Anum_alarm_late_from,
-	Anum_alarm_restarts,
-	Anum_alarm_shortage_since,
-	Anum_alarm_close_failures,
-	Anum_alarm_asked_at,
-	Natts_alarm = Anum_alarm_asked_at
+	Anum_alarm_none,
+#define ALARM_COLUMN(name, type, nulls) Anum_alarm_##name,
+#include "tables/alarm_columns.h"
+#undef ALARM_COLUMN
+	Anum_alarm_end,
+	Natts_alarm = Anum_alarm_end - 1
 };
 
 /* A row of either table: its place and its columns. */

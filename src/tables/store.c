@@ -68,25 +68,19 @@ static const IndexShape store_index_shapes[STORE_NINDEXES] = {
 
 /* The tables' columns. */
 static const ColumnShape task_columns[Natts_task] = {
-	{INT8OID, true}, {OIDOID, true}, {TIMESTAMPTZOID, true}, {NAMEOID, true}, {BOOLOID, true},
-	{TEXTOID, true}, {TEXTOID, false}, {TEXTOID, true}, {JSONBOID, true}, {TEXTOID, true},
-	{INTERVALOID, false}, {TEXTOID, false}, {TEXTOID, true}, {TIMESTAMPTZOID, false},
-	{INT4OID, false}, {TEXTOID, true}, {INTERVALOID, false}, {INTERVALOID, false},
-	{INT4OID, false}, {INTERVALOID, false}, {FLOAT8OID, false}, {INTERVALOID, false},
-	{TEXTOID, false}
+#define TASK_COLUMN(name, type, nulls) {#name, type, COLUMN_##nulls},
+#include "tables/task_columns.h"
+#undef TASK_COLUMN
 };
 
 static const ColumnShape alarm_columns[Natts_alarm] = {
-	{INT8OID, true}, {TIMESTAMPTZOID, true}, {TIMESTAMPTZOID, true}, {TIMESTAMPTZOID, true},
-	{INT8OID, true}, {INT8OID, true}, {OIDOID, true}, {INT4OID, true}, {INT4OID, true},
-	{INT4OID, true}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false},
-	{TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TIMESTAMPTZOID, false}, {TEXTOID, false},
-	{TEXTOID, false}, {TEXTOID, false}, {TIMESTAMPTZOID, false}, {INT4OID, false},
-	{TIMESTAMPTZOID, false}, {INT4OID, false}, {TIMESTAMPTZOID, false}
+#define ALARM_COLUMN(name, type, nulls) {#name, type, COLUMN_##nulls},
+#include "tables/alarm_columns.h"
+#undef ALARM_COLUMN
 };
 
 static const ColumnShape home_columns[Natts_home] = {
-	{OIDOID, true}, {BOOLOID, true}
+	{"database", OIDOID, COLUMN_not_null}, {"restored", BOOLOID, COLUMN_not_null}
 };
 
 /* OIDs of our relations in this database; valid if the flag says so. */

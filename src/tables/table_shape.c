@@ -6,8 +6,8 @@
  * Our tables are read and written directly, and what is found in them is taken
  * for what it was when they were made.  With other columns, or nulls where
  * there were none, a table that a superuser has altered would bring the
- * process down.  So it is looked at once, and again whenever it may have
- * changed.
+ * process down; with two columns swapped, one would be taken for the other.  So
+ * it is looked at once, and again whenever it may have changed.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -24,7 +24,7 @@
 
 #include "tables/tables.h"
 
-/* Is that a table of ours: a heap with these columns? */
+/* Is that a table of ours: a heap with these columns, by name and in this order? */
 bool
 table_shape_fits(Oid relid, int natts, const ColumnShape *columns)
 {
@@ -47,8 +47,9 @@ table_shape_fits(Oid relid, int natts, const ColumnShape *columns)
 		{
 			Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
 
-			fits = (att->atttypid == columns[i].type && att->attgenerated == '\0' &&
-					(att->attnotnull || !columns[i].not_null));
+			fits = (strcmp(NameStr(att->attname), columns[i].name) == 0 &&
+					att->atttypid == columns[i].type && att->attgenerated == '\0' &&
+					(att->attnotnull || columns[i].nulls == COLUMN_nullable));
 			ReleaseSysCache(tuple);
 		}
 	}

@@ -23,10 +23,18 @@
 /* ------------------------------------------------------------------------
  * table_shape.c
  */
+/* (The lists of columns say these in small letters.) */
+typedef enum ColumnNulls
+{
+	COLUMN_nullable,
+	COLUMN_not_null
+} ColumnNulls;
+
 typedef struct ColumnShape
 {
+	const char *name;
 	Oid			type;
-	bool		not_null;
+	ColumnNulls nulls;
 } ColumnShape;
 
 typedef struct IndexShape

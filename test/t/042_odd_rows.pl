@@ -916,6 +916,24 @@ foreach my $sql (
 }
 $holder->quit;
 
+# Two columns of the history that have changed places: nothing is recorded in
+# the wrong one.
+my $part = query(
+	q{SELECT 'taskshed.run_' || part FROM taskshed.history ORDER BY began_at DESC LIMIT 1}
+);
+my $swap = "ALTER TABLE $part RENAME message TO other;
+	ALTER TABLE $part RENAME detail TO message;
+	ALTER TABLE $part RENAME other TO detail";
+my $recorded = query("SELECT count(*) FROM $part");
+query($swap);
+works('with two columns of the history swapped');
+is(query("SELECT count(*) FROM $part"),
+	$recorded, 'and is not recorded there');
+query($swap);
+works('with the columns in their places');
+cmp_ok(query("SELECT count(*) FROM $part"),
+	'>', $recorded, 'and is recorded');
+
 # The history: whatever has become of it, tasks run.
 foreach my $sql (
 	'TRUNCATE taskshed.history',
@@ -958,6 +976,7 @@ foreach my $sql (
 	'ALTER TABLE taskshed.task ADD COLUMN more text',
 	'ALTER TABLE taskshed.alarm ADD COLUMN more text',
 	'ALTER TABLE taskshed.task DROP COLUMN group_id CASCADE',
+	'ALTER TABLE taskshed.task RENAME retry_delay TO x; ALTER TABLE taskshed.task RENAME retry_max_delay TO retry_delay; ALTER TABLE taskshed.task RENAME x TO retry_max_delay',
 	'ALTER TABLE taskshed.alarm DROP COLUMN last_error CASCADE',
 	'ALTER TABLE taskshed.task ALTER schedule TYPE bigint USING length(schedule)',
 	'ALTER TABLE taskshed.alarm ALTER interruptions TYPE bigint',
