@@ -25,6 +25,8 @@ extern char *zone_offsets(pg_tz *zone, TimestampTz now);
 /* ------------------------------------------------------------------------
  * api_checks.c
  */
+#define MAX_ID_LENGTH	255		/* characters */
+
 extern void check_writable(const char *function);
 extern bool check_is_template(void);
 extern void check_warn_if_waiting(void);
@@ -32,15 +34,41 @@ extern Oid	check_owner(const char *name);
 extern void check_may_act(Oid owner);
 extern void check_login(Oid owner);
 extern void check_selector(bool no_task_ids, bool no_group_id);
-extern void check_id(const char *what, text *id);
+extern void check_length(const char *what, text *text, int least, int most);
 extern void check_run_at(TimestampTz run_at);
 
 /* ------------------------------------------------------------------------
  * spec.c
  */
-/* What add_task was asked for, all but the callback's resolution checked. */
+/* Parameters of add_task in their order, which are also keys in add_tasks. */
+enum
+{
+#define ADD_TASK_PARAM(number, ...) number,
+#include "api/add_task_params.h"
+#undef ADD_TASK_PARAM
+	ADD_NPARAMS
+};
+
+typedef struct SpecParam
+{
+	const char *name;
+	Oid			type;
+	AttrNumber	column;			/* has it as it was given; 0 if none does */
+	void		(*check) (const struct SpecParam *param, Datum value);	/* or NULL */
+	/* for the check: the bounds, or what there is to choose from */
+	int			least;
+	int			most;
+	const struct config_enum_entry *words;
+} SpecParam;
+
+/*
+ * What add_task was asked for, all but the callback's resolution checked.  What
+ * only the task's row has to have is in the values.
+ */
 typedef struct TaskSpec
 {
+	const Datum *values;
+	const bool *nulls;
 	char	   *callback;
 	bool		has_run_at;
 	TimestampTz run_at;
@@ -50,54 +78,17 @@ typedef struct TaskSpec
 	text	   *schedule;
 	Calendar	calendar;		/* of schedule */
 	text	   *task_id;		/* NULL: generate one */
-	text	   *group_id;		/* or NULL */
 	bool		has_paused;
 	bool		paused;
 	CatchUp		catch_up;
 	bool		has_until;
 	TimestampTz until;
 	int			max_runs;		/* 0: no limit */
-	Interval   *start_within;	/* so are these */
-	Interval   *timeout;
-	Interval   *retry_delay;
-	Interval   *retry_max_delay;
-	int			max_attempts;	/* -1 if not given */
-	double		retry_backoff;	/* 0 if not given */
-	int			history;		/* a HistoryMode; -1 if not given */
 	bool		replace_existing;
 	const char *timezone;
 	Oid			owner;
 	bool		validate;
 } TaskSpec;
-
-/* Parameters of add_task in their order, which are also keys in add_tasks. */
-enum
-{
-	ADD_CALLBACK,
-	ADD_RUN_AT,
-	ADD_KWARGS,
-	ADD_RUN_TYPE,
-	ADD_EVERY,
-	ADD_TASK_ID,
-	ADD_GROUP_ID,
-	ADD_PAUSED,
-	ADD_CATCH_UP,
-	ADD_REPLACE_EXISTING,
-	ADD_SCHEDULE,
-	ADD_TIMEZONE,
-	ADD_UNTIL,
-	ADD_MAX_RUNS,
-	ADD_START_WITHIN,
-	ADD_TIMEOUT,
-	ADD_MAX_ATTEMPTS,
-	ADD_RETRY_DELAY,
-	ADD_RETRY_BACKOFF,
-	ADD_RETRY_MAX_DELAY,
-	ADD_HISTORY,
-	ADD_OWNER,
-	ADD_VALIDATE,
-	ADD_NPARAMS
-};
 
 /* What reading parameters from JSON objects takes. */
 typedef struct SpecReader
@@ -105,6 +96,8 @@ typedef struct SpecReader
 	TupleDesc	desc;			/* the parameters as columns of a record */
 	FmgrInfo	to_record;		/* jsonb_to_record, with its cache */
 } SpecReader;
+
+extern const SpecParam spec_params[ADD_NPARAMS];
 
 extern void spec_init_reader(SpecReader *reader);
 extern void spec_check_keys(Jsonb *object, bool *given);

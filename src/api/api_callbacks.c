@@ -29,7 +29,7 @@ ts_add_callback(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "name" : "callback"),
 				 errhint("Give a name and the function that it stands for, as in taskshed.add_callback('cleanup', 'app.purge').")));
-	check_id("name", PG_GETARG_TEXT_PP(0));
+	check_length("name", PG_GETARG_TEXT_PP(0), 1, MAX_ID_LENGTH);
 	target = resolve_target(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 
 	store = store_open(RowExclusiveLock);

@@ -25,7 +25,6 @@
 #include "api/api.h"
 
 /* Longest task_id, group_id or alias, in characters. */
-#define MAX_ID_LENGTH	255
 
 /*
  * Nobody calls our functions without USAGE on our schema.  The server asks for
@@ -217,21 +216,21 @@ check_login(Oid owner)
 				 errhint("taskshed.allow_superuser_tasks is off. Schedule as another role with owner.")));
 }
 
-/* Checks the length of a task_id or group_id: 22023 empty, 22001 too long. */
+/* Check the length of a text, in characters: 22023 empty though it must not be, 22001 too long. */
 void
-check_id(const char *what, text *id)
+check_length(const char *what, text *text, int least, int most)
 {
-	int			length = pg_mbstrlen_with_len(VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id));
+	int			length = pg_mbstrlen_with_len(VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text));
 
-	if (length == 0)
+	if (length < least)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be empty", what)));
-	if (length > MAX_ID_LENGTH)
+	if (length > most)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("%s is too long", what),
-				 errdetail("It has %d characters; the limit is %d.", length, MAX_ID_LENGTH)));
+				 errdetail("It has %d characters; the limit is %d.", length, most)));
 }
 
 /* Refuses times that never come: 22023. */

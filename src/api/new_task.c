@@ -180,13 +180,13 @@ add_fill_task(TaskRow *row, const NewTask *task)
 	const TaskSpec *spec = &task->spec;
 	Name		owner_name = palloc(sizeof(NameData));
 
+	spec_fill_task(row, spec);
 	namestrcpy(owner_name, GetUserNameFromId(spec->owner, false));
 	ROW_SET(ObjectId, row, task_owner, spec->owner);
 	ROW_SET(Name, row, task_owner_name, owner_name);
 	ROW_SET(Pointer, row, task_task_id, spec->task_id);
 	ROW_SET(Pointer, row, task_callback, cstring_to_text(task->callback));
 	ROW_SET(Bool, row, task_is_alias, task->is_alias);
-	spec_fill_task(row, spec);
 }
 
 /* The first writing of a call is about to happen. */
@@ -203,7 +203,7 @@ static bool
 add_may_be_late(const TaskSpec *spec)
 {
 	return !spec->has_run_at &&
-		(spec->start_within != NULL || spec->catch_up == CATCH_UP_SKIP);
+		(!spec->nulls[ADD_START_WITHIN] || spec->catch_up == CATCH_UP_SKIP);
 }
 
 /* Writes the alarm of a task that has none. */

@@ -26,37 +26,103 @@
 
 #include "api/api.h"
 
-static const struct
-{
-	const char *name;
-	Oid			type;
-}			spec_params[ADD_NPARAMS] =
-
-{
-	[ADD_CALLBACK] = {"callback", TEXTOID},
-	[ADD_RUN_AT] = {"run_at", TIMESTAMPTZOID},
-	[ADD_KWARGS] = {"kwargs", JSONBOID},
-	[ADD_RUN_TYPE] = {"run_type", TEXTOID},
-	[ADD_EVERY] = {"every", INTERVALOID},
-	[ADD_TASK_ID] = {"task_id", TEXTOID},
-	[ADD_GROUP_ID] = {"group_id", TEXTOID},
-	[ADD_PAUSED] = {"paused", BOOLOID},
-	[ADD_CATCH_UP] = {"catch_up", TEXTOID},
-	[ADD_REPLACE_EXISTING] = {"replace_existing", BOOLOID},
-	[ADD_SCHEDULE] = {"schedule", TEXTOID},
-	[ADD_TIMEZONE] = {"timezone", TEXTOID},
-	[ADD_UNTIL] = {"until", TIMESTAMPTZOID},
-	[ADD_MAX_RUNS] = {"max_runs", INT4OID},
-	[ADD_START_WITHIN] = {"start_within", INTERVALOID},
-	[ADD_TIMEOUT] = {"timeout", INTERVALOID},
-	[ADD_MAX_ATTEMPTS] = {"max_attempts", INT4OID},
-	[ADD_RETRY_DELAY] = {"retry_delay", INTERVALOID},
-	[ADD_RETRY_BACKOFF] = {"retry_backoff", FLOAT8OID},
-	[ADD_RETRY_MAX_DELAY] = {"retry_max_delay", INTERVALOID},
-	[ADD_HISTORY] = {"history", TEXTOID},
-	[ADD_OWNER] = {"owner", NAMEOID},
-	[ADD_VALIDATE] = {"validate", BOOLOID}
+static const struct config_enum_entry run_type_words[] = {
+	{"once", false, false},
+	{"recurring", true, false},
+	{NULL, 0, false}
 };
+
+/* The checks of single values, which are not null: 22023, 22001. */
+
+static void
+spec_check_length(const SpecParam *param, Datum value)
+{
+	check_length(param->name, DatumGetTextPP(value), param->least, param->most);
+}
+
+static void
+spec_check_at_least(const SpecParam *param, Datum value)
+{
+	if (DatumGetInt32(value) < param->least)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be at least %d", param->name, param->least)));
+}
+
+static void
+spec_check_run_at(const SpecParam *param, Datum value)
+{
+	check_run_at(DatumGetTimestampTz(value));
+}
+
+static void
+spec_check_word(const SpecParam *param, Datum value)
+{
+	if (word_value(param->words, value, -1) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid %s: \"%s\"", param->name, TextDatumGetCString(value)),
+				 errhint("It can be %s.", word_list(param->words))));
+}
+
+/*
+ * The length of an interval in microseconds; months count as 30 days, days as
+ * 24 hours.  22008 if that is out of range.
+ */
+static int64
+spec_interval_usecs(const Interval *interval)
+{
+	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+	int64		usecs;
+
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &usecs) ||
+		pg_add_s64_overflow(usecs, interval->time, &usecs))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
+				 errmsg("interval out of range")));
+	return usecs;
+}
+
+/* An interval that is neither negative nor longer than can be meant. */
+static void
+spec_check_duration(const SpecParam *param, Datum value)
+{
+	Interval   *interval = DatumGetIntervalP(value);
+
+	if (spec_interval_usecs(interval) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", param->name)));
+	every_check_length(param->name, interval);
+}
+
+static void
+spec_check_backoff(const SpecParam *param, Datum value)
+{
+	double		backoff = DatumGetFloat8(value);
+
+	if (isnan(backoff) || isinf(backoff) || backoff < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be at least 1 and finite", param->name)));
+}
+
+const SpecParam spec_params[ADD_NPARAMS] = {
+#define ADD_TASK_PARAM(number, ...) [number] = {__VA_ARGS__},
+#include "api/add_task_params.h"
+#undef ADD_TASK_PARAM
+};
+
+/* Check all values, each by itself. */
+static void
+spec_check_values(const Datum *values, const bool *nulls)
+{
+	for (int i = 0; i < ADD_NPARAMS; i++)
+	{
+		if (!nulls[i] && spec_params[i].check != NULL)
+			spec_params[i].check(&spec_params[i], values[i]);
+	}
+}
 
 /* Prepares for reading JSON objects whose keys are parameters. */
 void
@@ -149,25 +215,6 @@ spec_has_times(const bool *nulls)
 	return !nulls[ADD_RUN_AT] || !nulls[ADD_UNTIL];
 }
 
-/* Return what a word means that must be one of these: 22023; otherwise if not given. */
-static int
-spec_choice(const Datum *values, const bool *nulls, int param,
-			const struct config_enum_entry *words, int otherwise)
-{
-	int			choice;
-
-	if (nulls[param])
-		return otherwise;
-	choice = word_value(words, values[param], -1);
-	if (choice < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid %s: \"%s\"", spec_params[param].name,
-						TextDatumGetCString(values[param])),
-				 errhint("It can be %s.", word_list(words))));
-	return choice;
-}
-
 static Jsonb *
 spec_kwargs(const Datum *values, const bool *nulls)
 {
@@ -192,72 +239,16 @@ spec_kwargs(const Datum *values, const bool *nulls)
 	return kwargs;
 }
 
-/*
- * The length of an interval in microseconds; months count as 30 days, days as
- * 24 hours.  22008 if that is out of range.
- */
-static int64
-spec_interval_usecs(const Interval *interval)
-{
-	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
-	int64		usecs;
-
-	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &usecs) ||
-		pg_add_s64_overflow(usecs, interval->time, &usecs))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
-				 errmsg("interval out of range")));
-	return usecs;
-}
-
-/* An interval that must be neither negative nor longer than can be meant: 22023. */
-static Interval *
-spec_duration(const Datum *values, const bool *nulls, int param)
-{
-	Interval   *interval;
-
-	if (nulls[param])
-		return NULL;
-	interval = DatumGetIntervalP(values[param]);
-	if (spec_interval_usecs(interval) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be negative", spec_params[param].name)));
-	every_check_length(spec_params[param].name, interval);
-	return interval;
-}
-
-/* A number that must be at least low: 22023; otherwise if not given. */
-static int
-spec_number(const Datum *values, const bool *nulls, int param, int low, int otherwise)
-{
-	int			number;
-
-	if (nulls[param])
-		return otherwise;
-	number = DatumGetInt32(values[param]);
-	if (number < low)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be at least %d", spec_params[param].name, low)));
-	return number;
-}
-
 /* When a task recurs, if it does. */
 static void
 spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 {
-	static const struct config_enum_entry run_types[] = {
-		{"once", false, false},
-		{"recurring", true, false},
-		{NULL, 0, false}
-	};
 	Calendar   *calendar = &spec->calendar;
 
 	spec->recurring = !nulls[ADD_EVERY] || !nulls[ADD_SCHEDULE];
 	if (!nulls[ADD_RUN_TYPE])
 	{
-		bool		recurring = spec_choice(values, nulls, ADD_RUN_TYPE, run_types, false);
+		bool		recurring = word_value(run_type_words, values[ADD_RUN_TYPE], false);
 
 		if (recurring && !spec->recurring)
 			ereport(ERROR,
@@ -332,35 +323,19 @@ spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed)
 			 errdetail("It has had its last run, since max_runs is %d.", spec->max_runs)));
 }
 
-/* What limits a task's runs, has them tried again and recorded. */
+/* Until when a task runs. */
 static void
-spec_limits(TaskSpec *spec, const Datum *values, const bool *nulls, TimestampTz now)
+spec_until(TaskSpec *spec, const Datum *values, const bool *nulls, TimestampTz now)
 {
 	spec->has_until = !nulls[ADD_UNTIL];
-	if (spec->has_until)
-	{
-		spec->until = DatumGetTimestampTz(values[ADD_UNTIL]);
-		if (spec->has_run_at && spec->until < spec->run_at && spec->until >= now)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("until must not be before the first run"),
-					 errhint("Such a task would never run.")));
-	}
-	spec->max_runs = spec_number(values, nulls, ADD_MAX_RUNS, 1, 0);
-	spec->start_within = spec_duration(values, nulls, ADD_START_WITHIN);
-	spec->timeout = spec_duration(values, nulls, ADD_TIMEOUT);
-	spec->max_attempts = spec_number(values, nulls, ADD_MAX_ATTEMPTS, 0, -1);
-	spec->retry_delay = spec_duration(values, nulls, ADD_RETRY_DELAY);
-	spec->retry_max_delay = spec_duration(values, nulls, ADD_RETRY_MAX_DELAY);
-	if (!nulls[ADD_RETRY_BACKOFF])
-	{
-		spec->retry_backoff = DatumGetFloat8(values[ADD_RETRY_BACKOFF]);
-		if (isnan(spec->retry_backoff) || isinf(spec->retry_backoff) || spec->retry_backoff < 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("retry_backoff must be at least 1 and finite")));
-	}
-	spec->history = spec_choice(values, nulls, ADD_HISTORY, history_words, -1);
+	if (!spec->has_until)
+		return;
+	spec->until = DatumGetTimestampTz(values[ADD_UNTIL]);
+	if (spec->has_run_at && spec->until < spec->run_at && spec->until >= now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("until must not be before the first run"),
+				 errhint("Such a task would never run.")));
 }
 
 /*
@@ -374,6 +349,8 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 		   TimestampTz now)
 {
 	memset(spec, 0, sizeof(*spec));
+	spec->values = values;
+	spec->nulls = nulls;
 	spec->owner = owner;
 	spec->calendar.zone = zone;
 	spec->timezone = pg_get_timezone_name(zone);
@@ -383,32 +360,21 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("callback must not be null"),
 				 errhint("Give the name of the function to be called.")));
+	spec_check_values(values, nulls);
 	spec->callback = TextDatumGetCString(values[ADD_CALLBACK]);
-
-	if (!nulls[ADD_RUN_AT])
-	{
-		spec->has_run_at = true;
-		spec->run_at = DatumGetTimestampTz(values[ADD_RUN_AT]);
-		check_run_at(spec->run_at);
-	}
 	spec->kwargs = spec_kwargs(values, nulls);
-
+	spec->has_run_at = !nulls[ADD_RUN_AT];
+	if (spec->has_run_at)
+		spec->run_at = DatumGetTimestampTz(values[ADD_RUN_AT]);
 	spec_times(spec, values, nulls);
+	spec_until(spec, values, nulls, now);
+	spec->max_runs = nulls[ADD_MAX_RUNS] ? 0 : DatumGetInt32(values[ADD_MAX_RUNS]);
 
-	if (!nulls[ADD_TASK_ID])
-	{
-		spec->task_id = DatumGetTextPP(values[ADD_TASK_ID]);
-		check_id("task_id", spec->task_id);
-	}
-	if (!nulls[ADD_GROUP_ID])
-	{
-		spec->group_id = DatumGetTextPP(values[ADD_GROUP_ID]);
-		check_id("group_id", spec->group_id);
-	}
+	spec->task_id = nulls[ADD_TASK_ID] ? NULL : DatumGetTextPP(values[ADD_TASK_ID]);
 	spec->has_paused = !nulls[ADD_PAUSED];
 	spec->paused = spec->has_paused && DatumGetBool(values[ADD_PAUSED]);
-	spec->catch_up = spec_choice(values, nulls, ADD_CATCH_UP, catch_up_words, CATCH_UP_COALESCE);
-	spec_limits(spec, values, nulls, now);
+	spec->catch_up = nulls[ADD_CATCH_UP] ? CATCH_UP_COALESCE :
+		word_value(catch_up_words, values[ADD_CATCH_UP], CATCH_UP_COALESCE);
 	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
 		DatumGetBool(values[ADD_REPLACE_EXISTING]);
 	spec->validate = nulls[ADD_VALIDATE] || DatumGetBool(values[ADD_VALIDATE]);
