@@ -148,11 +148,9 @@ update_build(Update *update, const TaskRow *task, TaskSpec *spec)
 	pg_tz	   *zone = update_zone(update, task);
 	Datum	   *values = palloc(ADD_NPARAMS * sizeof(Datum));
 	bool	   *nulls = palloc(ADD_NPARAMS * sizeof(bool));
-	bool		recurring;
 
 	update_read(update, zone);
 	spec_from_task(task, values, nulls);
-	recurring = !nulls[ADD_EVERY] || !nulls[ADD_SCHEDULE];
 	for (int i = 0; i < ADD_NPARAMS; i++)
 	{
 		if (!update->given[i])
@@ -164,7 +162,8 @@ update_build(Update *update, const TaskRow *task, TaskSpec *spec)
 		nulls[ADD_SCHEDULE] = true;
 	if (!update->nulls[ADD_SCHEDULE] && !update->given[ADD_EVERY])
 		nulls[ADD_EVERY] = true;
-	if (recurring && nulls[ADD_EVERY] && nulls[ADD_SCHEDULE] && nulls[ADD_RUN_TYPE])
+	if (task_is_recurring(task) && nulls[ADD_RUN_TYPE] &&
+		!times_recur(!nulls[ADD_EVERY], !nulls[ADD_SCHEDULE]))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a recurring task needs an interval or a schedule"),
@@ -185,7 +184,7 @@ static TimestampTz
 update_next_time(const TaskSpec *spec, const TaskRow *old, AlarmRow *alarm, TimestampTz now)
 {
 	TimestampTz scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
-	bool		was_once = ROW_ISNULL(old, task_every) && ROW_ISNULL(old, task_schedule);
+	bool		was_once = !task_is_recurring(old);
 	bool		waits = ROW_ISNULL(alarm, alarm_failed_at) &&
 	!slot_is_running(ROW_GET(Int64, alarm, alarm_id));
 	Calendar	calendar = spec->calendar;

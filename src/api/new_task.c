@@ -312,7 +312,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	bool		same_task;
 	bool		same_times;
 	bool		same;
-	bool		was_recurring = !ROW_ISNULL(old, task_every) || !ROW_ISNULL(old, task_schedule);
+	bool		was_recurring = task_is_recurring(old);
 	bool		tried = false;
 	bool		running;
 	TimestampTz next;

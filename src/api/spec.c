@@ -245,7 +245,7 @@ spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 {
 	Calendar   *calendar = &spec->calendar;
 
-	spec->recurring = !nulls[ADD_EVERY] || !nulls[ADD_SCHEDULE];
+	spec->recurring = times_recur(!nulls[ADD_EVERY], !nulls[ADD_SCHEDULE]);
 	if (!nulls[ADD_RUN_TYPE])
 	{
 		bool		recurring = word_value(run_type_words, values[ADD_RUN_TYPE], false);

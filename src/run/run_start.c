@@ -61,7 +61,7 @@ run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
 	calendar->has_schedule = !ROW_ISNULL(task, task_schedule);
 	calendar->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
 	calendar->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
-	start->recurring = has_every || calendar->has_schedule;
+	start->recurring = task_is_recurring(task);
 
 	if (calendar->zone == NULL)
 		return "the task's time zone is not known to this server";

@@ -68,6 +68,22 @@ typedef struct AlarmRow
 	 (row)->values[Anum_##column - 1] = (Datum) 0)
 
 /*
+ * Return whether what has these recurs: a task's row, or what is to become one.
+ * All who need to know whether a task recurs ask here.
+ */
+static inline bool
+times_recur(bool every, bool schedule)
+{
+	return every || schedule;
+}
+
+static inline bool
+task_is_recurring(const TaskRow *task)
+{
+	return times_recur(!ROW_ISNULL(task, task_every), !ROW_ISNULL(task, task_schedule));
+}
+
+/*
  * Return whether a task is waiting to run: also one that is paused or failed, if it
  * was asked for a run beside its schedule.  The queue's index has this condition.
  */
