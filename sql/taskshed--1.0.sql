@@ -940,35 +940,14 @@ COMMENT ON COLUMN taskshed.task_details.owner_oid IS 'OID of the role that the t
 COMMENT ON COLUMN taskshed.task_details.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
 COMMENT ON COLUMN taskshed.task_details.task_id IS 'The task''s name, unique for its owner.';
 COMMENT ON COLUMN taskshed.task_details.group_id IS 'Group that the task belongs to, or NULL.';
-COMMENT ON COLUMN taskshed.task_details.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
 COMMENT ON COLUMN taskshed.task_details.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
-COMMENT ON COLUMN taskshed.task_details.run_type IS 'once or recurring.';
 COMMENT ON COLUMN taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
-COMMENT ON COLUMN taskshed.task_details.every IS 'Interval between the times of a recurring task.';
-COMMENT ON COLUMN taskshed.task_details.schedule IS 'Cron expression of a recurring task, as it was given.';
-COMMENT ON COLUMN taskshed.task_details.timezone IS 'Time zone in which the schedule, and the days and months of every, are counted.';
-COMMENT ON COLUMN taskshed.task_details.until IS 'No run after this time.';
-COMMENT ON COLUMN taskshed.task_details.max_runs IS 'No more runs than this.';
-COMMENT ON COLUMN taskshed.task_details.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
-COMMENT ON COLUMN taskshed.task_details.start_within IS 'A run that cannot start this soon after its time is missed.';
-COMMENT ON COLUMN taskshed.task_details.timeout IS 'Longest duration of a run; NULL is what taskshed.timeout says.';
-COMMENT ON COLUMN taskshed.task_details.max_attempts IS 'How often a run is tried; 0 means until it succeeds, NULL once.';
-COMMENT ON COLUMN taskshed.task_details.retry_delay IS 'Delay before the second attempt.';
-COMMENT ON COLUMN taskshed.task_details.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
-COMMENT ON COLUMN taskshed.task_details.retry_max_delay IS 'Longest delay between attempts.';
-COMMENT ON COLUMN taskshed.task_details.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
 COMMENT ON COLUMN taskshed.task_details.state IS 'running, failed, paused, held, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate().';
-COMMENT ON COLUMN taskshed.task_details.paused_at IS 'When the task was paused; NULL when it is not.';
-COMMENT ON COLUMN taskshed.task_details.attempt IS 'Attempts made for run_at so far.';
 COMMENT ON COLUMN taskshed.task_details.running_since IS 'Start of the run in progress.';
 COMMENT ON COLUMN taskshed.task_details.worker_pid IS 'Process of the run in progress.';
-COMMENT ON COLUMN taskshed.task_details.last_run_at IS 'When the last run started.';
-COMMENT ON COLUMN taskshed.task_details.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
 COMMENT ON COLUMN taskshed.task_details.last_sqlstate IS 'SQLSTATE of the last run''s error.';
 COMMENT ON COLUMN taskshed.task_details.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
 COMMENT ON COLUMN taskshed.task_details.run_count IS 'Runs that have ended, failed ones included.';
-COMMENT ON COLUMN taskshed.task_details.failures_in_row IS 'Failed runs since the last one that succeeded.';
-COMMENT ON COLUMN taskshed.task_details.created_at IS 'When the task was first added.';
 
 CREATE VIEW taskshed.tasks AS
 SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
@@ -977,38 +956,26 @@ SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, sche
 	last_sqlstate, last_error, run_count, failures_in_row, created_at
 FROM taskshed.task_details;
 COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
-COMMENT ON COLUMN taskshed.tasks.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
-COMMENT ON COLUMN taskshed.tasks.task_id IS 'The task''s name, unique for its owner.';
-COMMENT ON COLUMN taskshed.tasks.group_id IS 'Group that the task belongs to, or NULL.';
-COMMENT ON COLUMN taskshed.tasks.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
-COMMENT ON COLUMN taskshed.tasks.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
-COMMENT ON COLUMN taskshed.tasks.run_type IS 'once or recurring.';
-COMMENT ON COLUMN taskshed.tasks.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
-COMMENT ON COLUMN taskshed.tasks.every IS 'Interval between the times of a recurring task.';
-COMMENT ON COLUMN taskshed.tasks.schedule IS 'Cron expression of a recurring task, as it was given.';
-COMMENT ON COLUMN taskshed.tasks.timezone IS 'Time zone in which the schedule, and the days and months of every, are counted.';
-COMMENT ON COLUMN taskshed.tasks.until IS 'No run after this time.';
-COMMENT ON COLUMN taskshed.tasks.max_runs IS 'No more runs than this.';
-COMMENT ON COLUMN taskshed.tasks.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
-COMMENT ON COLUMN taskshed.tasks.start_within IS 'A run that cannot start this soon after its time is missed.';
-COMMENT ON COLUMN taskshed.tasks.timeout IS 'Longest duration of a run; NULL is what taskshed.timeout says.';
-COMMENT ON COLUMN taskshed.tasks.max_attempts IS 'How often a run is tried; 0 means until it succeeds, NULL once.';
-COMMENT ON COLUMN taskshed.tasks.retry_delay IS 'Delay before the second attempt.';
-COMMENT ON COLUMN taskshed.tasks.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
-COMMENT ON COLUMN taskshed.tasks.retry_max_delay IS 'Longest delay between attempts.';
-COMMENT ON COLUMN taskshed.tasks.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
-COMMENT ON COLUMN taskshed.tasks.state IS 'running, failed, paused, held, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate().';
-COMMENT ON COLUMN taskshed.tasks.paused_at IS 'When the task was paused; NULL when it is not.';
-COMMENT ON COLUMN taskshed.tasks.attempt IS 'Attempts made for run_at so far.';
-COMMENT ON COLUMN taskshed.tasks.running_since IS 'Start of the run in progress.';
-COMMENT ON COLUMN taskshed.tasks.worker_pid IS 'Process of the run in progress.';
-COMMENT ON COLUMN taskshed.tasks.last_run_at IS 'When the last run started.';
-COMMENT ON COLUMN taskshed.tasks.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
-COMMENT ON COLUMN taskshed.tasks.last_sqlstate IS 'SQLSTATE of the last run''s error.';
-COMMENT ON COLUMN taskshed.tasks.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
-COMMENT ON COLUMN taskshed.tasks.run_count IS 'Runs that have ended, failed ones included.';
-COMMENT ON COLUMN taskshed.tasks.failures_in_row IS 'Failed runs since the last one that succeeded.';
-COMMENT ON COLUMN taskshed.tasks.created_at IS 'When the task was first added.';
+
+-- What a column is, is said once: one of task_details without a comment of its own has that of the tables, and one
+-- of tasks that of task_details.
+DO $$
+DECLARE
+	col record;
+	pair text[];
+BEGIN
+	FOREACH pair SLICE 1 IN ARRAY '{{alarm,task_details},{task,task_details},{task_details,tasks}}'::text[] LOOP
+		FOR col IN
+			SELECT v.attname, pg_catalog.col_description(t.attrelid, t.attnum) AS comment
+			FROM pg_catalog.pg_attribute v JOIN pg_catalog.pg_attribute t ON t.attname = v.attname
+			WHERE t.attrelid = pg_catalog.format('taskshed.%I', pair[1])::pg_catalog.regclass
+				AND v.attrelid = pg_catalog.format('taskshed.%I', pair[2])::pg_catalog.regclass
+				AND v.attnum > 0 AND pg_catalog.col_description(v.attrelid, v.attnum) IS NULL
+		LOOP
+			EXECUTE pg_catalog.format('COMMENT ON COLUMN taskshed.%I.%I IS %L', pair[2], col.attname, col.comment);
+		END LOOP;
+	END LOOP;
+END $$;
 
 CREATE VIEW taskshed.status AS
 SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.due, s.oldest_due, s.failed,
