@@ -16,6 +16,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -23,21 +24,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "utils/typcache.h"
 
 #include "api/api.h"
-
-/* The columns of the view tasks, which fetch_task and fetch_tasks return. */
-#define TASK_COLUMNS \
-	"owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, " \
-	"timezone, until, max_runs, catch_up, start_within, timeout, max_attempts, " \
-	"retry_delay, retry_backoff, retry_max_delay, history, state, paused_at, attempt, " \
-	"running_since, worker_pid, last_run_at, last_status, last_sqlstate, last_error, " \
-	"run_count, failures_in_row, created_at"
-
-#define FETCH_QUERY(condition) \
-	"SELECT " TASK_COLUMNS " FROM taskshed.task_details " \
-	"WHERE owner_oid OPERATOR(pg_catalog.=) $1 " condition \
-	" ORDER BY run_at, task_id COLLATE pg_catalog.\"C\""
 
 typedef enum FetchQuery
 {
@@ -47,32 +36,62 @@ typedef enum FetchQuery
 	FETCH_NQUERIES
 } FetchQuery;
 
-static const char *const fetch_queries[FETCH_NQUERIES] = {
-	[FETCH_BY_IDS] = FETCH_QUERY("AND task_id OPERATOR(pg_catalog.=) ANY ($2)"),
-	[FETCH_BY_GROUP] = FETCH_QUERY("AND group_id OPERATOR(pg_catalog.=) $2"),
-	[FETCH_ALL_OWNED] = FETCH_QUERY("")
+static const char *const fetch_conditions[FETCH_NQUERIES] = {
+	[FETCH_BY_IDS] = " AND task_id OPERATOR(pg_catalog.=) ANY ($2)",
+	[FETCH_BY_GROUP] = " AND group_id OPERATOR(pg_catalog.=) $2",
+	[FETCH_ALL_OWNED] = ""
 };
 
 /*
- * Runs one of the queries as the caller, who sees what the view lets it see.
- * The result is in SPI_tuptable; the caller is connected to SPI.
+ * Prepare one of the queries.  What it returns are the columns of the view tasks,
+ * by name: task_details has them too, and the OID of the owner.
+ */
+static SPIPlanPtr
+fetch_prepare(FetchQuery which, TupleDesc tasks)
+{
+	Oid			types[2] = {OIDOID, which == FETCH_BY_IDS ? TEXTARRAYOID : TEXTOID};
+	StringInfoData query;
+	SPIPlanPtr	plan;
+
+	initStringInfo(&query);
+	for (int i = 0; i < tasks->natts; i++)
+		appendStringInfo(&query, "%s %s", i == 0 ? "SELECT" : ",",
+						 quote_identifier(NameStr(TupleDescAttr(tasks, i)->attname)));
+	appendStringInfo(&query, " FROM taskshed.task_details "
+					 "WHERE owner_oid OPERATOR(pg_catalog.=) $1%s "
+					 "ORDER BY run_at, task_id COLLATE pg_catalog.\"C\"",
+					 fetch_conditions[which]);
+	plan = SPI_prepare(query.data, which == FETCH_ALL_OWNED ? 1 : 2, types);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare a query: %s", SPI_result_code_string(SPI_result));
+	pfree(query.data);
+	return plan;
+}
+
+/*
+ * Run one of the queries as the caller, who sees what the view lets it see.
+ * The result is in SPI_tuptable; the caller is connected to SPI.  The type is
+ * that of the rows of tasks.
  */
 static void
-fetch_execute(FetchQuery which, Oid owner, Datum selector)
+fetch_execute(FetchQuery which, Oid type, Oid owner, Datum selector)
 {
 	static SPIPlanPtr plans[FETCH_NQUERIES];
+	static uint64 versions[FETCH_NQUERIES];
 	Datum		values[2] = {ObjectIdGetDatum(owner), selector};
+	TupleDesc	tasks = lookup_rowtype_tupdesc(type, -1);
+	uint64		version = assign_record_type_identifier(type, -1);
 
-	if (plans[which] == NULL)
+	/* another version of the extension may have the view with other columns */
+	if (plans[which] != NULL && versions[which] != version)
 	{
-		Oid			types[2] = {OIDOID, which == FETCH_BY_IDS ? TEXTARRAYOID : TEXTOID};
-		SPIPlanPtr	plan = SPI_prepare(fetch_queries[which],
-									   which == FETCH_ALL_OWNED ? 1 : 2, types);
-
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare a query: %s", SPI_result_code_string(SPI_result));
-		plans[which] = plan;
+		SPI_freeplan(plans[which]);
+		plans[which] = NULL;
 	}
+	if (plans[which] == NULL)
+		plans[which] = fetch_prepare(which, tasks);
+	versions[which] = version;
+	ReleaseTupleDesc(tasks);
 
 	/* not read-only: see what this statement has done before */
 	CommandCounterIncrement();
@@ -80,11 +99,23 @@ fetch_execute(FetchQuery which, Oid owner, Datum selector)
 		elog(ERROR, "could not execute a query: %s", SPI_result_code_string(SPI_result));
 }
 
+/* Return the type of the rows that a function returns: that of the view tasks. */
+static Oid
+fetch_type(FunctionCallInfo fcinfo)
+{
+	Oid			type;
+
+	if (get_call_result_type(fcinfo, &type, NULL) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return type;
+}
+
 PG_FUNCTION_INFO_V1(ts_fetch_tasks);
 Datum
 ts_fetch_tasks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			type;
 	Oid			owner;
 
 	ts_require_preload();
@@ -93,14 +124,15 @@ ts_fetch_tasks(PG_FUNCTION_ARGS)
 		check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
 	owner = check_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
 
+	type = fetch_type(fcinfo);
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	if (!PG_ARGISNULL(0))
-		fetch_execute(FETCH_BY_IDS, owner, PG_GETARG_DATUM(0));
+		fetch_execute(FETCH_BY_IDS, type, owner, PG_GETARG_DATUM(0));
 	else if (!PG_ARGISNULL(1))
-		fetch_execute(FETCH_BY_GROUP, owner, PG_GETARG_DATUM(1));
+		fetch_execute(FETCH_BY_GROUP, type, owner, PG_GETARG_DATUM(1));
 	else
-		fetch_execute(FETCH_ALL_OWNED, owner, (Datum) 0);
+		fetch_execute(FETCH_ALL_OWNED, type, owner, (Datum) 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
 	SPI_finish();
@@ -112,8 +144,8 @@ Datum
 ts_fetch_task(PG_FUNCTION_ARGS)
 {
 	Oid			owner;
+	Oid			type;
 	ArrayType  *ids;
-	TupleDesc	desc;
 	Datum		result = (Datum) 0;
 	bool		found;
 
@@ -122,16 +154,19 @@ ts_fetch_task(PG_FUNCTION_ARGS)
 	owner = check_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	desc = BlessTupleDesc(desc);
 	ids = construct_array(&PG_GETARG_DATUM(0), 1, TEXTOID, -1, false, TYPALIGN_INT);
 
+	type = fetch_type(fcinfo);
 	SPI_connect();
-	fetch_execute(FETCH_BY_IDS, owner, PointerGetDatum(ids));
+	fetch_execute(FETCH_BY_IDS, type, owner, PointerGetDatum(ids));
 	found = SPI_processed > 0;
 	if (found)
+	{
+		TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+
 		result = PointerGetDatum(SPI_returntuple(SPI_tuptable->vals[0], desc));
+		ReleaseTupleDesc(desc);
+	}
 	SPI_finish();
 	if (!found)
 		PG_RETURN_NULL();
