@@ -2,18 +2,17 @@
 
 \echo Use "ALTER EXTENSION taskshed UPDATE TO '1.0'" to load this file. \quit
 
+-- (The test puts here what the script of 1.0 has: a function, view or type of a name, or the columns that a table
+-- of 0.9 lacks.)
+
 -- What depends on the columns of the view tasks is made anew.
 DROP FUNCTION taskshed.fetch_task(text, name);
 DROP FUNCTION taskshed.fetch_tasks(text[], text, name);
 DROP VIEW taskshed.tasks;
 DROP VIEW taskshed.task_details;
 
-ALTER TABLE taskshed.alarm ADD COLUMN last_error text;
-ALTER TABLE taskshed.alarm ADD COLUMN late_from timestamptz;
-ALTER TABLE taskshed.alarm ADD COLUMN restarts integer;
-ALTER TABLE taskshed.alarm ADD COLUMN shortage_since timestamptz;
-ALTER TABLE taskshed.alarm ADD COLUMN close_failures integer;
-ALTER TABLE taskshed.alarm ADD COLUMN asked_at timestamptz;
+-- new columns of task
+-- new columns of alarm
 CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
 DO $$
@@ -86,69 +85,21 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_activate';
 CREATE FUNCTION taskshed._held() RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_held';
 
--- What was not there yet.  (The test puts the functions here that the script of 1.0 has.)
+-- What was not there yet, or was another.
+DROP FUNCTION taskshed.add_task;
 DROP FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text);
 DROP FUNCTION taskshed.describe(text, text);
 DROP FUNCTION taskshed.import_pg_cron(boolean);
 DROP FUNCTION taskshed.export_pg_cron();
+-- as in 1.0: add_task
 -- as in 1.0: next_runs
 -- as in 1.0: describe
 -- as in 1.0: _pg_cron_jobs
 -- as in 1.0: import_pg_cron
 -- as in 1.0: export_pg_cron
 
-CREATE VIEW taskshed.task_details WITH (security_barrier) AS
-SELECT t.id,
-	t.owner AS owner_oid,
-	coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner::text::name) AS owner,
-	t.task_id,
-	t.group_id,
-	t.callback,
-	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.kwargs END AS kwargs,
-	t.run_type,
-	coalesce(a.resume_at, a.run_at) AS run_at,
-	t.every,
-	t.schedule,
-	t.timezone,
-	t.until,
-	t.max_runs,
-	t.catch_up,
-	t.start_within,
-	t.timeout,
-	t.max_attempts,
-	t.retry_delay,
-	t.retry_backoff,
-	t.retry_max_delay,
-	t.history,
-	CASE WHEN x.id IS NOT NULL THEN 'running'
-		WHEN a.failed_at IS NOT NULL THEN 'failed'
-		WHEN a.paused_at IS NOT NULL THEN 'paused'
-		WHEN taskshed._held() THEN 'held'
-		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
-		ELSE 'scheduled' END AS state,
-	a.paused_at,
-	a.attempt,
-	x.running_since,
-	x.worker_pid,
-	a.last_run_at,
-	a.last_status,
-	a.last_sqlstate,
-	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN a.last_error END AS last_error,
-	greatest(a.run_count, 0) AS run_count,
-	a.failures_in_row,
-	t.created_at
-FROM taskshed.task t
-	JOIN taskshed.alarm a ON a.id = t.id
-	LEFT JOIN taskshed._running() x ON x.id = t.id
-WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
-	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
-
-CREATE VIEW taskshed.tasks AS
-SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
-	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
-	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
-	last_sqlstate, last_error, run_count, failures_in_row, created_at
-FROM taskshed.task_details;
+-- as in 1.0: task_details
+-- as in 1.0: tasks
 
 -- Who writes to a view is told what to call instead.
 CREATE FUNCTION taskshed._cannot_write_view() RETURNS trigger

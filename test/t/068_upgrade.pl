@@ -31,11 +31,42 @@ my @installed = map { "$folder/$_" } 'taskshed--0.9.sql',
   'taskshed--99.0--1.0.sql';
 copy("$frozen/taskshed--0.9.sql", $installed[0]) or die $!;
 
-# Functions are written once, in the script of the version that they are of.
+# Functions, views and types are written once, in the script of the version that
+# they are of, and so are columns that it adds.
 my $script = slurp_file("$FindBin::RealBin/../../sql/taskshed--1.0.sql");
+my $old    = slurp_file("$frozen/taskshed--0.9.sql");
 my $to_10  = slurp_file("$frozen/taskshed--0.9--1.0.sql");
-$to_10 =~ s{^-- as in 1\.0: (\w+)$}{
-	$script =~ /^(CREATE FUNCTION taskshed\.$1\(.*?^(?:LANGUAGE c [^;]*|END \$\$);)/ms ? $1 : die "no $1"}gme;
+
+sub columns_of
+{
+	my ($sql, $table) = @_;
+	my ($body) = $sql =~ /^CREATE TABLE taskshed\.$table \(\n(.*?)^\)/ms
+	  or die "no $table";
+
+	return $body =~ /^\t([a-z_]+ .*?),?$/mg;
+}
+
+sub new_columns
+{
+	my ($table) = @_;
+	my %old = map { $_ => 1 } columns_of($old, $table);
+
+	return join "\n", map { "ALTER TABLE taskshed.$table ADD COLUMN $_;" }
+	  grep { !$old{$_} } columns_of($script, $table);
+}
+
+sub definition
+{
+	my ($name) = @_;
+	my ($sql) =
+	  $script =~
+	  /^(CREATE FUNCTION taskshed\.$name\(.*?^(?:LANGUAGE c [^;]*|END \$\$);|CREATE (?:VIEW|TYPE) taskshed\.$name [^;]*;)/ms
+	  or die "no $name";
+
+	return $sql;
+}
+$to_10 =~ s{^-- new columns of (\w+)$}{new_columns($1)}gme;
+$to_10 =~ s{^-- as in 1\.0: (\w+)$}{definition($1)}gme;
 append_to_file($installed[1], $to_10);
 append_to_file($_,            "SELECT 1;\n") foreach @installed[ 2, 3 ];
 END { unlink @installed }
