@@ -51,7 +51,7 @@
 static uint32 changes = 0;
 
 /*
- * Have all roles be looked up again if anything may have changed.  Returns when
+ * Have all roles be looked up again if anything may have changed.  Return when
  * to do so if it is too early; DT_NOEND otherwise.
  */
 static TimestampTz
@@ -77,20 +77,24 @@ admission_expire_checks(TimestampTz now)
 	return DT_NOEND;
 }
 
-/* Has nobody told of a change since?  Takes no lock. */
+/* Return whether nobody has told of a change since.  Takes no lock. */
 bool
 admission_is_current(void)
 {
 	return pg_atomic_read_u32(&ts_shared->role_changes) == changes;
 }
 
+/*
+ * Return whether a role is to be looked up: it has tasks or workers, and
+ * nobody has, or something has changed since.
+ */
 static bool
 admission_must_check(Role *role)
 {
 	return !role->checked && (lookahead_first(role) != NULL || role->nworkers > 0);
 }
 
-/* Looks a role up. */
+/* Look a role up. */
 static void
 admission_check_role(Role *role)
 {
@@ -116,7 +120,7 @@ admission_check_role(Role *role)
 				(errmsg("tasks of a role have to wait: %s", role->reason)));
 }
 
-/* Ends the workers of a role that must not go on as what they are. */
+/* End the workers of a role that must not go on as what they are. */
 static void
 admission_end_workers(Oid database, const Role *role)
 {
@@ -148,7 +152,10 @@ admission_end_workers(Oid database, const Role *role)
 	}
 }
 
-/* Has a role that is gone tasks that are due, and no worker any more? */
+/*
+ * Return whether a role that is gone has tasks that are due, and no worker any
+ * more.
+ */
 static bool
 admission_has_orphans(Role *role, TimestampTz now)
 {
@@ -159,9 +166,9 @@ admission_has_orphans(Role *role, TimestampTz now)
 }
 
 /*
- * Lets the due tasks of roles fail that do not exist; returns whether there may
- * be more.  Whether a task has failed is only known when this has committed, so
- * it is looked at again then.
+ * Let the due tasks of roles fail that do not exist.  Return whether there may
+ * be more.  Whether a task has failed is only known when this has committed,
+ * so it is looked at again then.
  */
 static bool
 admission_fail_orphans(TimestampTz now)
@@ -194,8 +201,8 @@ admission_fail_orphans(TimestampTz now)
 }
 
 /*
- * Is there anything to be done?  Once in each round of the scheduler.  again is
- * when to ask again if nothing else happens before.
+ * Return whether there is anything to be done, once in each round of the
+ * scheduler.  again is when to ask again if nothing else happens before.
  */
 bool
 admission_is_needed(TimestampTz *again)
@@ -211,8 +218,8 @@ admission_is_needed(TimestampTz *again)
 }
 
 /*
- * Does it, in a transaction with an active snapshot.  Returns whether there may
- * be more to do.
+ * Look up the roles for which that is needed, in a transaction with an active
+ * snapshot, and do what follows.  Return whether there may be more to do.
  */
 bool
 admission_check(Oid database)

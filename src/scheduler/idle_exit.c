@@ -41,8 +41,8 @@
 #define MIN_HOUSEKEEPING	USECS_PER_MINUTE
 
 /*
- * When the history and the tasks that have failed are to be looked after again,
- * if they have their bounds.
+ * Return when the history and the tasks that have failed are to be looked
+ * after again, if they have their bounds.
  */
 static TimestampTz
 idle_exit_housekeeping(int64 failed, TimestampTz now)
@@ -55,8 +55,9 @@ idle_exit_housekeeping(int64 failed, TimestampTz now)
 }
 
 /*
- * Once in each round of the scheduler, after workers' reports and notes: can it
- * leave, and when?  wake is when it has something to do, as far as it knows.
+ * Find out whether the scheduler can leave, and when, once in each of its
+ * rounds, after the reports of workers and the notes.  wake is when it has
+ * something to do, as far as it knows.
  */
 void
 idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, IdleExit *idle)
@@ -103,8 +104,8 @@ idle_exit_look(TsDatabase *db, TimestampTz now, TimestampTz wake, bool held, Idl
 }
 
 /*
- * Has the database sleep, unless something has come up since the last look:
- * returns false then.  Else the process must end, and do nothing more.
+ * Have the database sleep, and return true: the process must end then, and do
+ * nothing more.  Return false if something has come up since the last look.
  */
 bool
 idle_exit_begin(TsDatabase *db, const IdleExit *idle)

@@ -53,7 +53,7 @@ static Look *looks = NULL;
 static int	nlooks = 0;
 static int	max_looks = 0;
 
-/* Once a scheduler.  All that follows lives as long as the process. */
+/* Begin, once a scheduler.  All that follows lives as long as the process. */
 void
 lookahead_start(void)
 {
@@ -62,6 +62,7 @@ lookahead_start(void)
 	tasks = hash_create("taskshed tasks", BATCH_SIZE, &ctl, HASH_ELEM | HASH_BLOBS);
 }
 
+/* Forget a task, whether it waits or was handed out. */
 static void
 lookahead_forget(LookaheadTask *task)
 {
@@ -71,9 +72,9 @@ lookahead_forget(LookaheadTask *task)
 }
 
 /*
- * Forgets all that is waiting and goes back with the frontier, so that it is
- * read again.  Only until when a task has been put off is not to be found in
- * the table.
+ * Forget all that is waiting and go back with the frontier, so that it is read
+ * again.  Only until when a task has been put off is not to be found in the
+ * table.
  */
 static void
 lookahead_cut_back(TaskQueue *queue)
@@ -105,7 +106,7 @@ lookahead_cut_back(TaskQueue *queue)
 }
 
 /*
- * Has a task wait for its time, or for a later one if that is not to be
+ * Have a task wait for its time, or for a later one if that is not to be
  * before.
  */
 static LookaheadTask *
@@ -162,8 +163,9 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 }
 
 /*
- * A row that was written by hand may have no role, which to a worker would mean
- * a superuser, or an id like those that stand for no task.
+ * Return whether a row stands for a task that can run.  One that was written
+ * by hand may have no role, which to a worker would mean a superuser, or an id
+ * like those that stand for no task.
  */
 static bool
 lookahead_may_run(Oid owner, int64 id)
@@ -171,7 +173,7 @@ lookahead_may_run(Oid owner, int64 id)
 	return OidIsValid(owner) && id > 0;
 }
 
-/* Looks a task up and has it wait for its time, if it has one. */
+/* Look a task up and have it wait for its time, if it has one. */
 static void
 lookahead_look(Store *store, int64 id, TimestampTz not_before)
 {
@@ -201,7 +203,7 @@ lookahead_look(Store *store, int64 id, TimestampTz not_before)
 	}
 }
 
-/* Takes notice of a task that somebody has scheduled or changed. */
+/* Take notice of a task that somebody has scheduled or changed. */
 void
 lookahead_note(Store *store, const TsNote *note)
 {
@@ -216,7 +218,7 @@ lookahead_note(Store *store, const TsNote *note)
 		lookahead_look(store, note->id, DT_NOBEGIN);
 }
 
-/* A task is to be looked up in the table, and to run not before some time. */
+/* Have a task be looked up in the table, and run not before some time. */
 void
 lookahead_look_later(int64 id, TimestampTz not_before)
 {
@@ -231,14 +233,14 @@ lookahead_look_later(int64 id, TimestampTz not_before)
 	nlooks++;
 }
 
-/* Is it time to read the next batch of a queue? */
+/* Return whether it is time to read the next batch of a queue. */
 static bool
 lookahead_is_low(const TaskQueue *queue)
 {
 	return !queue->read_all && queue->nwaiting < LOW_WATER;
 }
 
-/* Is there anything to be read from the tables? */
+/* Return whether there is anything to be read from the tables. */
 bool
 lookahead_wants_reading(void)
 {
@@ -250,7 +252,7 @@ lookahead_wants_reading(void)
 	return wants;
 }
 
-/* Reads the next batch of a queue. */
+/* Read the next batch of a queue. */
 static void
 lookahead_refill(Store *store, Snapshot snapshot, TaskQueue *queue)
 {
@@ -274,7 +276,7 @@ lookahead_refill(Store *store, Snapshot snapshot, TaskQueue *queue)
 	pfree(entries);
 }
 
-/* Reads what lookahead_wants_reading has asked for. */
+/* Read what lookahead_wants_reading has asked for. */
 void
 lookahead_read(Store *store, Snapshot snapshot)
 {
@@ -296,13 +298,14 @@ lookahead_read(Store *store, Snapshot snapshot)
 	}
 }
 
-/* The next task of a role, or NULL. */
+/* Return the next task of a role, or NULL. */
 LookaheadTask *
 lookahead_first(Role *role)
 {
 	return task_queue_first(&role->queue);
 }
 
+/* Return a task that is known, waiting or handed out, or NULL. */
 LookaheadTask *
 lookahead_find(int64 id)
 {
@@ -310,9 +313,9 @@ lookahead_find(int64 id)
 }
 
 /*
- * Is nothing going on, and nothing to be read?  What is due keeps the
- * scheduler, unless all tasks wait or those of its role have to.  Says whether
- * there are any tasks, and any of a role whose tasks have to wait.
+ * Return whether nothing is going on, and nothing is to be read.  What is due
+ * keeps the scheduler, unless all tasks wait or those of its role have to.
+ * Say whether there are any tasks, and any of a role whose tasks have to wait.
  */
 bool
 lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out)
@@ -343,7 +346,7 @@ lookahead_is_calm(bool waits, TimestampTz now, bool *empty, bool *locked_out)
 	return calm;
 }
 
-/* How many tasks of those that are known are waiting though due. */
+/* Count the tasks that are known and waiting though due. */
 int
 lookahead_count_due(TimestampTz now, TimestampTz *oldest)
 {
@@ -364,7 +367,7 @@ lookahead_count_due(TimestampTz now, TimestampTz *oldest)
 	return n;
 }
 
-/* A waiting task goes to the worker in that slot. */
+/* Take note that a waiting task goes to the worker in that slot. */
 void
 lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 {
@@ -376,11 +379,13 @@ lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 }
 
 /*
- * A task that was interrupted more than once in a row, or whose next interruption
- * is its last, runs beside no other that was interrupted: when the server crashes
- * again, it is known which of them it was.  One that has been running for a while
- * keeps nobody waiting.  Those that were interrupted once are most often all
- * innocent, and run together.
+ * Return whether a task has to wait because it may be to blame for a crash.
+ *
+ * A task that was interrupted more than once in a row, or whose next
+ * interruption is its last, runs beside no other that was interrupted: when
+ * the server crashes again, it is known which of them it was.  One that has
+ * been running for a while keeps nobody waiting.  Those that were interrupted
+ * once are most often all innocent, and run together.
  */
 bool
 lookahead_must_wait(LookaheadTask *task, TimestampTz now)
@@ -404,7 +409,7 @@ lookahead_must_wait(LookaheadTask *task, TimestampTz now)
 	return wait;
 }
 
-/* Has a waiting task wait until a later time. */
+/* Have a waiting task wait until a later time. */
 void
 lookahead_put_off(LookaheadTask *task, TimestampTz until)
 {
@@ -413,7 +418,7 @@ lookahead_put_off(LookaheadTask *task, TimestampTz until)
 	task_queue_add(task->queue, task);
 }
 
-/* A task that was handed out has not been started and waits again. */
+/* Have a task wait again that was handed out and has not been started. */
 void
 lookahead_take_back(LookaheadTask *task)
 {
@@ -424,7 +429,10 @@ lookahead_take_back(LookaheadTask *task)
 		lookahead_look_later(task->id, DT_NOBEGIN);
 }
 
-/* A waiting task may not be as it was read: it is looked up in the table again. */
+/*
+ * Have a waiting task be looked up in the table, which may not be as it was
+ * read.
+ */
 void
 lookahead_look_again(LookaheadTask *task)
 {
@@ -433,7 +441,7 @@ lookahead_look_again(LookaheadTask *task)
 	lookahead_forget(task);
 }
 
-/* A task that an earlier scheduler has handed out. */
+/* Take over a task that an earlier scheduler has handed out. */
 void
 lookahead_adopt(int64 id, Oid owner, int slot)
 {
@@ -447,7 +455,7 @@ lookahead_adopt(int64 id, Oid owner, int slot)
 		lookahead_hand_out(task, slot, GetCurrentTimestamp());
 }
 
-/* A worker has said what became of a task. */
+/* Take note of what a worker says has become of a task. */
 void
 lookahead_report(const TsReport *report)
 {
@@ -470,9 +478,10 @@ lookahead_report(const TsReport *report)
 }
 
 /*
- * A worker is gone.  Whatever it had not reported is looked up again: it may
- * have been done or not.  Not so the task running_id, if it had that: the caller
- * does so when it is written down that it was interrupted.
+ * Forget what a worker had that is gone.  Whatever it had not reported is
+ * looked up again: it may have been done or not.  Not so the task running_id:
+ * return whether the worker had that one.  The caller has it looked up when it
+ * is written down that it was interrupted.
  */
 bool
 lookahead_lost_worker(int slot, int64 running_id)

@@ -35,7 +35,7 @@ typedef struct Loss
 
 static List *losses = NIL;
 
-/* A run has lost its worker: that will be written down. */
+/* Keep in mind that a run has lost its worker, which is to be written down. */
 void
 lost_runs_add(int64 id, const LostRun *run)
 {
@@ -48,14 +48,40 @@ lost_runs_add(int64 id, const LostRun *run)
 	MemoryContextSwitchTo(old);
 }
 
-/* Are there lost runs that are to be written down? */
+/* Keep in mind what was running in a database when the server died. */
+void
+lost_runs_add_crashed(Oid database)
+{
+	Suspect		suspect;
+
+	while (crash_record_take(database, &suspect))
+	{
+		LostRun		lost = {
+			.revision = suspect.revision,
+			.scheduled_at = suspect.scheduled_at,
+			.started_at = suspect.started_at,
+			.attempt = suspect.attempt,
+			.slot = -1,
+			.owner = suspect.owner,
+			.crashed = !suspect.blameless,
+			.bystander = suspect.blameless,
+			.worker_pid = suspect.worker_pid
+		};
+
+		lost_runs_add(suspect.id, &lost);
+	}
+}
+
+/* Return whether there are lost runs that are to be written down. */
 bool
 lost_runs_exist(void)
 {
 	return losses != NIL;
 }
 
-/* How many runs of a task were interrupted in a row, as its row has it. */
+/*
+ * Return how many runs of a task were interrupted in a row, as its row has it.
+ */
 static int
 lost_runs_count_interruptions(Store *store, int64 id)
 {
@@ -65,11 +91,11 @@ lost_runs_count_interruptions(Store *store, int64 id)
 }
 
 /*
- * Of the runs that a crash of the server has cut off, marks those that had been
- * running for a while, if there is one that had not and is as suspect as they
- * are.  So a long run is not taken for the culprit because another task brings
- * the server down again and again; and a culprit that runs for long before it
- * does is not spared because of others that have just begun.
+ * Mark, of the runs that a crash of the server has cut off, those that had
+ * been running for a while, if there is one that had not and is as suspect as
+ * they are.  So a long run is not taken for the culprit because another task
+ * brings the server down again and again; and a culprit that runs for long
+ * before it does is not spared because of others that have just begun.
  */
 static void
 lost_runs_find_bystanders(Store *store)
@@ -105,7 +131,7 @@ lost_runs_find_bystanders(Store *store)
 }
 
 /*
- * Writes down what happened to runs that have lost their workers.  Returns
+ * Write down what happened to runs that have lost their workers.  Return
  * whether some must wait for others who are changing the task.
  */
 bool
@@ -134,7 +160,7 @@ lost_runs_write(Store *store)
 }
 
 /*
- * That has been committed.  The tasks are looked up again: at once the first
+ * Look the tasks up again of which that has been committed: at once the first
  * time, later and later when it happens again.
  */
 void

@@ -38,6 +38,7 @@
 /* The history is looked after at most this often (us). */
 #define HISTORY_INTERVAL	(10 * USECS_PER_SEC)
 
+/* Begin a transaction with a snapshot. */
 static void
 maintenance_begin(void)
 {
@@ -46,6 +47,7 @@ maintenance_begin(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 }
 
+/* Commit the transaction of maintenance_begin. */
 static void
 maintenance_commit(void)
 {
@@ -54,9 +56,9 @@ maintenance_commit(void)
 }
 
 /*
- * After an error in a transaction without which the scheduler can go on: rolls
- * back, and says so in the log.  That is meant for a full disk and the like;
- * any other error ends the process.
+ * Roll back after an error in a transaction without which the scheduler can go
+ * on, and say so in the log.  That is meant for a full disk and the like; any
+ * other error ends the process.
  */
 static void
 maintenance_do_without(MemoryContext context, const char *what)
@@ -80,7 +82,7 @@ maintenance_do_without(MemoryContext context, const char *what)
 }
 
 /*
- * Writes down runs that have lost their workers.  Returns when to try again;
+ * Write down runs that have lost their workers.  Return when to try again;
  * DT_NOEND if that is not needed.
  */
 TimestampTz
@@ -115,7 +117,7 @@ maintenance_write_losses(void)
 	return again ? GetCurrentTimestamp() + LOSSES_INTERVAL : DT_NOEND;
 }
 
-/* Keeps roles out whose tasks must not run.  Returns when to look again. */
+/* Keep roles out whose tasks must not run.  Return when to look again. */
 TimestampTz
 maintenance_admit(Oid database)
 {
@@ -143,7 +145,7 @@ maintenance_admit(Oid database)
 }
 
 /*
- * Reports a run that has ignored the end of its time, a cancel and a
+ * Report a run that has ignored the end of its time, a cancel and a
  * termination, once.  It is left alone: ending it by force would restart the
  * server.
  */
@@ -168,7 +170,7 @@ maintenance_report_stuck(int64 id, int pid)
 }
 
 /*
- * Keeps the history in bounds: at the start, which tells the workers where to
+ * Keep the history in bounds: at the start, which tells the workers where to
  * record runs, and then as long as there are any.
  */
 void
@@ -205,8 +207,8 @@ maintenance_maintain_history(TsDatabase *db)
 }
 
 /*
- * Removes tasks that have failed before that time, as many as are read at once.
- * Returns whether there may be more.
+ * Remove tasks that have failed before that time, as many as are read at
+ * once.  Return whether there may be more.
  */
 static bool
 maintenance_expire_batch(TimestampTz before)
@@ -230,8 +232,8 @@ maintenance_expire_batch(TimestampTz before)
 }
 
 /*
- * Removes tasks that have failed longer ago than they are to be kept, if it is
- * time to look for them.  Returns whether there may be more.
+ * Remove tasks that have failed longer ago than they are to be kept, if it is
+ * time to look for them.  Return whether there may be more.
  */
 bool
 maintenance_expire_failed(void)
@@ -262,7 +264,7 @@ maintenance_expire_failed(void)
 	return more;
 }
 
-/* Mentions in the log, once a day, that many tasks have failed. */
+/* Mention in the log, once a day, that many tasks have failed. */
 void
 maintenance_mention_failed(int64 failed)
 {

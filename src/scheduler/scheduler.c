@@ -68,7 +68,7 @@ static bool failed_uncounted = true;	/* their number may have changed */
 static HomeState home = HOME_EMPTY;
 static TimeoutId alarm_timeout;
 
-/* Leaves the database's entry as the launcher needs to find it. */
+/* Leave the database's entry as the launcher needs to find it. */
 static void
 scheduler_exit(int code, Datum arg)
 {
@@ -81,6 +81,8 @@ scheduler_exit(int code, Datum arg)
 		SpinLockRelease(&my_db->mutex);
 		return;
 	}
+
+	/* we are not there any more */
 	my_db->scheduler = NULL;
 	my_db->scheduler_pid = 0;
 	my_db->alarm = DT_NOBEGIN;
@@ -91,6 +93,8 @@ scheduler_exit(int code, Datum arg)
 		my_db->oldest_due = DT_NOEND;
 		my_db->next_wakeup = DT_NOEND;
 	}
+
+	/* when is another one wanted? */
 	if (asleep)
 		;						/* it is known when the next one is wanted */
 	else if (not_wanted && !my_db->wanted_again)
@@ -121,7 +125,7 @@ scheduler_exit(int code, Datum arg)
 
 pg_noreturn static void scheduler_quit(const char *why);
 
-/* Leaves the process; why is for the log. */
+/* Leave the process; why is for the log. */
 static void
 scheduler_quit(const char *why)
 {
@@ -129,7 +133,7 @@ scheduler_quit(const char *why)
 	proc_exit(0);
 }
 
-/* Becomes the scheduler of the database that the launcher has chosen. */
+/* Become the scheduler of the database that the launcher has chosen. */
 static void
 scheduler_attach(Oid database)
 {
@@ -169,9 +173,10 @@ scheduler_attach(Oid database)
 }
 
 /*
- * Leaves a database that has become a template, or was closed, while this
- * process was on its way: the launcher may have looked before that.  (The server
- * would have refused the connection with an error, as if something was wrong.)
+ * Leave a database that has become a template, or was closed, while this
+ * process was on its way: the launcher may have looked before that.  (The
+ * server would have refused the connection with an error, as if something was
+ * wrong.)
  */
 static void
 scheduler_check_database(Oid database)
@@ -193,6 +198,7 @@ scheduler_check_database(Oid database)
 		scheduler_quit("the database is a template, or closed");
 }
 
+/* Wake up: it is time for the next round. */
 static void
 scheduler_alarm_handler(void)
 {
@@ -200,8 +206,8 @@ scheduler_alarm_handler(void)
 }
 
 /*
- * Is it time to count the failed tasks again?  Not while nothing happens, and
- * not all the time when much does.
+ * Return whether it is time to count the failed tasks again.  It is not while
+ * nothing happens, and not all the time when much does.
  */
 static bool
 scheduler_must_count_failed(bool changed)
@@ -222,7 +228,7 @@ scheduler_must_count_failed(bool changed)
 	return true;
 }
 
-/* Finds out whether tasks are held; says so in the log and in the view status. */
+/* Find out whether tasks are held; say so in the log and in the view status. */
 static void
 scheduler_look_home(Store *store)
 {
@@ -247,8 +253,8 @@ scheduler_look_home(Store *store)
 }
 
 /*
- * Takes all notes; returns the time from which the queue must be read again.
- * Leaves the process if its settings are out of date.
+ * Take all notes; return the time from which the queue must be read again.
+ * Leave the process if its settings are out of date.
  */
 static TimestampTz
 scheduler_take_notes(TsNote *notes, int *n)
@@ -281,9 +287,9 @@ scheduler_take_notes(TsNote *notes, int *n)
 }
 
 /*
- * Leaves the process, since the extension is gone, or cannot be worked with.
- * That is said once, in the log and in the view status; a change of the
- * extension or of its tables has another scheduler look.
+ * Leave the process, since the extension is gone, or cannot be worked with.
+ * Say that once, in the log and in the view status; a change of the extension
+ * or of its tables has another scheduler look.
  */
 static void
 scheduler_give_up(void)
@@ -306,8 +312,8 @@ scheduler_give_up(void)
 }
 
 /*
- * Reads from the tables what notes and reports ask for.  Leaves the process
- * if the extension is gone.
+ * Read from the tables what notes and reports ask for.  Leave the process if
+ * the extension is gone.
  */
 static void
 scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_failed)
@@ -350,8 +356,8 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
 }
 
 /*
- * Publishes the figures for the view status, and the time of the next round.
- * Returns false if there are notes again, so that this is no time to sleep.
+ * Publish the figures for the view status, and the time of the next round.
+ * Return false if there are notes again, so that this is no time to sleep.
  */
 static bool
 scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
@@ -387,8 +393,8 @@ scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
 }
 
 /*
- * Leaves if the launcher has asked it to, or if it has had nothing to do for
- * long enough; else returns.
+ * Leave if the launcher has asked for that, or if there has been nothing to do
+ * for long enough; else return.
  */
 static void
 scheduler_leave(TimestampTz now, const IdleExit *idle)
@@ -423,7 +429,7 @@ scheduler_leave(TimestampTz now, const IdleExit *idle)
 }
 
 /*
- * Leaves to another scheduler what this one has put off until times of a clock
+ * Leave to another scheduler what this one has put off until times of a clock
  * that was set back since: it reads everything afresh.
  */
 static void
@@ -435,6 +441,7 @@ scheduler_start_anew(void)
 	scheduler_quit("the clock was set back");
 }
 
+/* Sleep until that time, or until somebody sets the latch. */
 static void
 scheduler_sleep(TimestampTz wake)
 {
@@ -451,9 +458,10 @@ scheduler_sleep(TimestampTz wake)
 }
 
 /*
- * The database's and the superuser's settings for their sessions are not
- * meant for us: a serializable scheduler would take part in conflicts, and one
- * that exits on errors could not do without a transaction that has failed.
+ * Override what the database and the superuser have set for their sessions,
+ * which is not meant for us: a serializable scheduler would take part in
+ * conflicts, and one that exits on errors could not do without a transaction
+ * that has failed.
  */
 static void
 scheduler_override_settings(void)
@@ -477,6 +485,7 @@ scheduler_override_settings(void)
 		process_override_setting(settings[i][0], settings[i][1]);
 }
 
+/* Run as a scheduler: the round that the head of this file describes. */
 void
 ts_scheduler_main(Datum main_arg)
 {
@@ -485,7 +494,6 @@ ts_scheduler_main(Datum main_arg)
 	TimestampTz reread_from;
 	TimestampTz wake = DT_NOEND;
 	int			nnotes;
-	Suspect		suspect;
 
 	scheduler_attach(database);
 	pqsignal(SIGTERM, die);
@@ -502,22 +510,7 @@ ts_scheduler_main(Datum main_arg)
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	/* what was running when the server died is written down first of all */
-	while (crash_record_take(database, &suspect))
-	{
-		LostRun		lost = {
-			.revision = suspect.revision,
-			.scheduled_at = suspect.scheduled_at,
-			.started_at = suspect.started_at,
-			.attempt = suspect.attempt,
-			.slot = -1,
-			.owner = suspect.owner,
-			.crashed = !suspect.blameless,
-			.bystander = suspect.blameless,
-			.worker_pid = suspect.worker_pid
-		};
-
-		lost_runs_add(suspect.id, &lost);
-	}
+	lost_runs_add_crashed(database);
 
 	/* begin with everything there is */
 	SpinLockAcquire(&my_db->mutex);
@@ -543,6 +536,7 @@ ts_scheduler_main(Datum main_arg)
 		if (process_clock_was_set_back())
 			scheduler_start_anew();
 
+		/* look what has happened */
 		reread_from = scheduler_take_notes(notes, &nnotes);
 		worker_pool_collect(database);
 		losses_again = maintenance_write_losses();
@@ -552,10 +546,13 @@ ts_scheduler_main(Datum main_arg)
 		if (nnotes > 0 || reread_from != DT_NOEND || count_failed || lookahead_wants_reading())
 			scheduler_read(notes, nnotes, reread_from, count_failed);
 
+		/* do what there is to do beside tasks */
 		held = home_is_held(home);
 		admit_again = held ? DT_NOEND : maintenance_admit(database);
 		more_failed = !held && maintenance_expire_failed();
 		maintenance_maintain_history(my_db);
+
+		/* hand out, then sleep or leave if nothing has come meanwhile */
 		now = GetCurrentTimestamp();
 		wake = ts_enabled && !held ? dispatch_round(database, now, &backlog) : DT_NOEND;
 		wake = Min(wake, Min(losses_again, admit_again));

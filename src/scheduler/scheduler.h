@@ -110,6 +110,7 @@ extern bool lookahead_lost_worker(int slot, int64 running_id);
  * lost_runs.c
  */
 extern void lost_runs_add(int64 id, const LostRun *run);
+extern void lost_runs_add_crashed(Oid database);
 extern bool lost_runs_exist(void);
 extern bool lost_runs_write(Store *store);
 extern void lost_runs_written(void);

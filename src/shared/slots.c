@@ -34,9 +34,9 @@ TsWorker   *ts_my_worker = NULL;
 TsDatabase *ts_my_database = NULL;
 
 /*
- * May a database have one more slot?  There are more of them than processes
- * that we can have, but wishes for workers take some, too.  The last are for
- * databases that have none.
+ * Return whether a database may have one more slot.  There are more of them
+ * than processes that we can have, but wishes for workers take some, too.  The
+ * last are for databases that have none.
  */
 static bool
 slot_may_ask(Oid database)
@@ -45,6 +45,7 @@ slot_may_ask(Oid database)
 	int			nown = 0;
 	int			ndatabases = 0;
 
+	Assert(LWLockHeldByMeInMode(ts_shared->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
@@ -68,10 +69,40 @@ slot_may_ask(Oid database)
 	return nown == 0 || nfree > ndatabases;
 }
 
+/* Have a slot stand for a worker that is asked for.  The caller has its mutex. */
+static void
+slot_begin_use(TsWorker *worker, Oid database, Oid role, bool is_superuser,
+			   int64 first_id, TimestampTz first_run_at, TimestampTz now)
+{
+	worker->state = TS_WORKER_ASKED;
+	worker->unseen = false;
+	worker->since = now;
+	worker->generation++;
+	worker->database = database;
+	worker->role = role;
+	worker->is_superuser = is_superuser;
+	worker->first_id = first_id;
+	worker->first_run_at = first_run_at;
+	worker->proc = NULL;
+	worker->pid = 0;
+	worker->retire = false;
+	worker->shortage = false;
+	worker->running_id = 0;
+	worker->running_revision = 0;
+	worker->running_since = 0;
+	worker->timed_out = false;
+	worker->bystander = false;
+	worker->stuck = false;
+	pg_atomic_write_u64(&worker->stop_request, 0);
+	worker->serial = 0;
+	worker->handed_head = worker->handed_tail = 0;
+	worker->reports_head = worker->reports_tail = 0;
+}
+
 /*
- * Asks the launcher for a worker, because of a task.  Returns its slot, or
- * NULL when there is none left for this database.  Only the database's
- * scheduler calls this.
+ * Ask the launcher for a worker, because of a task.  Return its slot, or NULL
+ * when there is none left for this database.  Only the database's scheduler
+ * calls this.
  *
  * A slot whose last worker's end its own scheduler has not seen still tells
  * what that worker was at.  Other databases take such slots when there are no
@@ -97,29 +128,7 @@ slot_ask(Oid database, Oid role, bool is_superuser,
 			(!worker->unseen || (i >= nslots && worker->database != database)))
 		{
 			found = worker;
-			worker->state = TS_WORKER_ASKED;
-			worker->unseen = false;
-			worker->since = now;
-			worker->generation++;
-			worker->database = database;
-			worker->role = role;
-			worker->is_superuser = is_superuser;
-			worker->first_id = first_id;
-			worker->first_run_at = first_run_at;
-			worker->proc = NULL;
-			worker->pid = 0;
-			worker->retire = false;
-			worker->shortage = false;
-			worker->running_id = 0;
-			worker->running_revision = 0;
-			worker->running_since = 0;
-			worker->timed_out = false;
-			worker->bystander = false;
-			worker->stuck = false;
-			pg_atomic_write_u64(&worker->stop_request, 0);
-			worker->serial = 0;
-			worker->handed_head = worker->handed_tail = 0;
-			worker->reports_head = worker->reports_tail = 0;
+			slot_begin_use(worker, database, role, is_superuser, first_id, first_run_at, now);
 		}
 		SpinLockRelease(&worker->mutex);
 	}
@@ -131,7 +140,7 @@ slot_ask(Oid database, Oid role, bool is_superuser,
 }
 
 /*
- * Gives a slot back and tells the scheduler, which looks after whatever the
+ * Give a slot back and tell the scheduler, which looks after whatever the
  * worker has left undone.  running_id stays, to say what it was at.
  */
 void
@@ -153,7 +162,7 @@ slot_free(TsWorker *worker)
 		database_wake_scheduler(db);
 }
 
-/* For a signal handler: wakes the scheduler without taking a lock. */
+/* Wake the scheduler without taking a lock, from a signal handler. */
 void
 slot_wake_scheduler_from_handler(void)
 {
@@ -163,7 +172,7 @@ slot_wake_scheduler_from_handler(void)
 		SetLatch(&scheduler->procLatch);
 }
 
-/* Decides to leave.  The scheduler gives what was handed out to others. */
+/* Decide to leave.  The scheduler gives what was handed out to others. */
 void
 slot_retire(void)
 {
