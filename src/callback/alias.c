@@ -62,7 +62,10 @@ static const ColumnShape callback_columns[Natts_callback] = {
 /* The table, found to be as it was made; InvalidOid if it must be looked up. */
 static Oid	alias_relid = InvalidOid;
 
-/* The relcache has been told that a relation, or any of them, has changed. */
+/*
+ * Look the table up again if a relation, or any, has changed, as the relcache
+ * has been told.
+ */
 void
 alias_relation_changed(Oid relid)
 {
@@ -101,7 +104,7 @@ alias_open(LOCKMODE lockmode)
 }
 
 /*
- * Keeps others from changing that alias until the end of the transaction.  The
+ * Keep others from changing that alias until the end of the transaction.  The
  * lock is one of an object of the table, with the owner instead of the object
  * and a hash of the name instead of a column: if two aliases of a role share
  * it, their changes wait for each other, and that is all.  No other role can
@@ -116,7 +119,7 @@ alias_lock(Relation rel, Oid owner, const char *name)
 }
 
 /*
- * The alias's row, copied, or NULL.
+ * Fetch a copy of the alias's row, or NULL.
  *
  * Like the reads of store.c, with SnapshotSelf, which can miss a row while
  * somebody else's update of it commits: it may pass the new version's place
@@ -160,7 +163,7 @@ alias_fetch(Relation rel, Oid owner, const char *name)
 	return tuple;
 }
 
-/* What an alias of owner stands for, schema-qualified; NULL if it is none. */
+/* Return what an alias of owner stands for, schema-qualified; NULL if it is none. */
 char *
 alias_find(Oid owner, const char *name)
 {
@@ -179,7 +182,7 @@ alias_find(Oid owner, const char *name)
 	return target;
 }
 
-/* The same for a name that must be an alias: 42883. */
+/* Return what a name stands for that must be an alias: 42883. */
 char *
 alias_require(Oid owner, const char *name)
 {
@@ -193,7 +196,7 @@ alias_require(Oid owner, const char *name)
 	return target;
 }
 
-/* The names of all aliases of owner, in order. */
+/* List the names of all aliases of owner, in order. */
 static List *
 alias_names(Relation rel, Oid owner)
 {
@@ -220,7 +223,7 @@ alias_names(Relation rel, Oid owner)
 	return names;
 }
 
-/* Tells of the owner of each alias, and of the name that it had. */
+/* Call visit for the owner of each alias, and the name that it had. */
 void
 alias_visit_owners(void (*visit) (Oid owner, const NameData *name, void *arg), void *arg)
 {
@@ -243,9 +246,9 @@ alias_visit_owners(void (*visit) (Oid owner, const NameData *name, void *arg), v
 }
 
 /*
- * Gives all aliases of a role to another, except names that that one has, and
- * writes new_name as its name.  With name, only those that were written when
- * the owner had that; without new_name, what is written stays.  Returns how many
+ * Give all aliases of a role to another, except names that that one has, and
+ * write new_name as its name.  With name, only those that were written when the
+ * owner had that; without new_name, what is written stays.  Return how many
  * could not be moved.
  */
 int
@@ -291,7 +294,7 @@ alias_move(Oid owner, const NameData *name, Oid new_owner, const NameData *new_n
 	return left;
 }
 
-/* Removes all aliases of a role. */
+/* Remove all aliases of a role. */
 void
 alias_drop_owned(Oid owner)
 {

@@ -32,7 +32,7 @@
 
 #include "callback/callback.h"
 
-/* The command that a call of taskshed.execute is to run. */
+/* Return the command that a call of taskshed.execute is to run. */
 static char *
 call_command(ParamListInfo params)
 {
@@ -49,7 +49,7 @@ call_command_context(void *arg)
 	errcontext("argument \"command\" (text) of callback %s", (char *) arg);
 }
 
-/* What can be said of the values before the call: a command must be one. */
+/* Check what can be said of the values before the call: a command must be one. */
 void
 call_check_values(const Callback *callback, ParamListInfo params)
 {
@@ -66,7 +66,7 @@ call_check_values(const Callback *callback, ParamListInfo params)
 }
 
 /*
- * Call the callback at the top level of the worker's transaction.  Returns the
+ * Call the callback at the top level of the worker's transaction.  Return the
  * first column of the first row of its result as text, in the current memory
  * context, or NULL if there is none.  If it may commit, no snapshot is active,
  * and callback, params and the current memory context outlive the transaction.
@@ -166,9 +166,9 @@ call_through_spi(Callback *callback, ParamListInfo params)
 }
 
 /*
- * Calls the callback within the caller's own transaction, which it cannot
- * end, and returns the first column of the first row of its result as text,
- * NULL if there is none.
+ * Call the callback within the caller's own transaction, which it cannot end,
+ * and return the first column of the first row of its result as text, NULL if
+ * there is none.
  */
 char *
 call_here(Callback *callback, ParamListInfo params)

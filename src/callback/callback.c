@@ -60,9 +60,10 @@ callback_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * The relcache has been told that a relation, or any of them, has changed: it
- * may be the columns of a row type.  This comes at every ANALYZE, which is not
- * to cost those callbacks anything that have to do with scalars only.
+ * Look at row types again if a relation, or any, has changed, as the relcache
+ * has been told: it may be the columns of a row type.  This comes at every
+ * ANALYZE, which is not to cost those callbacks anything that have to do with
+ * scalars only.
  */
 void
 callback_relation_changed(Oid relid)
@@ -70,7 +71,10 @@ callback_relation_changed(Oid relid)
 	row_generation++;
 }
 
-/* Changes whenever what a callback depends on may have changed. */
+/*
+ * Return a number that changes whenever what a callback depends on may have
+ * changed.
+ */
 uint64
 callback_generation(void)
 {
@@ -85,7 +89,7 @@ callback_drop(Callback *callback)
 	MemoryContextDelete(callback->context);
 }
 
-/* Takes a callback out of use; its memory stays until nobody has it. */
+/* Take a callback out of use.  Its memory stays until nobody has it. */
 static void
 callback_retire(Callback *callback)
 {
@@ -95,7 +99,7 @@ callback_retire(Callback *callback)
 	MemoryContextSwitchTo(old);
 }
 
-/* Frees retired callbacks, and all if there are too many, except those held. */
+/* Free retired callbacks, and all if there are too many, except those held. */
 static void
 callback_free(bool held_too)
 {
@@ -123,8 +127,8 @@ callback_free(bool held_too)
 }
 
 /*
- * The same between transactions, or between runs, when nobody is left who
- * could hold one; whoever seems to has not come to let it go, for an error.
+ * Do the same between transactions, or between runs, when nobody is left who
+ * could hold one: whoever seems to has not come to let it go, for an error.
  */
 void
 callback_prune(void)
@@ -133,8 +137,9 @@ callback_prune(void)
 }
 
 /*
- * A callback is freed no sooner than those who hold it let it go.  They do
- * while they run code of users, which may look for any number of others.
+ * Hold a callback: it is freed no sooner than those who do let it go.  They
+ * hold it while they run code of users, which may look for any number of
+ * others.
  */
 void
 callback_hold(Callback *callback)
@@ -158,7 +163,7 @@ callback_xact_callback(XactEvent event, void *arg)
 		callback_prune();
 }
 
-/* Once a process. */
+/* Set the callbacks of the server: once a process. */
 void
 callback_init(void)
 {
@@ -171,9 +176,9 @@ callback_init(void)
 }
 
 /*
- * The kind of a JSON value: n(umber), s(tring), b(oolean), 0 for null, { for
- * objects.  An array has that of its elements in upper case, if they all are
- * of the same; null goes with any, and with no other is _.  Else it has [.
+ * Return the kind of a JSON value: n(umber), s(tring), b(oolean), 0 for null, {
+ * for objects.  An array has that of its elements in upper case, if they all
+ * are of the same; null goes with any, and with no other is _.  Else it has [.
  */
 static char
 callback_kind(const JsonbValue *value)
@@ -214,8 +219,9 @@ callback_kind(const JsonbValue *value)
 }
 
 /*
- * The keys of a JSON object in jsonb's own order, and the kinds of their values.
- * 22023 if it is none, which only a task that was written by hand can have.
+ * Get the keys of a JSON object in jsonb's own order, and the kinds of their
+ * values.  22023 if it is none, which only a task that was written by hand can
+ * have.
  */
 static int
 callback_keys(Jsonb *kwargs, char ***keys, char **kinds)
@@ -252,9 +258,9 @@ callback_is_execute(Oid funcid)
 }
 
 /*
- * Fills in what is kept of a callback, with what is known of the catalogs from
- * the start: what changes meanwhile makes it stale.  False if that kept the
- * parser from finding the same function.
+ * Fill in what is kept of a callback, with what is known of the catalogs from
+ * the start: what changes meanwhile makes it stale.  Return false if that kept
+ * the parser from finding the same function.
  */
 static bool
 callback_build(Callback *callback)
@@ -306,9 +312,9 @@ callback_matches(const Callback *callback, const char *name, Oid role, uint64 pa
 }
 
 /*
- * Finds the callback of a name that takes the keys of kwargs, for the current
- * user and, if the name is not qualified, the current search_path.  Valid
- * until the next is looked for, or as long as it is held.
+ * Find the callback of a name that takes the keys of kwargs, for the current
+ * user and, if the name is not qualified, the current search_path.  Valid until
+ * the next is looked for, or as long as it is held.
  *
  * Errors: 42883 no such callback or arguments, 42725 more than one, 42809 not
  * to be called directly, 42501 no USAGE on the schema.
@@ -328,6 +334,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	MemoryContext old;
 	bool		found;
 
+	/* what it is kept under */
 	if (list_length(resolve_name(name)) == 1)
 	{
 		List	   *schemas = fetch_search_path(true);
@@ -343,6 +350,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 		hash = hash_combine64(hash, hash_bytes_extended((const unsigned char *) keys[i],
 														strlen(keys[i]), i + 1));
 
+	/* is it there? */
 	if (callbacks == NULL)
 	{
 		HASHCTL		ctl = {.keysize = sizeof(uint64),.entrysize = sizeof(CallbackEntry)};
@@ -354,6 +362,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	if (entry != NULL && callback_matches(entry->callback, name, role, path, keys, nkeys, kinds))
 		return entry->callback;
 
+	/* make it */
 	callback_free(false);
 	context = AllocSetContextCreate(CurrentMemoryContext, "taskshed callback",
 									ALLOCSET_SMALL_SIZES);
@@ -372,6 +381,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	while (!callback_build(callback))
 		CHECK_FOR_INTERRUPTS();
 
+	/* keep it, in the place of one that is out of date or has the same hash */
 	entry = hash_search(callbacks, &hash, HASH_ENTER, &found);
 	if (found)
 		callback_retire(entry->callback);
@@ -380,7 +390,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	return callback;
 }
 
-/* May role call it?  42501 if not. */
+/* Check that role may call it: 42501. */
 void
 callback_check_privilege(const Callback *callback, Oid role)
 {

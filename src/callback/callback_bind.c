@@ -25,8 +25,8 @@
 #include "callback/callback.h"
 
 /*
- * After callback_bind has failed: says which argument could not be converted,
- * without its value; NULL if the error was not about that.
+ * Say which argument could not be converted, without its value, when
+ * callback_bind has failed.  Return NULL if the error was not about that.
  */
 const char *
 callback_unbound(const Callback *callback)
@@ -71,8 +71,8 @@ callback_set_zone(pg_tz *zone)
 }
 
 /*
- * From now on texts are read in that time zone.  Returns the level of settings to
- * go back to.
+ * Have texts read in that time zone from now on.  Return the level of settings
+ * to go back to.
  */
 int
 callback_enter_zone(pg_tz *zone)
@@ -84,10 +84,11 @@ callback_enter_zone(pg_tz *zone)
 }
 
 /*
- * A timestamp without a zone, or a date like 01/02/2100, is to mean the same
- * to all who convert it: whoever schedules a task, tries it, and runs it.  So
- * it is read with the task's time zone and the default styles.  Returns the
- * level of settings to go back to, or 0 if they are as they have to be.
+ * Enter the settings by which values are read.  A timestamp without a zone, or
+ * a date like 01/02/2100, is to mean the same to all who convert it: whoever
+ * schedules a task, tries it, and runs it.  So it is read with the task's time
+ * zone and the default styles.  Return the level of settings to go back to, or
+ * 0 if they are as they have to be.
  */
 static int
 callback_enter_settings(const Callback *callback, pg_tz *zone)
@@ -112,7 +113,7 @@ callback_enter_settings(const Callback *callback, pg_tz *zone)
 	return level;
 }
 
-/* Converts the value of one argument. */
+/* Convert the value of one argument. */
 static Datum
 callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
 {
@@ -143,7 +144,7 @@ callback_convert(CallbackParameter *param, Jsonb *kwargs, bool *isnull)
 	return value;
 }
 
-/* Converts what is in kwargs; of others' types only if it is not for checking. */
+/* Convert what is in kwargs; of others' types only if it is not for checking. */
 static void
 callback_convert_all(Callback *callback, Jsonb *kwargs, bool checking, ParamListInfo params)
 {
@@ -173,8 +174,9 @@ callback_convert_all(Callback *callback, Jsonb *kwargs, bool checking, ParamList
 }
 
 /*
- * A parameter of the call.  The server shows no parameters in its log, or in a
- * plan that auto_explain puts there, of a list that has such a function.
+ * Return a parameter of the call.  The server shows no parameters in its log,
+ * or in a plan that auto_explain puts there, of a list that has such a
+ * function.
  */
 static ParamExternData *
 callback_fetch_parameter(ParamListInfo params, int number, bool speculative,
@@ -184,7 +186,7 @@ callback_fetch_parameter(ParamListInfo params, int number, bool speculative,
 }
 
 /*
- * Converts kwargs into the values of the arguments, in the current memory
+ * Convert kwargs into the values of the arguments, in the current memory
  * context.  The errors are those of the types' input functions; their context
  * names the argument.  zone is the task's.
  *

@@ -28,7 +28,7 @@
 
 #include "callback/callback.h"
 
-/* The number of the key that gives an argument its value, or -1. */
+/* Return the number of the key that gives an argument its value, or -1. */
 static int
 callback_find_key(const Callback *callback, const CallbackArgument *argument)
 {
@@ -40,7 +40,10 @@ callback_find_key(const Callback *callback, const CallbackArgument *argument)
 	return -1;
 }
 
-/* What kind of polymorphic argument is it: those that go together agree. */
+/*
+ * Return whether a type is polymorphic, and of which kind.  Arguments of one kind
+ * go together, and must agree.
+ */
 static bool
 callback_is_polymorphic(Oid type, bool *compatible, bool *array)
 {
@@ -51,8 +54,8 @@ callback_is_polymorphic(Oid type, bool *compatible, bool *array)
 }
 
 /*
- * The type that comes nearest to a JSON value of that kind, as an element of
- * an array if the argument is one; InvalidOid if any would do.
+ * Return the type that comes nearest to a JSON value of that kind, as an
+ * element of an array if the argument is one; InvalidOid if any would do.
  */
 static Oid
 callback_nearest_type(char kind, bool array)
@@ -69,7 +72,7 @@ callback_nearest_type(char kind, bool array)
 }
 
 /*
- * The type that a value has in the call: the declared one, or for a
+ * Return the type that a value has in the call: the declared one, or for a
  * polymorphic argument one that suits the JSON value.  What says nothing, as
  * null, has that of the first of the others that it must go together with.
  */
@@ -111,11 +114,12 @@ callback_parameter_type(Callback *callback, const CallbackArgument *arguments, i
 }
 
 /*
- * Finds out about a parameter's type, and all those that it is made of.
+ * Find out about a parameter's type, and all those that it is made of.
  *
- * Would making a value run code of another user, as in a domain's constraint?
- * Superusers' code is trusted, here as everywhere.  And is there a row type
- * anywhere in it, whose columns can change while all the types stay the same?
+ * One question is whether making a value would run code of another user, as in a
+ * domain's constraint.  Superusers' code is trusted, here as everywhere.  The
+ * other is whether there is a row type anywhere in it, whose columns can change
+ * while all the types stay the same.
  */
 static void
 callback_examine_type(CallbackParameter *param, Oid type)
@@ -168,7 +172,7 @@ callback_examine_type(CallbackParameter *param, Oid type)
 		callback_examine_type(param, get_multirange_range(type));
 }
 
-/* Does a text mean the same value of this type whatever has been set? */
+/* Return whether a text means the same value of this type whatever has been set. */
 static bool
 callback_type_is_plain(Oid type)
 {
@@ -198,7 +202,7 @@ callback_type_is_plain(Oid type)
 	}
 }
 
-/* Adds a value to be passed; returns its number in the call. */
+/* Add a value to be passed, and return its number in the call. */
 static int
 callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole)
 {
@@ -220,7 +224,7 @@ callback_add_parameter(Callback *callback, const char *key, Oid type, bool whole
 }
 
 /*
- * Writes the call, in the order of the declared arguments: VARIADIC is last.
+ * Write the call, in the order of the declared arguments: VARIADIC is last.
  *
  * It has the name that the callback was looked up by, not the one it turned
  * out to have: then what somebody renames meanwhile is not there, as it would
@@ -283,8 +287,9 @@ callback_write_call(Callback *callback)
 }
 
 /*
- * For the time in which a text is parsed that the user's statement does not
- * contain: has the position of an error refer to that text.  arg is the text.
+ * Have the position of an error refer to a text that is being parsed, which the
+ * user's statement does not contain.  An error context callback; arg is the
+ * text.
  */
 void
 callback_position_context(void *arg)
@@ -299,7 +304,7 @@ callback_position_context(void *arg)
 	}
 }
 
-/* Says that the values do not go together as polymorphic arguments: 42883. */
+/* Say that the values do not go together as polymorphic arguments: 42883. */
 static void
 callback_report_types(const Callback *callback)
 {
@@ -316,7 +321,10 @@ callback_report_types(const Callback *callback)
 			 errdetail("The arguments are %s.", list.data)));
 }
 
-/* The function or procedure that a call is one of, according to the parser. */
+/*
+ * Return the function or procedure that a call is one of, according to the
+ * parser.
+ */
 static Oid
 callback_analyzed_funcid(const Query *query)
 {
@@ -330,8 +338,8 @@ callback_analyzed_funcid(const Query *query)
 }
 
 /*
- * Prepares the call.  That finds what remains to be found wrong with it, as
- * with polymorphic types that do not go together.  False if it would not call
+ * Prepare the call.  That finds what remains to be found wrong with it, as with
+ * polymorphic types that do not go together.  Return false if it would not call
  * the function that was found.
  */
 bool
@@ -348,6 +356,7 @@ callback_plan(Callback *callback)
 	for (int i = 0; i < callback->nparams; i++)
 		types[i] = callback->params[i].type;
 
+	/* analyze it, and say what is wrong if that fails */
 	context.callback = callback_position_context;
 	context.arg = callback->query;
 	context.previous = error_context_stack;
@@ -379,6 +388,7 @@ callback_plan(Callback *callback)
 	PG_END_TRY();
 	error_context_stack = context.previous;
 
+	/* keep its plan, if it is a call of the function that was found */
 	if (callback_analyzed_funcid(linitial_node(Query, queries)) != callback->funcid)
 		return false;
 	CompleteCachedPlan(plan, queries, NULL, types, callback->nparams, NULL, NULL,

@@ -87,7 +87,7 @@ first_value_shutdown(DestReceiver *self)
 
 /*
  * Run a portal that has been started to its end, at top level, and drop it.
- * Returns the first column of the first row of its result as text, in
+ * Return the first column of the first row of its result as text, in
  * result_context, or NULL if there is none.
  */
 char *
@@ -109,9 +109,9 @@ execute_portal(Portal portal, MemoryContext result_context)
 }
 
 /*
- * Log a statement that is about to run, if log_statement wants that.  Returns
- * whether it has.  A call of a function or procedure, for which statements is
- * NIL, is of those that only "all" asks for.
+ * Log a statement that is about to run, if log_statement wants that.  Return
+ * whether it was logged.  A call of a function or procedure, for which
+ * statements is NIL, is of those that only "all" asks for.
  */
 bool
 execute_log_statement(const char *text, List *statements)
@@ -155,7 +155,7 @@ execute_log_duration(const char *text, bool was_logged)
 	}
 }
 
-/* Does a message begin a transaction block that it does not end? */
+/* Return whether a message begins a transaction block that it does not end. */
 static bool
 execute_leaves_block_open(List *statements)
 {
@@ -228,7 +228,7 @@ execute_parse(const char *text)
 }
 
 /*
- * Run one statement of a message at top level.  Returns its first value, in
+ * Run one statement of a message at top level.  Return its first value, in
  * result_context; what else is needed is in the current memory context, which
  * outlives the transaction.
  */
@@ -258,7 +258,7 @@ execute_statement(RawStmt *statement, const char *text, MemoryContext result_con
 /*
  * Run a message.  The caller is in a transaction that is in no block, and is in
  * such a one afterwards, though perhaps another: if the message may end it, no
- * snapshot is active, and the current memory context outlives it.  Returns what
+ * snapshot is active, and the current memory context outlives it.  Return what
  * the last statement returned, as execute_portal does.
  *
  * Nobody's statement_timeout is armed in a worker, but one that the message

@@ -38,7 +38,7 @@ typedef struct Cancel
 static List *cancels = NIL;
 
 /*
- * Tells the workers.  Runs when the transaction is over already, so nothing here
+ * Tell the workers.  Runs when the transaction is over already, so nothing here
  * can fail.
  */
 static void
@@ -104,7 +104,7 @@ cancel_subxact_callback(SubXactEvent event, SubTransactionId subid,
 }
 
 /*
- * Remembers a run to be cancelled, once: one that is in the list was asked for
+ * Remember a run to be cancelled, once: one that is in the list was asked for
  * by this subtransaction, or by one around it.
  */
 static void
@@ -138,8 +138,8 @@ cancel_remember(const Cancel *cancel)
 }
 
 /*
- * Has the run of a task that is in progress now stop when this transaction
- * commits.  Returns whether there is one, and its end is not just being written.
+ * Have the run of a task that is in progress now stop when this transaction
+ * commits.  Return whether there is one, and its end is not just being written.
  */
 bool
 cancel_run(int64 id)

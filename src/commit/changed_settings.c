@@ -40,7 +40,7 @@ typedef struct SettingsChange
 
 static List *changes = NIL;		/* in TopTransactionContext */
 
-/* Has the workers leave that a change is about. */
+/* Tell the workers that a change is about to leave. */
 static void
 changed_settings_tell_workers(const SettingsChange *change)
 {
@@ -63,7 +63,7 @@ changed_settings_tell_workers(const SettingsChange *change)
 	}
 }
 
-/* The same for the schedulers, which are sessions of the first superuser. */
+/* Tell the schedulers, which are sessions of the first superuser. */
 static void
 changed_settings_tell_schedulers(const SettingsChange *change)
 {
@@ -85,7 +85,10 @@ changed_settings_tell_schedulers(const SettingsChange *change)
 	}
 }
 
-/* The settings of everybody may have changed.  Nothing here can fail. */
+/*
+ * Tell everybody, since anybody's settings may have changed.  Nothing here can
+ * fail.
+ */
 void
 changed_settings_tell_all(void)
 {
@@ -114,14 +117,14 @@ changed_settings_xact_callback(XactEvent event, void *arg)
 		changes = NIL;			/* its memory goes with the transaction */
 }
 
-/* Once a process, and only with shared memory. */
+/* Set the callback: once a process, and only with shared memory. */
 void
 changed_settings_init(void)
 {
 	RegisterXactCallback(changed_settings_xact_callback, NULL);
 }
 
-/* A statement was executed: remembers whose settings it has changed. */
+/* Remember whose settings a statement has changed, which was executed. */
 void
 changed_settings_note(const Node *statement)
 {

@@ -68,7 +68,10 @@ typedef struct Hold
 
 static List *holds = NIL;		/* in TopMemoryContext */
 
-/* A database is gone: nobody will ask what its workers were at, or why it has none. */
+/*
+ * Forget what is kept of a database that is gone: nobody will ask what its
+ * workers were at, or why it has none.
+ */
 static void
 database_hold_forget(TsDatabase *db)
 {
@@ -88,7 +91,10 @@ database_hold_forget(TsDatabase *db)
 	}
 }
 
-/* The transaction, or the subtransaction that has taken a hold, is over. */
+/*
+ * End a hold, since the transaction, or the subtransaction that has taken it,
+ * is over.
+ */
 static void
 database_hold_end(Hold *hold, XactEvent event)
 {
@@ -152,7 +158,10 @@ database_hold_xact_callback(XactEvent event, void *arg)
 	holds = NIL;
 }
 
-/* A command that was refused is over when its savepoint is rolled back to. */
+/*
+ * End the holds of a savepoint that is rolled back to: a command that was
+ * refused is over then.
+ */
 static void
 database_hold_subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
@@ -177,7 +186,7 @@ database_hold_subxact_callback(SubXactEvent event, SubTransactionId mine, SubTra
 	}
 }
 
-/* Once a process, and only with shared memory. */
+/* Set the callbacks: once a process, and only with shared memory. */
 void
 database_hold_init(void)
 {
@@ -185,7 +194,7 @@ database_hold_init(void)
 	RegisterSubXactCallback(database_hold_subxact_callback, NULL);
 }
 
-/* A new entry of this transaction's for a database. */
+/* Enter that this transaction has to do with a database. */
 static Hold *
 database_hold_enter(Oid database)
 {
@@ -200,9 +209,9 @@ database_hold_enter(Oid database)
 }
 
 /*
- * Ends those of our processes in a database that are not in pids, and adds
- * them.  Says whether there is any, ended or not, that has not left its slot.
- * One that has not come to its slot yet will not stay there.
+ * End those of our processes in a database that are not in pids, and add them.
+ * Say whether there is any, ended or not, that has not left its slot.  One that
+ * has not come to its slot yet will not stay there.
  *
  * The scheduler goes first: it would learn that its workers have gone, and go
  * itself before it has written down what they were at.  Its successor will.
@@ -213,6 +222,7 @@ database_hold_end_processes(TsDatabase *db, List *pids, bool *found)
 	Oid			database;
 	int			pid;
 
+	/* the scheduler, if there is one */
 	SpinLockAcquire(&db->mutex);
 	database = db->oid;
 	pid = db->scheduler_pid;
@@ -230,6 +240,7 @@ database_hold_end_processes(TsDatabase *db, List *pids, bool *found)
 		return pids;
 	}
 
+	/* the workers, when it has gone */
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		TsWorker   *worker = &ts_shared->workers[i];
@@ -261,7 +272,10 @@ database_hold_end_processes(TsDatabase *db, List *pids, bool *found)
 	return pids;
 }
 
-/* Is one of these still connected to the database?  It leaves its slot before. */
+/*
+ * Return whether one of these is still connected to the database.  It leaves
+ * its slot before.
+ */
 static bool
 database_hold_any_there(List *pids, Oid database)
 {
@@ -278,7 +292,7 @@ database_hold_any_there(List *pids, Oid database)
 }
 
 /*
- * Ends our processes in a database, and keeps it free of them until the end of
+ * End our processes in a database, and keep it free of them until the end of
  * the transaction.  The caller has checked that the user may ask for that.
  */
 static Hold *
@@ -314,8 +328,8 @@ database_hold_take(Oid database)
 }
 
 /*
- * A database is about to be dropped.  Comes after the server's check of
- * privileges, and before it looks who is connected.
+ * Hold a database that is about to be dropped.  Comes after the server's check
+ * of privileges, and before it looks who is connected.
  */
 void
 database_hold_for_drop(Oid database)
@@ -324,14 +338,14 @@ database_hold_for_drop(Oid database)
 		database_hold_take(database)->dropped = true;
 }
 
-/* When this commits there may be a scheduler wanted in that database. */
+/* Have a scheduler look into a database when this transaction commits. */
 void
 database_hold_look_into(Oid database)
 {
 	database_hold_enter(database)->opened = true;
 }
 
-/* May the user create databases? */
+/* Return whether the user may create databases. */
 static bool
 database_hold_may_create(void)
 {
@@ -347,7 +361,10 @@ database_hold_may_create(void)
 	return may;
 }
 
-/* An option of a command that deals with a database, or NULL. */
+/*
+ * Find an option of a command that deals with a database.  Return NULL if it is
+ * not given.
+ */
 static const DefElem *
 database_hold_option(List *options, const char *name)
 {
@@ -363,7 +380,10 @@ database_hold_option(List *options, const char *name)
 	return NULL;
 }
 
-/* Is such an option given, with that value?  DEFAULT means what the server has for it. */
+/*
+ * Return whether such an option is given, with that value.  DEFAULT means what
+ * the server has for it.
+ */
 static bool
 database_hold_option_is(List *options, const char *name, bool value, bool default_value)
 {
@@ -377,8 +397,8 @@ database_hold_option_is(List *options, const char *name, bool value, bool defaul
 }
 
 /*
- * A statement is about to be executed, which the server has not checked yet:
- * holds the database that it must have alone, if the user may do that.
+ * Hold the database that a statement must have alone, if the user may do that.
+ * It is about to be executed, and the server has not checked it yet.
  */
 void
 database_hold_for_statement(const Node *statement)
@@ -391,6 +411,7 @@ database_hold_for_statement(const Node *statement)
 	bool		opens = false;
 	Oid			database;
 
+	/* which database, what becomes of it, and may the user do that? */
 	if (IsA(statement, RenameStmt) && ((const RenameStmt *) statement)->renameType == OBJECT_DATABASE)
 	{
 		name = ((const RenameStmt *) statement)->subname;
@@ -421,6 +442,7 @@ database_hold_for_statement(const Node *statement)
 	if (name == NULL || !may)
 		return;
 
+	/* hold it */
 	database = get_database_oid(name, true);
 	if (!OidIsValid(database) || !compat_owns_database(database, GetUserId()))
 		return;

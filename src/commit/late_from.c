@@ -63,7 +63,7 @@ late_from_commit(AlarmRow *alarm)
 	nwritten++;
 }
 
-/* Is an alarm as this transaction has written it? */
+/* Return whether an alarm is as this transaction has written it. */
 static bool
 late_from_is_ours(const AlarmRow *alarm, TimestampTz late_from)
 {
@@ -124,7 +124,7 @@ late_from_xact_callback(XactEvent event, void *arg)
 	}
 }
 
-/* Once a process, and only with shared memory. */
+/* Set the callback: once a process, and only with shared memory. */
 void
 late_from_init(void)
 {

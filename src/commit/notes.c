@@ -69,8 +69,9 @@ notes_forget(void)
 }
 
 /*
- * When a scheduler that is away is to come because of a commit that has written
- * tasks, the earliest of them for that time.  The caller has the entry's mutex.
+ * Return when a scheduler that is away is to come because of a commit that has
+ * written tasks, the earliest of them for that time.  The caller has the
+ * entry's mutex.
  */
 static TimestampTz
 notes_start_for(TsDatabase *db, TimestampTz earliest, TimestampTz now)
@@ -86,8 +87,9 @@ notes_start_for(TsDatabase *db, TimestampTz earliest, TimestampTz now)
 }
 
 /*
- * The same if tasks are gone: if the one for which it would have come may be
- * among them.  It sees then when it has to come next, if ever.
+ * Return when it is to come because tasks are gone: DT_NOEND unless the one for
+ * which it would have come may be among them.  It sees then when it has to come
+ * next, if ever.
  */
 static TimestampTz
 notes_start_without(const TsDatabase *db, TimestampTz gone_from, TimestampTz now)
@@ -98,7 +100,7 @@ notes_start_without(const TsDatabase *db, TimestampTz gone_from, TimestampTz now
 }
 
 /*
- * Puts notes into the ring.  Runs when the transaction is over already, so
+ * Put notes into the ring.  Runs when the transaction is over already, so
  * nothing here can fail.
  */
 static void
@@ -111,6 +113,7 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 	bool		written = (n == 0 && gone_from == DT_NOEND) || reread_from != DT_NOEND;
 	bool		come_back = false;
 
+	/* leave them where the scheduler finds them */
 	SpinLockAcquire(&db->mutex);
 	db->reread_from = Min(db->reread_from, reread_from);
 	for (int i = 0; i < n; i++)
@@ -131,10 +134,16 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 	}
 	/* (that tasks are gone is no work) */
 	db->noted = db->noted || written;
-	/* (one whose time is over sleeps only because the clock was set forward) */
+
+	/*
+	 * Wake it if it would come to them too late.  (One whose time is over
+	 * sleeps only because the clock was set forward.)
+	 */
 	if (earliest < db->alarm || reread_from == DT_NOBEGIN ||
 		(db->alarm != DT_NOBEGIN && db->alarm <= now))
 		wake = db->scheduler;
+
+	/* have it come back in time, if it is away */
 	if (db->state == TS_DB_ASLEEP)
 	{
 		TimestampTz start_at = DT_NOEND;
@@ -157,8 +166,8 @@ notes_deliver(TsDatabase *db, const TsNote *notes, int n, TimestampTz reread_fro
 }
 
 /*
- * A prepared transaction that had notes was committed: delivers them; NULL if
- * they are not known.  Nothing here can fail.  (Without room for the database it has
+ * Deliver the notes of a prepared transaction that was committed; NULL if they
+ * are not known.  Nothing here can fail.  (Without room for the database it has
  * no scheduler that could be told.)
  */
 void
@@ -228,14 +237,14 @@ notes_xact_callback(XactEvent event, void *arg)
 	}
 }
 
-/* Once a process, and only with shared memory. */
+/* Set the callback: once a process, and only with shared memory. */
 void
 notes_init(void)
 {
 	RegisterXactCallback(notes_xact_callback, NULL);
 }
 
-/* An alarm was written that is to go off at run_at. */
+/* Note that an alarm was written, which is to go off at run_at. */
 void
 notes_add(TimestampTz run_at, int64 id, Oid owner)
 {
@@ -249,9 +258,9 @@ notes_add(TimestampTz run_at, int64 id, Oid owner)
 }
 
 /*
- * An alarm that was to go off at run_at will not; DT_NOEND: nor was it to.  A
- * scheduler that is there need not be told, but if it is, it starts no worker for
- * it.
+ * Note that an alarm that was to go off at run_at will not; DT_NOEND: nor was
+ * it to.  A scheduler that is there need not be told, but if it is, it starts
+ * no worker for it.
  */
 void
 notes_add_gone(TimestampTz run_at, int64 id, Oid owner)
@@ -264,7 +273,7 @@ notes_add_gone(TimestampTz run_at, int64 id, Oid owner)
 		mine.notes[mine.n++] = note;
 }
 
-/* The scheduler is to come and look at everything. */
+/* Have the scheduler come and look at everything. */
 void
 notes_reread(void)
 {
@@ -272,7 +281,7 @@ notes_reread(void)
 	mine.reread_from = DT_NOBEGIN;
 }
 
-/* The database is to have a scheduler, whatever is in its queue. */
+/* Have the database get a scheduler, whatever is in its queue. */
 void
 notes_want_scheduler(void)
 {

@@ -57,7 +57,7 @@ prepared_tag(LOCKTAG *tag, const char *gid, int kind)
 						 PREPARED_LOCK + kind);
 }
 
-/* Does another transaction hold that lock? */
+/* Return whether another transaction holds that lock. */
 static bool
 prepared_is_held(const char *gid, int kind)
 {
@@ -75,7 +75,10 @@ prepared_hint(const char *gid)
 	return &ts_shared->prepared[hash_bytes((const unsigned char *) gid, strlen(gid)) % TS_PREPARED];
 }
 
-/* Comes after those who mark, since it was registered before. */
+/*
+ * Count a transaction that is prepared without a name, and forget.  Comes after
+ * those who mark, since it was registered before.
+ */
 static void
 prepared_xact_callback(XactEvent event, void *arg)
 {
@@ -88,21 +91,27 @@ prepared_xact_callback(XactEvent event, void *arg)
 	}
 }
 
-/* Once a process, and only with shared memory, before those who mark. */
+/*
+ * Set the callback: once a process, and only with shared memory, before those
+ * who mark.
+ */
 void
 prepared_init(void)
 {
 	RegisterXactCallback(prepared_xact_callback, NULL);
 }
 
-/* The transaction is about to be prepared, by that name. */
+/* Remember the name by which the transaction is about to be prepared. */
 void
 prepared_set_name(const char *gid)
 {
 	strlcpy(name, gid, GIDSIZE);
 }
 
-/* At PRE_PREPARE: this transaction will have something of that kind to tell. */
+/*
+ * Mark, at PRE_PREPARE, that this transaction will have something of that kind
+ * to tell.
+ */
 void
 prepared_mark(int kind)
 {
@@ -116,8 +125,8 @@ prepared_mark(int kind)
 }
 
 /*
- * At PREPARE, when nobody else has that name: which tasks the scheduler is to be
- * told of.  Nothing here can fail.
+ * Remember which tasks the scheduler is to be told of.  For PREPARE, when
+ * nobody else has that name.  Nothing here can fail.
  */
 void
 prepared_remember(const TsNote *notes, int n, TimestampTz reread_from, TimestampTz gone_from)
@@ -141,7 +150,10 @@ prepared_remember(const TsNote *notes, int n, TimestampTz reread_from, Timestamp
 	SpinLockRelease(&ts_shared->prepared_mutex);
 }
 
-/* What a prepared transaction of this database has to tell, in general: PREPARED_... */
+/*
+ * Find out what a prepared transaction of this database has to tell, in
+ * general: PREPARED_...
+ */
 int
 prepared_kinds(const char *gid)
 {
@@ -158,8 +170,8 @@ prepared_kinds(const char *gid)
 }
 
 /*
- * Takes what is known of the tasks of a prepared transaction, which has ended.
- * Returns false if nothing is.  Nothing here can fail.
+ * Take what is known of the tasks of a prepared transaction, which has ended.
+ * Return false if nothing is.  Nothing here can fail.
  */
 bool
 prepared_take(const char *gid, PreparedHint *taken)
@@ -179,8 +191,8 @@ prepared_take(const char *gid, PreparedHint *taken)
 }
 
 /*
- * At a commit: could it be that of a transaction that was prepared without a
- * statement, and has something to tell?
+ * Return whether a commit could be that of a transaction that was prepared
+ * without a statement, and has something to tell.
  */
 bool
 prepared_commits_unnamed(void)

@@ -28,9 +28,9 @@
 #include "hooks/hooks.h"
 
 /*
- * Is there anything in our schema but the function of that OID?  No SQL can be
- * asked: the schema is in the search_path of the script, and an operator in it
- * may be a better match than the server's own.
+ * Return whether there is anything in our schema but the function of that OID.
+ * No SQL can be asked: the schema is in the search_path of the script, and an
+ * operator in it may be a better match than the server's own.
  */
 static bool
 install_is_filled(Oid schema, Oid but)
@@ -59,10 +59,10 @@ install_is_filled(Oid schema, Oid but)
 }
 
 /*
- * CREATE EXTENSION begins with this.  A schema taskshed that was there before
- * must be a superuser's, since its owner could put functions beside ours, and
- * drop ours; and empty, since what is there would be taken for ours, by its
- * name.
+ * Check what CREATE EXTENSION needs, which begins with this.  A schema taskshed
+ * that was there before must be a superuser's, since its owner could put
+ * functions beside ours, and drop ours; and empty, since what is there would be
+ * taken for ours, by its name.
  */
 PG_FUNCTION_INFO_V1(ts_check_install);
 Datum
@@ -95,7 +95,10 @@ ts_check_install(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* CREATE EXTENSION ends with this. */
+/*
+ * Have a scheduler started, since CREATE EXTENSION ends with this.  Warn if
+ * there is no room for all of our processes.
+ */
 PG_FUNCTION_INFO_V1(ts_start_scheduler);
 Datum
 ts_start_scheduler(PG_FUNCTION_ARGS)
@@ -117,8 +120,8 @@ ts_start_scheduler(PG_FUNCTION_ARGS)
 }
 
 /*
- * Scripts of earlier versions have functions that were not there yet.  They can
- * be installed only if the library has what they name.
+ * Refuse a call of what scripts of earlier versions have and was not there yet.
+ * They can be installed only if the library has what they name.
  */
 PG_FUNCTION_INFO_V1(ts_not_supported);
 Datum

@@ -46,14 +46,17 @@ static TransactionId kept_in = InvalidTransactionId;
 
 static WriterCache cache;
 
-/* The relcache has been told that a relation, or any of them, has changed. */
+/*
+ * Forget what is kept for writing if a relation, or any, has changed, as the
+ * relcache has been told.
+ */
 void
 replicated_relation_changed(Oid relid)
 {
 	table_writer_invalidate(&cache, relid);
 }
 
-/* Keeps the rows of a table, with all that is stored beside it. */
+/* Keep the rows of a table, with all that is stored beside it. */
 static void
 replicated_keep(Relation rel)
 {
@@ -89,7 +92,7 @@ replicated_keep(Relation rel)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Writes the rows of a table that are kept. */
+/* Write the rows of a table that are kept. */
 static void
 replicated_put_back(Relation rel, Tuplestorestate *rows)
 {
@@ -109,7 +112,10 @@ replicated_put_back(Relation rel, Tuplestorestate *rows)
 	tuplestore_end(rows);
 }
 
-/* BEFORE and AFTER TRUNCATE of our tables. */
+/*
+ * Keep the rows BEFORE TRUNCATE of our tables, and put them back AFTER it,
+ * where a subscription truncates them.
+ */
 PG_FUNCTION_INFO_V1(ts_guard_truncate);
 Datum
 ts_guard_truncate(PG_FUNCTION_ARGS)

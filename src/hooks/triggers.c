@@ -18,7 +18,7 @@
 
 #include "hooks/hooks.h"
 
-/* The trigger on taskshed.alarm, for rows that none of our functions wrote. */
+/* Note a row that none of our functions wrote.  The trigger on taskshed.alarm. */
 PG_FUNCTION_INFO_V1(ts_alarm_changed);
 Datum
 ts_alarm_changed(PG_FUNCTION_ARGS)
@@ -55,11 +55,11 @@ ts_alarm_changed(PG_FUNCTION_ARGS)
 }
 
 /*
- * The trigger on all our tables that has only superusers write them by hand:
- * nobody else is granted that, but pg_write_all_data may write every table,
- * and a row of ours says as whom something is run.  It fires for each statement.
- * (A subscription's worker executes none: see ts_guard.)  Our own functions do not
- * fire triggers.  Error: 42501.
+ * Refuse writes by hand to others than superusers.  The trigger on all our
+ * tables: nobody else is granted that, but pg_write_all_data may write every
+ * table, and a row of ours says as whom something is run.  It fires for each
+ * statement.  (A subscription's worker executes none: see ts_guard.)  Our own
+ * functions do not fire triggers.  Error: 42501.
  */
 PG_FUNCTION_INFO_V1(ts_superusers_only);
 Datum

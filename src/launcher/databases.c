@@ -53,9 +53,9 @@ static List **told;
 static bool complained = false;
 
 /*
- * The databases that can have a scheduler: those that can be connected to and
- * are no templates, which must be free of sessions to be copied.  (One whose
- * DROP was cut off cannot.)
+ * List the databases that can have a scheduler: those that can be connected to
+ * and are no templates, which must be free of sessions to be copied.  (One
+ * whose DROP was cut off cannot.)
  */
 static List *
 databases_list(void)
@@ -89,8 +89,8 @@ databases_list(void)
 }
 
 /*
- * There is no entry for the databases that remain to be looked into: all are
- * taken by others that have tasks.  Says so once; they are looked into when
+ * Say once that there is no entry for the databases that remain to be looked
+ * into: all are taken by others that have tasks.  They are looked into when
  * entries become free.
  */
 static void
@@ -106,7 +106,10 @@ databases_complain_unprobed(void)
 			 errhint("Drop the extension, or the tasks, in databases that do not need them.")));
 }
 
-/* A database is free of our processes, or may have them again. */
+/*
+ * Stop ending our processes in a database: it is free of them, or may have them
+ * again.
+ */
 void
 databases_stop_clearing(int i)
 {
@@ -115,7 +118,7 @@ databases_stop_clearing(int i)
 	told[i] = NIL;
 }
 
-/* Has our processes leave the databases that are none of these any more. */
+/* Begin to end our processes in the databases that are none of these any more. */
 static void
 databases_list_closed(List *databases)
 {
@@ -129,9 +132,9 @@ databases_list_closed(List *databases)
 }
 
 /*
- * Ends our processes in databases that were closed while they were there: by
- * COMMIT PREPARED, or by hand.  Each wakes us when it has left, and the next step
- * is taken.
+ * Go on to end our processes in databases that were closed while they were
+ * there: by COMMIT PREPARED, or by hand.  Each wakes us when it has left, and
+ * the next step is taken.
  */
 void
 databases_clear_closed(void)
@@ -152,8 +155,9 @@ databases_clear_closed(void)
 }
 
 /*
- * How many databases are being looked into, and how long (us) that may go on.  One
- * that waits for a place in max_worker_processes has all its time still.
+ * Count the databases that are being looked into, and find out how long (us)
+ * that may go on.  One that waits for a place in max_worker_processes has all
+ * its time still.
  */
 static int
 databases_count_probes(int64 *left)
@@ -186,9 +190,9 @@ databases_count_probes(int64 *left)
 }
 
 /*
- * Has a few more of the databases looked into that were there at start, or when
- * somebody had asked for it last.  Returns when to go on with that, in ms, if
- * nothing happens before; -1: never.
+ * Have schedulers look into a few more of the databases that were there at
+ * start, or when somebody had asked for it last.  Return when to go on with
+ * that, in ms, if nothing happens before; -1: never.
  */
 long
 databases_probe(void)
@@ -197,6 +201,7 @@ databases_probe(void)
 	int64		left;
 	bool		look_around;
 
+	/* begin anew if that was asked for */
 	SpinLockAcquire(&ts_shared->mutex);
 	look_around = ts_shared->look_around;
 	ts_shared->look_around = false;
@@ -210,6 +215,7 @@ databases_probe(void)
 		databases_list_closed(unprobed);
 	}
 
+	/* have a few looked into at a time */
 	if (unprobed == NIL)
 		return -1;
 	starting = databases_count_probes(&left);
@@ -235,6 +241,7 @@ databases_probe(void)
 		}
 		database_release(db);
 	}
+	/* go on in a while, or say that it is done */
 	if (unprobed != NIL)
 		return (long) (left / 1000 + 1);
 	SpinLockAcquire(&ts_shared->mutex);
@@ -244,8 +251,9 @@ databases_probe(void)
 }
 
 /*
- * Can a database have a scheduler?  One that has been dropped or closed since
- * it was asked for is forgotten, unless it was opened again while we looked.
+ * Return whether a database can have a scheduler.  One that has been dropped or
+ * closed since it was asked for is forgotten, unless it was opened again while
+ * we looked.
  */
 bool
 databases_may_serve(TsDatabase *db)
@@ -271,7 +279,7 @@ databases_may_serve(TsDatabase *db)
 	return may;
 }
 
-/* Once, by a launcher that has just come. */
+/* Prepare, once, for a launcher that has just come. */
 void
 databases_init(void)
 {

@@ -60,14 +60,14 @@ static TimestampTz evicted_at = 0;
 static TimestampTz dismissed_at = 0;
 static TimestampTz complained_at = 0;
 
-/* Once a launcher. */
+/* Prepare, once a launcher. */
 void
 fair_share_init(void)
 {
 	slots = MemoryContextAllocZero(TopMemoryContext, ts_shared->nslots * sizeof(SlotView));
 }
 
-/* What was last seen of a worker's slot. */
+/* Return what was last seen of a worker's slot. */
 const SlotView *
 fair_share_get(int i)
 {
@@ -75,7 +75,7 @@ fair_share_get(int i)
 }
 
 /*
- * Looks at how the room that there is is used.  That is known from shared
+ * Look at how the room that there is is used.  That is known from shared
  * memory: an earlier launcher may have started some of the processes.
  */
 void
@@ -89,6 +89,7 @@ fair_share_look(void)
 	list_free(served);
 	list_free(working);
 	served = working = NIL;
+	/* the schedulers */
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
 		TsDatabase *db = &ts_shared->databases[i];
@@ -121,6 +122,7 @@ fair_share_look(void)
 		if (state == TS_DB_STARTING || (needs_worker && !resting))
 			working = lappend_oid(working, database);
 	}
+	/* the workers */
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		SlotView   *slot = &slots[i];
@@ -135,7 +137,7 @@ fair_share_look(void)
 	MemoryContextSwitchTo(old);
 }
 
-/* For how many processes more there is room. */
+/* Return for how many processes more there is room. */
 static int
 fair_share_room(void)
 {
@@ -145,8 +147,8 @@ fair_share_room(void)
 }
 
 /*
- * The workers of a database, of all roles or of one.  Those who are leaving
- * have their places until their runs are over.
+ * Count the workers of a database, of all roles or of one.  Those that are
+ * leaving have their places until their runs are over.
  */
 static int
 fair_share_count_workers(Oid database, Oid role)
@@ -164,7 +166,7 @@ fair_share_count_workers(Oid database, Oid role)
 	return n;
 }
 
-/* Those of them that are leaving. */
+/* Count those of them that are leaving. */
 static int
 fair_share_count_leaving(Oid database)
 {
@@ -179,7 +181,7 @@ fair_share_count_leaving(Oid database)
 	return n;
 }
 
-/* How many of these databases have no worker, not counting the one named. */
+/* Count those of these databases that have no worker, but not the one named. */
 static int
 fair_share_count_unserved(const List *databases, Oid but)
 {
@@ -195,8 +197,8 @@ fair_share_count_unserved(const List *databases, Oid but)
 }
 
 /*
- * How many places are kept from a database that has a worker: one for each
- * that has none, and two if some have no scheduler.
+ * Return how many places are kept from a database that has a worker: one for
+ * each that has none, and two if some have no scheduler.
  */
 static int
 fair_share_kept(Oid database)
@@ -205,8 +207,8 @@ fair_share_kept(Oid database)
 }
 
 /*
- * Is there room for a worker of a database?  Its first can have any place;
- * further ones leave those that are kept for others.
+ * Return whether there is room for a worker of a database.  Its first can have
+ * any place; further ones leave those that are kept for others.
  */
 bool
 fair_share_room_for_worker(Oid database)
@@ -219,8 +221,9 @@ fair_share_room_for_worker(Oid database)
 }
 
 /*
- * Is there room for one scheduler more, and for a worker of its database, beside
- * those that others need?  The only one there is can have the last place.
+ * Return whether there is room for one scheduler more, and for a worker of its
+ * database, beside those that others need.  The only one there is can have the
+ * last place.
  */
 bool
 fair_share_room_for_scheduler(void)
@@ -230,8 +233,8 @@ fair_share_room_for_scheduler(void)
 }
 
 /*
- * Could a worker of that database and role be started in the place of this
- * one?  Only a database without any may have the place of another's last.
+ * Return whether a worker of that database could be started in the place of
+ * this one.  Only a database without any may have the place of another's last.
  */
 static bool
 fair_share_would_help(const SlotView *slot, Oid database)
@@ -247,11 +250,12 @@ fair_share_would_help(const SlotView *slot, Oid database)
 }
 
 /*
- * The worker whose place a database and role may have, or -1: an idle one; or,
+ * Choose the worker whose place a database and role may have: an idle one; or,
  * if busy ones are asked for, one of the database that has most; or, for those
- * that have none at all, the one that has been there longest, if it has had
- * its turn.  For a scheduler, role is InvalidOid: it needs two places, and those
- * of workers that are the only ones of their databases would not help it.
+ * that have none at all, the one that has been there longest, if it has had its
+ * turn.  Return -1 if there is none.  For a scheduler, role is InvalidOid: it
+ * needs two places, and those of workers that are the only ones of their
+ * databases would not help it.
  */
 static int
 fair_share_choose_victim(Oid database, Oid role, bool busy)
@@ -291,10 +295,11 @@ fair_share_choose_victim(Oid database, Oid role, bool busy)
 }
 
 /*
- * The scheduler whose place another database may have, or -1: of those that have
- * nothing to do the one that will have for longest; or, if busy ones are asked
- * for, the one that has been there longest, if it has had its turn.  That is
- * counted from when it has had a worker, which may take a while.
+ * Choose the scheduler whose place another database may have: of those that
+ * have nothing to do the one that will have nothing for longest; or, if busy
+ * ones are asked for, the one that has been there longest, if it has had its
+ * turn.  A turn begins when it has a worker, which may take a while.  Return -1
+ * if there is none.
  */
 static int
 fair_share_choose_scheduler(Oid database, bool busy)
@@ -342,7 +347,10 @@ fair_share_choose_scheduler(Oid database, bool busy)
 	return victim;
 }
 
-/* Has a scheduler leave for one of another database.  Returns whether there is one. */
+/*
+ * Ask a scheduler to leave for one of another database.  Return whether there
+ * is one.
+ */
 static bool
 fair_share_dismiss_scheduler(Oid database, bool busy)
 {
@@ -364,10 +372,10 @@ fair_share_dismiss_scheduler(Oid database, bool busy)
 }
 
 /*
- * Has a worker leave whose place another database or role can make use of.
+ * Ask a worker to leave whose place another database or role can make use of.
  * Busy ones are asked one at a time, since their runs may take long.  For the
  * first worker of a database, a scheduler that is not needed can leave as well.
- * Returns whether a place will be free at once.
+ * Return whether a place will be free at once.
  */
 bool
 fair_share_make_room(Oid database, Oid role)
@@ -400,7 +408,7 @@ fair_share_make_room(Oid database, Oid role)
 	return slots[victim].idle;
 }
 
-/* Has somebody leave for a scheduler of a database. */
+/* Ask somebody to leave for a scheduler of a database. */
 void
 fair_share_make_room_for_scheduler(Oid database)
 {
@@ -421,7 +429,7 @@ fair_share_make_room_for_scheduler(Oid database)
 		dismissed_at = now;
 }
 
-/* Says in the log that something waits for room, if that was not just said. */
+/* Say in the log that something waits for room, if that was not just said. */
 void
 fair_share_complain(void)
 {
@@ -442,9 +450,10 @@ fair_share_complain(void)
 }
 
 /*
- * The slot whose worker is to be started next, or -1: that of the database
- * that has fewest, of its role that has fewest, and of those that are alike
- * the one that was asked for first.  Those to be skipped are marked.
+ * Choose the slot whose worker is to be started next: that of the database that
+ * has fewest, of its role that has fewest, and of those that are alike the one
+ * that was asked for first.  Those to be skipped are marked.  Return -1 if
+ * there is none.
  */
 int
 fair_share_choose_asked(const bool *skip)
@@ -475,7 +484,7 @@ fair_share_choose_asked(const bool *skip)
 	return best;
 }
 
-/* A scheduler has been started. */
+/* Count a scheduler that has been started. */
 void
 fair_share_count_scheduler(Oid database)
 {
@@ -486,7 +495,7 @@ fair_share_count_scheduler(Oid database)
 	MemoryContextSwitchTo(old);
 }
 
-/* The worker of that slot has been started. */
+/* Count the worker of that slot, which has been started. */
 void
 fair_share_count_worker(int i)
 {
@@ -494,21 +503,21 @@ fair_share_count_worker(int i)
 	nworkers++;
 }
 
-/* The worker of that slot is not wanted any more. */
+/* Forget the wish for the worker of that slot. */
 void
 fair_share_drop(int i)
 {
 	slots[i].state = TS_WORKER_FREE;
 }
 
-/* The server has said that it has no slot left. */
+/* Remember that the server has no slot left, as it has said. */
 void
 fair_share_set_full(void)
 {
 	full = true;
 }
 
-/* The clock was set back: nothing is too recent. */
+/* Forget when things were done last, since the clock was set back. */
 void
 fair_share_start_anew(void)
 {

@@ -64,7 +64,7 @@ launcher_exit(int code, Datum arg)
 	SpinLockRelease(&ts_shared->mutex);
 }
 
-/* Starts one of our processes; NULL if the server has no slot for it. */
+/* Start one of our processes.  Return NULL if the server has no slot for it. */
 static BackgroundWorkerHandle *
 launcher_start(const char *type, const char *function, Datum arg, uint32 generation, Oid database)
 {
@@ -91,8 +91,8 @@ launcher_start(const char *type, const char *function, Datum arg, uint32 generat
 }
 
 /*
- * Frees the slot of a worker that was started and has not attached, nor will: most
- * likely the server could not fork.
+ * Free the slot of a worker that was started and has not attached, nor will:
+ * most likely the server could not fork.
  */
 static void
 launcher_free_unattached(TsWorker *worker)
@@ -108,7 +108,7 @@ launcher_free_unattached(TsWorker *worker)
 		slot_free(worker);
 }
 
-/* Forgets the processes that have ended, and what they left behind. */
+/* Forget the processes that have ended, and what they left behind. */
 static void
 launcher_reap(void)
 {
@@ -146,7 +146,7 @@ launcher_reap(void)
 	}
 }
 
-/* Says in the view status which databases wait for a slot, and which do not. */
+/* Say in the view status which databases wait for a slot, and which do not. */
 static void
 launcher_tell_waiting(List *waiting)
 {
@@ -174,7 +174,7 @@ typedef struct Wanted
 	TimestampTz since;
 } Wanted;
 
-/* qsort: who has waited longest comes first */
+/* Compare, for qsort: who has waited longest comes first. */
 static int
 launcher_cmp_wanted(const void *a, const void *b)
 {
@@ -185,8 +185,8 @@ launcher_cmp_wanted(const void *a, const void *b)
 }
 
 /*
- * The databases whose schedulers are to be started now, and when others are,
- * in ms; -1: none.
+ * List the databases whose schedulers are to be started now, who has waited
+ * longest first, and find out when others are, in ms; -1: none.
  */
 static int
 launcher_list_wanted(Wanted *wanted, long *delay)
@@ -238,8 +238,8 @@ launcher_list_wanted(Wanted *wanted, long *delay)
 }
 
 /*
- * Starts a scheduler for a database that wants one.  Returns false if there is
- * no room.
+ * Start a scheduler for a database that wants one.  Return false if there is no
+ * room.
  */
 static bool
 launcher_start_scheduler(int i)
@@ -277,8 +277,8 @@ launcher_start_scheduler(int i)
 }
 
 /*
- * Starts the worker for which a slot was asked, if it still is.  Returns false
- * if there is no room.
+ * Start the worker for which a slot was asked, if it still is.  Return false if
+ * there is no room.
  */
 static bool
 launcher_start_worker(int i)
@@ -338,7 +338,7 @@ launcher_add_unheard(List *waiting)
 	return waiting;
 }
 
-/* Starts what was asked for.  Returns when to look again, in ms; -1: never. */
+/* Start what was asked for.  Return when to look again, in ms; -1: never. */
 static long
 launcher_start_asked(void)
 {
@@ -355,6 +355,8 @@ launcher_start_asked(void)
 	fair_share_look();
 	for (i = 0; i < ts_shared->nslots; i++)
 		tried[i] = (worker_handles[i] != NULL);
+
+	/* schedulers */
 	nwanted = launcher_list_wanted(wanted, &delay);
 	for (i = 0; i < nwanted; i++)
 	{
@@ -374,6 +376,7 @@ launcher_start_asked(void)
 	ts_shared->crowded = crowded;
 	SpinLockRelease(&ts_shared->mutex);
 
+	/* workers */
 	while ((i = fair_share_choose_asked(tried)) >= 0)
 	{
 		tried[i] = true;
@@ -384,6 +387,7 @@ launcher_start_asked(void)
 		waiting = list_append_unique_oid(waiting, fair_share_get(i)->database);
 	}
 
+	/* what there was no room for is tried again */
 	waiting = launcher_add_unheard(waiting);
 	if (waiting != NIL)
 	{
@@ -397,8 +401,8 @@ launcher_start_asked(void)
 }
 
 /*
- * A launcher that comes after another finds schedulers and workers that the
- * other has started.  It has no handles for them; they tell of their exit by
+ * Take over from an earlier launcher.  There may be schedulers and workers that
+ * it has started.  This one has no handles for them; they tell of their exit by
  * themselves.  What was registered and has not attached yet is asked for anew.
  */
 static void
@@ -418,7 +422,7 @@ launcher_take_over(void)
 }
 
 /*
- * Serves interrupts.  If a reload has changed what matters to schedulers, those
+ * Serve interrupts.  If a reload has changed what matters to schedulers, those
  * that are away come and look what it means in their databases.
  */
 static void
@@ -443,8 +447,9 @@ launcher_process_interrupts(void)
 }
 
 /*
- * The clock was set back: what was to be done at a time of day that is far off
- * now is done at once, and nobody is younger than he was.
+ * Mend what is known of times, since the clock was set back: what was to be
+ * done at a time of day that is far off now is done at once, and nobody is
+ * younger than he was.
  */
 static void
 launcher_mend_times(void)

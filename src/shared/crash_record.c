@@ -58,7 +58,7 @@ suspect_crc(const Suspect *suspect)
 }
 
 /*
- * Makes the file as large as it must be, with all of it on the disk: where a
+ * Make the file as large as it must be, with all of it on the disk: where a
  * mapped file has a hole and the disk is full, a store ends the process.
  */
 static bool
@@ -76,7 +76,7 @@ crash_record_allocate(int fd, Size size)
 	return done;
 }
 
-/* Maps the file. */
+/* Map the file. */
 static void
 crash_record_map(Size size)
 {
@@ -97,8 +97,8 @@ crash_record_map(Size size)
 }
 
 /*
- * In the postmaster, whenever shared memory has been built: finds the
- * suspects and begins a new record.
+ * Find the suspects, and begin a new record.  For the postmaster, whenever
+ * shared memory has been built.
  */
 void
 crash_record_startup(void)
@@ -118,7 +118,7 @@ crash_record_startup(void)
 	memset(entries, 0, ts_shared->nslots * sizeof(SuspectEntry));
 }
 
-/* A worker is about to call a callback. */
+/* Note what this worker is about to call. */
 void
 crash_record_note(const Suspect *suspect)
 {
@@ -131,7 +131,7 @@ crash_record_note(const Suspect *suspect)
 	entry->crc = suspect_crc(suspect);
 }
 
-/* It has come back from that. */
+/* Take that back, when the call is over. */
 void
 crash_record_clear(void)
 {
@@ -139,7 +139,10 @@ crash_record_clear(void)
 		entries[ts_my_worker - ts_shared->workers].suspect.id = 0;
 }
 
-/* The scheduler has written down that a run was lost: that is known now. */
+/*
+ * Take back what was noted of a run, when the scheduler has written down that
+ * it was lost.
+ */
 void
 crash_record_forget(int slot, int64 id)
 {
@@ -147,9 +150,7 @@ crash_record_forget(int slot, int64 id)
 		entries[slot].suspect.id = 0;
 }
 
-/*
- * Takes one suspect of a database.  Returns false if there is none left.
- */
+/* Take one suspect of a database.  Return false if there is none left. */
 bool
 crash_record_take(Oid database, Suspect *suspect)
 {

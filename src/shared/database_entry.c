@@ -53,7 +53,7 @@ database_oid(TsDatabase *db)
 }
 
 /*
- * The entry of a database, or NULL.  It may be freed any time unless the
+ * Return the entry of a database, or NULL.  It may be freed any time unless the
  * caller holds a reservation or ts_shared->lock.
  */
 TsDatabase *
@@ -159,8 +159,9 @@ database_allocate(Oid database)
 }
 
 /*
- * The entry of a database, allocated if there is none yet, and kept from
- * being freed until database_release.  NULL if there is no room.
+ * Return the entry of a database, and keep it from being freed until
+ * database_release.  Allocate one if there is none yet.  Return NULL if there
+ * is no room.
  */
 TsDatabase *
 database_try_reserve(Oid database)
@@ -187,7 +188,7 @@ database_try_reserve(Oid database)
 	return db;
 }
 
-/* The same, or an error: 53400. */
+/* Do the same, or raise an error if there is no room: 53400. */
 TsDatabase *
 database_reserve(Oid database)
 {
@@ -211,7 +212,7 @@ database_release(TsDatabase *db)
 	SpinLockRelease(&db->mutex);
 }
 
-/* Must our processes stay out of a database? */
+/* Return whether our processes must stay out of a database. */
 bool
 database_is_on_hold(TsDatabase *db)
 {
@@ -223,7 +224,7 @@ database_is_on_hold(TsDatabase *db)
 	return held;
 }
 
-/* Frees the entries that nobody needs.  Only the launcher calls this. */
+/* Free the entries that nobody needs.  Only the launcher calls this. */
 void
 database_free_idle(void)
 {
@@ -241,9 +242,9 @@ database_free_idle(void)
 }
 
 /*
- * Has the launcher start a scheduler unless the database has one.  Somebody may
- * just be finding out that it can have none, by what was so before the caller's
- * commit: the wish is remembered, and has him look again.
+ * Have the launcher start a scheduler, unless the database has one.  Somebody
+ * may just be finding out that it can have none, by what was so before the
+ * caller's commit: the wish is remembered, and has him look again.
  */
 void
 database_want_scheduler(TsDatabase *db)
@@ -268,7 +269,7 @@ database_want_scheduler(TsDatabase *db)
 		shared_wake_launcher();
 }
 
-/* If the scheduler of a database is away, it is to come back now. */
+/* Have the scheduler of a database come back now, if it is away. */
 void
 database_end_sleep(TsDatabase *db)
 {
@@ -286,7 +287,7 @@ database_end_sleep(TsDatabase *db)
 		shared_wake_launcher();
 }
 
-/* Tells the launcher that a wish for a worker finds no slot, or that all do. */
+/* Tell the launcher that a wish for a worker finds no slot, or that all do. */
 void
 database_set_unheard(TsDatabase *db, bool unheard)
 {
@@ -296,7 +297,7 @@ database_set_unheard(TsDatabase *db, bool unheard)
 	shared_wake_launcher();
 }
 
-/* Says in the view status what keeps tasks from running; NULL: nothing does. */
+/* Say in the view status what keeps tasks from running; NULL: nothing does. */
 void
 database_set_message(TsDatabase *db, const char *message)
 {

@@ -24,9 +24,9 @@ static bool has_read_settings = false;
 static uint32 reloads_noted = 0;
 
 /*
- * For our own processes when they have connected: they have a setting of that
- * value, whatever has been set for the role or database.  Does nothing where
- * the server has no such setting.
+ * Give a setting a value, whatever has been set for the role or database.  For
+ * our own processes when they have connected.  Do nothing where the server has
+ * no such setting.
  */
 void
 process_override_setting(const char *name, const char *value)
@@ -36,9 +36,9 @@ process_override_setting(const char *name, const char *value)
 }
 
 /*
- * For the loops of our processes: serves interrupts and reloads settings.
- * Asked to terminate it leaves without a word in the log, as core's own
- * background processes do.
+ * Serve interrupts, and reload settings.  For the loops of our processes.
+ * Asked to terminate, leave without a word in the log, as core's own background
+ * processes do.
  */
 void
 process_interrupts(void)
@@ -59,9 +59,10 @@ process_interrupts(void)
 }
 
 /*
- * Has this process got the settings that the launcher has seen?  It may be told
- * of a reload later than that, or may have come with old ones while it was told.
- * If it is not known to have them it reads them when it next serves interrupts.
+ * Return whether this process has the settings that the launcher has seen.  It
+ * may be told of a reload later than that, or may have come with old ones while
+ * it was told.  If it is not known to have them it reads them when it next
+ * serves interrupts.
  */
 bool
 process_has_settings(void)
@@ -71,7 +72,7 @@ process_has_settings(void)
 	return !ConfigReloadPending;
 }
 
-/* Microseconds that pass whatever is done to the clock. */
+/* Return microseconds that pass whatever is done to the clock. */
 int64
 process_ticks(void)
 {
@@ -82,9 +83,9 @@ process_ticks(void)
 }
 
 /*
- * Was the clock set back, by more than a second, since this process last
- * asked?  Then no time of day that was reckoned from the present, to wait for it
- * or to compare with it, is of use any more.
+ * Return whether the clock was set back, by more than a second, since this
+ * process last asked.  If so, no time of day that was reckoned from the
+ * present, to wait for it or to compare with it, is of use any more.
  */
 bool
 process_clock_was_set_back(void)

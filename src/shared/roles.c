@@ -9,8 +9,8 @@
  *
  * What a sleeping process is not told by the server's cache invalidation, it
  * is told by the session that changes a role: that counts up role_changes in
- * shared memory when it has committed, and wakes all schedulers.  Roles are
- * the whole server's, so each of them has to look.
+ * shared memory when it has committed, and wakes all schedulers (changed_roles.c).
+ * Roles are the whole server's, so each of them has to look.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -39,7 +39,7 @@ roles_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
 	generation++;
 }
 
-/* Once a process that asks about roles. */
+/* Begin to notice changes: once in a process that asks about roles. */
 void
 roles_watch(void)
 {
@@ -48,7 +48,10 @@ roles_watch(void)
 	CacheRegisterSyscacheCallback(DATABASEOID, roles_syscache_callback, (Datum) 0);
 }
 
-/* Changes whenever roles_check may have another answer, catalogs being read. */
+/*
+ * Return a number that changes whenever roles_check may have another answer,
+ * catalogs being read.
+ */
 uint64
 roles_generation(void)
 {
@@ -56,8 +59,8 @@ roles_generation(void)
 }
 
 /*
- * May tasks of a role run in this database, and with which rights?  Needs a
- * transaction.
+ * Find out whether tasks of a role may run in this database, and with which
+ * rights.  Needs a transaction.
  */
 RoleState
 roles_check(Oid role, bool *is_superuser)
@@ -83,7 +86,10 @@ roles_check(Oid role, bool *is_superuser)
 	return ROLE_OK;
 }
 
-/* Why tasks of a role do not run, in a transaction; allocated there. */
+/*
+ * Say why tasks of a role do not run.  The text is allocated in the
+ * transaction, which this needs.
+ */
 char *
 roles_reason(Oid role, RoleState state)
 {

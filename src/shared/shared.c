@@ -99,7 +99,7 @@ shared_wake_launcher(void)
 		SetLatch(&launcher->procLatch);
 }
 
-/* Has the launcher look into all databases that can be connected to. */
+/* Have the launcher look into all databases that can be connected to. */
 void
 shared_look_around(void)
 {

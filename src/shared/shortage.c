@@ -26,7 +26,7 @@
 static bool met = false;
 
 /*
- * Looks at an error.  Its level is not told here; but what is none has its code
+ * Look at an error.  Its level is not told here; but what is none has its code
  * as well, and for notices and the log that is seldom one of an error.
  */
 static void
@@ -39,8 +39,8 @@ shortage_context(void *arg)
 }
 
 /*
- * Once a process of ours, before what may fail, where there is no context yet that
- * would be left again.
+ * Begin to look at errors: once in a process of ours, before what may fail,
+ * where there is no context yet that would be left again.
  */
 void
 shortage_watch(void)
@@ -52,8 +52,9 @@ shortage_watch(void)
 }
 
 /*
- * For its exit callback, with the code that this is given: is that why it ends?
- * An error that it has survived is not: then it ends of its own accord, with 0.
+ * Return whether that is why this process ends.  For its exit callback, with
+ * the code that this is given.  An error that it has survived is not: then it
+ * ends of its own accord, with 0.
  */
 bool
 shortage_ends_process(int code)
@@ -62,8 +63,8 @@ shortage_ends_process(int code)
 }
 
 /*
- * Is an error due to a full disk or the like?  Then what has failed is worth
- * trying again in a while.
+ * Return whether an error is due to a full disk or the like.  If so, what has
+ * failed is worth trying again in a while.
  */
 bool
 shortage_caused(const ErrorData *error)

@@ -69,7 +69,10 @@ static Oid	settled_relid = InvalidOid; /* in that table */
 /* Or by one that this transaction, or subtransaction, has written. */
 static TransactionId written_by = InvalidTransactionId;
 
-/* The relcache has been told that a relation, or any of them, has changed. */
+/*
+ * Look again where the tasks are at home if a relation, or any, has changed, as
+ * the relcache has been told.
+ */
 void
 copies_relation_changed(Oid relid)
 {
@@ -81,7 +84,7 @@ copies_relation_changed(Oid relid)
 	}
 }
 
-/* Has a table any row that is seen by a registered snapshot? */
+/* Return whether a table has any row that is seen by a registered snapshot. */
 static bool
 copies_has_rows(Relation rel, Snapshot snapshot)
 {
@@ -96,7 +99,10 @@ copies_has_rows(Relation rel, Snapshot snapshot)
 	return found;
 }
 
-/* Are there tasks or aliases?  (The table of the latter is not the store's.) */
+/*
+ * Return whether there are no tasks and no aliases.  (The table of the latter
+ * is not the store's.)
+ */
 static bool
 copies_is_empty(Store *store, Snapshot snapshot)
 {
@@ -114,7 +120,10 @@ copies_is_empty(Store *store, Snapshot snapshot)
 	return empty;
 }
 
-/* Reads the table by a registered snapshot; deletes all of it as well, if its lock is strong enough for that. */
+/*
+ * Read the table by a registered snapshot.  Delete all of it as well, if its
+ * lock is strong enough for that.
+ */
 static HomeRows
 copies_read(Relation rel, Snapshot snapshot, bool delete)
 {
@@ -152,7 +161,7 @@ copies_read(Relation rel, Snapshot snapshot, bool delete)
 	return rows;
 }
 
-/* Is it known, without a look, that the tasks are at home here? */
+/* Return whether it is known, without a look, that the tasks are at home here. */
 bool
 copies_is_settled(void)
 {
@@ -161,10 +170,10 @@ copies_is_settled(void)
 }
 
 /*
- * What is to become of the tasks of this database, and where they came from.
- * HOME_HERE is remembered.  All is seen by one snapshot: the first tasks and
- * the row that says where they are at home are committed together, and nobody
- * may see the one without the other.
+ * Find out what is to become of the tasks of this database, and where they came
+ * from.  HOME_HERE is remembered.  All is seen by one snapshot: the first tasks
+ * and the row that says where they are at home are committed together, and
+ * nobody may see the one without the other.
  */
 HomeState
 copies_state(Store *store, HomeOrigin *origin)
@@ -205,7 +214,7 @@ copies_state(Store *store, HomeOrigin *origin)
 	return rows.restored_here || rows.origins == NIL ? HOME_RESTORED : HOME_COPIED;
 }
 
-/* Writes that tasks are at home here, or were restored here, and nothing else. */
+/* Write that tasks are at home here, or were restored here, and nothing else. */
 static void
 copies_write(bool restored)
 {
@@ -237,14 +246,14 @@ copies_write(bool restored)
 	CommandCounterIncrement();	/* for the next look, and for one more write */
 }
 
-/* One at a time may decide about tasks that are held, until its transaction ends. */
+/* Have nobody else decide about tasks that are held, until this transaction ends. */
 void
 copies_lock(void)
 {
 	LockRelationOid(store_home_relid(), ShareRowExclusiveLock);
 }
 
-/* From now on the tasks are at home here. */
+/* Have the tasks be at home here from now on. */
 void
 copies_settle(void)
 {
@@ -252,9 +261,9 @@ copies_settle(void)
 }
 
 /*
- * Tasks or aliases are about to be added: the first ones are at home here.
- * Where those that are there already came with a copy, the new ones have to
- * wait with them, which is said once a transaction.
+ * Prepare for tasks or aliases that are about to be added.  The first ones are
+ * at home here.  Where those that are there already came with a copy, the new
+ * ones have to wait with them, which is said once a transaction.
  */
 void
 copies_claim(Store *store)
@@ -283,8 +292,9 @@ copies_detail(HomeState state)
 }
 
 /*
- * BEFORE ROW of our tables, which our own writing does not call: so somebody
- * else writes them.
+ * Drop the rows that a subscription brings, and remember of other new ones that
+ * they were restored.  The trigger BEFORE ROW of our tables, which our own
+ * writing does not call: so somebody else writes them.
  */
 PG_FUNCTION_INFO_V1(ts_guard);
 Datum
@@ -316,8 +326,8 @@ ts_guard(PG_FUNCTION_ARGS)
 }
 
 /*
- * Nobody but a superuser may choose the OID of a database: who does could make
- * a copy the home of the tasks that it has copied.
+ * Refuse to all but superusers the choice of a database's OID: who chooses it
+ * could make a copy the home of the tasks that it has copied.
  */
 void
 copies_check_statement(const Node *statement)

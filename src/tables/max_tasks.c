@@ -67,7 +67,7 @@ max_tasks_subxact_callback(SubXactEvent event, SubTransactionId id, SubTransacti
 		mine.owner = InvalidOid;
 }
 
-/* Once a process, and only with shared memory. */
+/* Set the callbacks: once a process, and only with shared memory. */
 void
 max_tasks_init(void)
 {
@@ -81,7 +81,10 @@ max_tasks_hash(Oid owner)
 	return hash_combine(murmurhash32(MyDatabaseId), murmurhash32(owner));
 }
 
-/* A role's entry for this database, or NULL.  quota_lock is held. */
+/*
+ * Find a role's entry for this database, or NULL.  The caller holds quota_lock
+ * exclusively.
+ */
 static TsQuota *
 max_tasks_find(Oid owner)
 {
@@ -99,8 +102,8 @@ max_tasks_find(Oid owner)
 }
 
 /*
- * Makes an entry, if need be in the place of another.  The role has none.
- * quota_lock is held exclusively.
+ * Make an entry for a role that has none, if need be in the place of another.
+ * The caller holds quota_lock exclusively.
  */
 static TsQuota *
 max_tasks_make(Oid owner)
@@ -123,7 +126,7 @@ max_tasks_make(Oid owner)
 	return quota;
 }
 
-/* A task of that role was added, whatever its limit: its row is there. */
+/* Note that a task of that role was added, whatever its limit: its row is there. */
 void
 max_tasks_note(Oid owner)
 {
@@ -144,9 +147,10 @@ max_tasks_note(Oid owner)
 }
 
 /*
- * A task of that role was added: its row is there.  53400 if it now has more
- * than it may have, or would if all other transactions in progress committed
- * what they have added, and not what they have removed.
+ * Note that a task of that role was added, and check its limit: the row is
+ * there.  53400 if it now has more than it may have, or would if all other
+ * transactions in progress committed what they have added, and not what they
+ * have removed.
  */
 void
 max_tasks_add(Store *store, Oid owner)
@@ -165,6 +169,7 @@ max_tasks_add(Store *store, Oid owner)
 		return;
 	}
 
+	/* count it, which is all that has to be done far from the limit */
 	LWLockAcquire(ts_shared->quota_lock, LW_EXCLUSIVE);
 	quota = max_tasks_find(owner);
 	if (quota == NULL)

@@ -34,8 +34,8 @@
 #define QUEUE_ID		3
 
 /*
- * Reads up to max tasks of an owner's queue that come after a place.  Returns
- * how many; fewer than max means that these were the last.
+ * Read up to max tasks of an owner's queue that come after a place.  Return how
+ * many; fewer than max means that these were the last.
  */
 int
 queue_read(Store *store, Snapshot snapshot, Oid owner,
@@ -82,7 +82,10 @@ queue_read(Store *store, Snapshot snapshot, Oid owner,
 	return n;
 }
 
-/* The next owner, by OID, with anything in the queue; InvalidOid at the end. */
+/*
+ * Return the next owner, by OID, with anything in the queue; InvalidOid at the
+ * end.
+ */
 Oid
 queue_next_owner(Store *store, Snapshot snapshot, Oid after)
 {
@@ -108,8 +111,8 @@ queue_next_owner(Store *store, Snapshot snapshot, Oid after)
 }
 
 /*
- * How many tasks have failed for good, of all owners or of those for which
- * counts() is true.
+ * Count the tasks that have failed for good, of all owners or of those for
+ * which counts() is true.
  */
 int64
 queue_count_failed(Store *store, Snapshot snapshot, bool (*counts) (Oid owner))
@@ -135,8 +138,8 @@ queue_count_failed(Store *store, Snapshot snapshot, bool (*counts) (Oid owner))
 }
 
 /*
- * The ids of up to max tasks that have failed before a time, the earliest
- * first.  Returns how many.
+ * Get the ids of up to max tasks that have failed before a time, the earliest
+ * first.  Return how many.
  */
 int
 queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before, int64 *ids, int max)

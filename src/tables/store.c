@@ -100,7 +100,10 @@ static struct
 static WriterCache task_cache;
 static WriterCache alarm_cache;
 
-/* The relcache has been told that a relation, or any of them, has changed. */
+/*
+ * Look at the tables again if a relation, or any, has changed, as the relcache
+ * has been told.
+ */
 void
 store_relation_changed(Oid relid)
 {
@@ -112,7 +115,8 @@ store_relation_changed(Oid relid)
 }
 
 /*
- * A command may have made the extension another version.  pg_extension has no
+ * Tell everybody, at this transaction's commit, to look which version the
+ * extension has, since a command may have changed it.  pg_extension has no
  * cache, so nothing would tell other sessions that what they have found out is
  * out of date when this commits.
  */
@@ -126,7 +130,7 @@ store_extension_changed(void)
 		CacheInvalidateRelcacheByRelid(relid);
 }
 
-/* The version of the extension in this database, NULL if it is not there. */
+/* Return the version of the extension in this database, NULL if it is not there. */
 static char *
 store_extension_version(void)
 {
@@ -154,11 +158,11 @@ store_extension_version(void)
 }
 
 /*
- * Are our tables there, of our version and as they were made?  Their names are
- * not enough: where the extension is not installed, anybody who may create a
- * schema could make tables of these names, and have what is in them run as
- * whatever role they say.  A member of the extension is what CREATE EXTENSION
- * has made, and only superusers can run that.
+ * Return whether our tables are there, of our version and as they were made.
+ * Their names are not enough: where the extension is not installed, anybody who
+ * may create a schema could make tables of these names, and have what is in
+ * them run as whatever role they say.  A member of the extension is what CREATE
+ * EXTENSION has made, and only superusers can run that.
  */
 bool
 store_exists(void)
@@ -219,14 +223,17 @@ store_exists(void)
 	return oids.valid;
 }
 
-/* What the last look has found. */
+/* Return what the last look has found. */
 StoreState
 store_state(void)
 {
 	return oids.valid ? STORE_FINE : oids.state;
 }
 
-/* Is the library's version an earlier one than the extension's, as last found? */
+/*
+ * Return whether the library's version is an earlier one than the extension's,
+ * as last found.
+ */
 static bool
 store_library_is_older(void)
 {
@@ -251,7 +258,7 @@ store_library_is_older(void)
 	}
 }
 
-/* Which versions the library and the extension were found to be. */
+/* Say which versions the library and the extension were found to be. */
 char *
 store_version_mismatch(void)
 {
@@ -259,7 +266,7 @@ store_version_mismatch(void)
 					TASKSHED_VERSION, oids.version);
 }
 
-/* Says why there are no tables to work with. */
+/* Say why there are no tables to work with. */
 void
 store_report(int elevel, StoreState state)
 {
@@ -295,8 +302,8 @@ store_require(bool there)
 }
 
 /*
- * For functions that do more than open the tables: refuses to work for another
- * version of the extension.  55000.
+ * Refuse to work for another version of the extension: 55000.  For functions
+ * that do more than open the tables.
  */
 void
 store_require_version(void)
@@ -306,11 +313,11 @@ store_require_version(void)
 }
 
 /*
- * Opens both tables with a lock of that strength, or returns NULL if they are
- * not there.  The caller is in a transaction with an active snapshot.
+ * Open both tables with a lock of that strength, or return NULL if they are not
+ * there.  The caller is in a transaction with an active snapshot.
  *
- * Who had to wait for the lock may find the tables dropped, and others in their
- * place, if the extension was created again in the same transaction.
+ * Who had to wait for the lock may find the tables dropped, and others in
+ * their place, if the extension was created again in the same transaction.
  */
 Store *
 store_try_open(LOCKMODE lockmode)
@@ -346,7 +353,7 @@ store_try_open(LOCKMODE lockmode)
 }
 
 /*
- * Locks the tables as DROP EXTENSION will, and an update may, in the order in
+ * Lock the tables as DROP EXTENSION will, and an update may, in the order in
  * which our processes open them: the first is the one whose lock they have or
  * wait for whenever they have any other, but for the history's.
  */
@@ -359,7 +366,10 @@ store_lock_for_drop(void)
 	LockRelationOid(oids.alarm, AccessExclusiveLock);
 }
 
-/* As store_try_open for those who need them: 55000 if they are not there. */
+/*
+ * Open both tables as store_try_open does, for those who need them: 55000 if
+ * they are not there.
+ */
 Store *
 store_open(LOCKMODE lockmode)
 {
@@ -369,7 +379,7 @@ store_open(LOCKMODE lockmode)
 	return store;
 }
 
-/* Closes the tables; the locks go too if lockmode is not NoLock. */
+/* Close the tables; the locks go too if lockmode is not NoLock. */
 void
 store_close(Store *store, LOCKMODE lockmode)
 {
@@ -389,7 +399,7 @@ store_close(Store *store, LOCKMODE lockmode)
 	pfree(store);
 }
 
-/* An index for reading, opened when it is first asked for. */
+/* Return an index for reading, opened when it is first asked for. */
 Relation
 store_index(Store *store, StoreIndex which)
 {
@@ -401,7 +411,7 @@ store_index(Store *store, StoreIndex which)
 	return store->indexes[which];
 }
 
-/* The same by OID, for an index that the tables' writers have open. */
+/* Return the OID of an index that the tables' writers have open. */
 Oid
 store_index_relid(StoreIndex which)
 {
@@ -409,7 +419,10 @@ store_index_relid(StoreIndex which)
 	return oids.indexes[which];
 }
 
-/* A table open for writing, from when that is first asked for until the Store is closed. */
+/*
+ * Return a table open for writing, from when that is first asked for until the
+ * Store is closed.
+ */
 static Writer *
 store_writer(Store *store, Writer **writer, WriterCache *cache, Relation rel)
 {
@@ -435,7 +448,7 @@ store_alarm_writer(Store *store)
 	return store_writer(store, &store->alarm_writer, &alarm_cache, store->alarm);
 }
 
-/* The table that says where the tasks are at home; see copies.c. */
+/* Return the table that says where the tasks are at home; see copies.c. */
 Oid
 store_home_relid(void)
 {
@@ -443,7 +456,7 @@ store_home_relid(void)
 	return oids.home;
 }
 
-/* A new internal id.  Needs no privilege on the sequence. */
+/* Return a new internal id.  Needs no privilege on the sequence. */
 int64
 store_new_id(void)
 {

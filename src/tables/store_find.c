@@ -35,8 +35,8 @@
 #define MAX_COUNT	(PG_INT32_MAX / 2)
 
 /*
- * Does an MVCC snapshot see the row version in slot, which a scan with
- * SnapshotAny has found?
+ * Return whether an MVCC snapshot sees the row version in slot, which a scan
+ * with SnapshotAny has found.
  */
 bool
 store_sees(Snapshot snapshot, TupleTableSlot *slot)
@@ -51,7 +51,7 @@ store_sees(Snapshot snapshot, TupleTableSlot *slot)
 	return sees;
 }
 
-/* Copies the row in a slot into the current memory context. */
+/* Copy the row in a slot into the current memory context. */
 static void
 store_copy_row(Relation heap, TupleTableSlot *slot, ItemPointer tid, Datum *values, bool *nulls)
 {
@@ -62,8 +62,8 @@ store_copy_row(Relation heap, TupleTableSlot *slot, ItemPointer tid, Datum *valu
 }
 
 /*
- * Finds one row by an index and copies it into the current memory context.
- * Returns false if there is none.
+ * Find one row by an index and copy it into the current memory context.  Return
+ * false if there is none.
  */
 static bool
 store_fetch(Relation heap, Relation index, TupleTableSlot *slot,
@@ -122,7 +122,7 @@ store_get_task(Store *store, int64 id, TaskRow *row)
 					   &row->tid, row->values, row->nulls);
 }
 
-/* A time that can be reckoned with. */
+/* Bring a time into the range that can be reckoned with. */
 static TimestampTz
 store_finite(TimestampTz time)
 {
@@ -130,7 +130,7 @@ store_finite(TimestampTz time)
 }
 
 /*
- * Brings what somebody may have written by hand into the range of what we write
+ * Bring what somebody may have written by hand into the range of what we write
  * ourselves, so that arithmetic on it cannot overflow.
  */
 static void
@@ -159,7 +159,7 @@ store_mend_alarm(AlarmRow *row)
 				Max(0, Min(ROW_GET(Int32, row, alarm_close_failures), MAX_COUNT)));
 }
 
-/* Copies the alarm in the slot into the current memory context. */
+/* Copy the alarm in the slot into the current memory context. */
 void
 store_copy_alarm(Store *store, AlarmRow *row)
 {
@@ -182,9 +182,9 @@ store_get_alarm(Store *store, int64 id, AlarmRow *row)
 }
 
 /*
- * The same for one that somebody has seen at a place, or in another file that
- * the table had then.  It is looked for where it may have moved to; a row that
- * is there now and has its id is the one, for no other version of it is valid.
+ * Read an alarm that somebody has seen at a place, or in another file that the
+ * table had then.  It is looked for where it may have moved to; a row that is
+ * there now and has its id is the one, for no other version of it is valid.
  */
 bool
 store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRow *row)
@@ -208,7 +208,10 @@ store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRo
 	return store_get_alarm(store, id, row);
 }
 
-/* The ids of the tasks that an index finds, in its order, as an array of *n. */
+/*
+ * Collect the ids of the tasks that an index finds, in its order, as an array
+ * of *n.
+ */
 static int64 *
 store_collect_ids(Store *store, Relation index, ScanKey keys, int nkeys, int *n)
 {
@@ -239,7 +242,7 @@ store_collect_ids(Store *store, Relation index, ScanKey keys, int nkeys, int *n)
 	return ids;
 }
 
-/* The tasks of a group, in the order of their task_ids. */
+/* Find the tasks of a group, in the order of their task_ids. */
 int64 *
 store_find_group(Store *store, Oid owner, Datum group_id, int *n)
 {
@@ -251,7 +254,7 @@ store_find_group(Store *store, Oid owner, Datum group_id, int *n)
 	return store_collect_ids(store, store_index(store, TASK_GROUP), keys, 2, n);
 }
 
-/* All tasks of an owner, in the order of their task_ids. */
+/* Find all tasks of an owner, in the order of their task_ids. */
 int64 *
 store_find_owned(Store *store, Oid owner, int *n)
 {
@@ -302,15 +305,15 @@ store_version_state(TupleTableSlot *slot, Snapshot begun)
 }
 
 /*
- * How many tasks an owner has, those included that other transactions in
- * progress have added or are about to remove; and, apart from that, how many
- * it has had that this transaction is about to remove.  The sum is what there
- * could be in the end, whatever becomes of all of them.  Counts no further than
+ * Count the tasks that an owner has, those included that other transactions in
+ * progress have added or are about to remove; and, apart from that, how many it
+ * has had that this transaction is about to remove.  The sum is what there
+ * could be in the end, whatever becomes of all of them.  Count no further than
  * to one more than limit.
  *
- * Looks at all versions of the rows, and at all that have been there since the
- * count began: a task that is replaced meanwhile may have its new version at a
- * place that the scan has passed.  So it is the task_ids that are counted,
+ * Look at all versions of the rows, and at all that have been there since
+ * the count began: a task that is replaced meanwhile may have its new version
+ * at a place that the scan has passed.  So it is the task_ids that are counted,
  * which come in order.
  */
 int
@@ -346,6 +349,7 @@ store_count_owned(Store *store, Oid owner, int limit, int *removed)
 				continue;
 		}
 
+		/* versions of a task come one after the other */
 		task_id = DatumGetTextPCopy(slot_getattr(store->task_slot, Anum_task_task_id, &isnull));
 		if (last == NULL || VARSIZE(last) != VARSIZE(task_id) ||
 			memcmp(last, task_id, VARSIZE(last)) != 0)

@@ -27,7 +27,7 @@
 
 #include "tables/tables.h"
 
-/* Locks the alarm at row->tid, or its newest version, and reads that. */
+/* Lock the alarm at row->tid, or its newest version, and read that. */
 static TM_Result
 store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
 {
@@ -50,8 +50,8 @@ store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
 }
 
 /*
- * Locks a task's alarm against all other writers until the end of the
- * transaction and reads its newest version.  Returns TM_Ok, TM_Deleted if the
+ * Lock a task's alarm against all other writers until the end of the
+ * transaction, and read its newest version.  Return TM_Ok, TM_Deleted if the
  * task is gone, or, if the policy is not to wait for them, TM_WouldBlock.
  */
 TM_Result
@@ -68,7 +68,7 @@ store_lock_alarm(Store *store, int64 id, AlarmRow *row, LockWaitPolicy wait_poli
 	return result;
 }
 
-/* Remembers where a task's rows are, for somebody who comes back to them. */
+/* Remember where a task's rows are, for somebody who comes back to them. */
 void
 store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowPlaces *places)
 {
@@ -80,10 +80,10 @@ store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowPlac
 }
 
 /*
- * The same as store_lock_alarm for one whose place is known, without looking
- * for it in the index again.  A snapshot that is older than that knowledge must
- * have been kept ever since, so that nobody can have cleared the place and put
- * another row there.
+ * Lock an alarm, as store_lock_alarm does, whose place is known, without
+ * looking for it in the index again.  A snapshot that is older than that
+ * knowledge must have been kept ever since, so that nobody can have cleared the
+ * place and put another row there.
  */
 TM_Result
 store_relock_alarm(Store *store, int64 id, const RowPlaces *places, AlarmRow *row,
@@ -105,8 +105,8 @@ store_relock_alarm(Store *store, int64 id, const RowPlaces *places, AlarmRow *ro
 }
 
 /*
- * If somebody is about to remove a task, waits for the end of that transaction
- * and returns true.  The task is gone then, or it is not.
+ * If somebody is about to remove a task, wait for the end of that transaction
+ * and return true.  The task is gone then, or it is not.
  */
 bool
 store_await_removal(Store *store, int64 id)
@@ -156,7 +156,7 @@ store_fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls, in
 	ExecStoreVirtualTuple(slot);
 }
 
-/* Inserts a task whose owner and task_id cannot be there already. */
+/* Insert a task whose owner and task_id cannot be there already. */
 void
 store_insert_task(Store *store, TaskRow *row)
 {
@@ -166,8 +166,8 @@ store_insert_task(Store *store, TaskRow *row)
 }
 
 /*
- * Inserts a task unless its owner has one of that task_id, waiting for other
- * transactions that are about to add or remove it.  Returns false if there is
+ * Insert a task unless its owner has one of that task_id.  Wait for other
+ * transactions that are about to add or remove it.  Return false if there is
  * one, which may be gone again when the caller looks.
  */
 bool
@@ -182,7 +182,7 @@ store_try_insert_task(Store *store, TaskRow *row)
 	return inserted;
 }
 
-/* The caller has the task's alarm locked. */
+/* Write a new version of a task's row.  The caller has the task's alarm locked. */
 void
 store_update_task(Store *store, TaskRow *row)
 {
@@ -191,7 +191,7 @@ store_update_task(Store *store, TaskRow *row)
 	ExecClearTuple(store->task_slot);
 }
 
-/* The caller has the task's alarm locked. */
+/* Delete a task's row.  The caller has the task's alarm locked. */
 void
 store_delete_task(Store *store, TaskRow *row)
 {
@@ -199,9 +199,9 @@ store_delete_task(Store *store, TaskRow *row)
 }
 
 /*
- * Deletes the row of a task at a place where it was seen, under the conditions
- * of store_relock_alarm.  Returns false, and has done nothing, if anybody has
- * changed it since, or is about to: it is then to be looked for.
+ * Delete the row of a task at a place where it was seen, under the conditions
+ * of store_relock_alarm.  Return false, and do nothing, if anybody has changed
+ * it since, or is about to: it is then to be looked for.
  */
 static bool
 store_try_delete_at(Relation rel, TupleTableSlot *slot, AttrNumber id_column, ItemPointerData tid,
@@ -226,7 +226,7 @@ store_insert_alarm(Store *store, AlarmRow *row)
 	ExecClearTuple(store->alarm_slot);
 }
 
-/* The caller has the alarm locked. */
+/* Write a new version of an alarm's row, which the caller has locked. */
 void
 store_update_alarm(Store *store, AlarmRow *row)
 {
@@ -235,7 +235,7 @@ store_update_alarm(Store *store, AlarmRow *row)
 	ExecClearTuple(store->alarm_slot);
 }
 
-/* The caller has the alarm locked. */
+/* Delete an alarm's row, which the caller has locked. */
 void
 store_delete_alarm(Store *store, AlarmRow *row)
 {
@@ -243,9 +243,9 @@ store_delete_alarm(Store *store, AlarmRow *row)
 }
 
 /*
- * Deletes an alarm that is as it was when its place was noted; false if it is
- * not, or that cannot be told.  So it need not be locked first, which would be
- * a change of the row and a WAL record by itself.
+ * Delete an alarm that is as it was when its place was noted.  Return false if
+ * it is not, or that cannot be told.  So it need not be locked first, which
+ * would be a change of the row and a WAL record by itself.
  */
 bool
 store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places)
@@ -254,7 +254,10 @@ store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places)
 		store_try_delete_at(store->alarm, store->alarm_slot, Anum_alarm_id, places->alarm, id);
 }
 
-/* The same as store_delete_task for one whose place may be known, as with store_relock_alarm. */
+/*
+ * Delete a task, as store_delete_task does, whose place may be known, as with
+ * store_relock_alarm.
+ */
 void
 store_delete_task_at(Store *store, int64 id, const RowPlaces *places)
 {

@@ -24,7 +24,7 @@
 
 #include "tables/tables.h"
 
-/* Is that a table of ours: a heap with these columns, by name and in this order? */
+/* Return whether that is a table of ours: a heap with these columns, by name and in this order. */
 bool
 table_shape_fits(Oid relid, int natts, const ColumnShape *columns)
 {
@@ -57,7 +57,7 @@ table_shape_fits(Oid relid, int natts, const ColumnShape *columns)
 }
 
 static bool
-shape_is_btree(Oid relid)
+table_shape_is_btree(Oid relid)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	bool		is_btree;
@@ -69,7 +69,7 @@ shape_is_btree(Oid relid)
 	return is_btree;
 }
 
-/* Is that an index of the table, with these keys? */
+/* Return whether that is an index of the table, with these keys. */
 bool
 table_shape_index_fits(Oid relid, Oid table, const IndexShape *shape)
 {
@@ -80,7 +80,7 @@ table_shape_index_fits(Oid relid, Oid table, const IndexShape *shape)
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	index = (Form_pg_index) GETSTRUCT(tuple);
-	fits = (index->indrelid == table && index->indisvalid && shape_is_btree(relid) &&
+	fits = (index->indrelid == table && index->indisvalid && table_shape_is_btree(relid) &&
 			(!shape->unique || (index->indisunique && index->indimmediate)) &&
 			index->indnatts == shape->nkeys);
 	for (int i = 0; fits && i < shape->nkeys; i++)

@@ -51,7 +51,7 @@ struct Writer
 };
 
 /*
- * Finds out what is needed to write to rel.  Leaves the indexes open in the
+ * Find out what is needed to write to rel.  Leave the indexes open in the
  * state's rri.
  */
 static WriterState *
@@ -75,7 +75,7 @@ table_writer_build(Relation rel)
 	return state;
 }
 
-/* For check_functions_in_node: any is one too many. */
+/* Return true for check_functions_in_node: any function is one too many. */
 static bool
 table_writer_any_function(Oid funcid, void *context)
 {
@@ -93,9 +93,9 @@ table_writer_calls_function(Node *node, void *context)
 }
 
 /*
- * Can that be kept?  Indexes that somebody has added may have expressions that
- * call functions, which can be replaced; and access methods other than btree
- * may leave something that is good for one use only.
+ * Return whether that can be kept.  Indexes that somebody has added may have
+ * expressions that call functions, which can be replaced; and access methods
+ * other than btree may leave something that is good for one use only.
  */
 static bool
 table_writer_can_keep(const WriterState *state)
@@ -112,7 +112,7 @@ table_writer_can_keep(const WriterState *state)
 	return true;
 }
 
-/* Gives back what was lent, also when its user ends in an error. */
+/* Give back what was lent, also when its user ends in an error. */
 static void
 table_writer_give_back(void *arg)
 {
@@ -126,7 +126,10 @@ table_writer_give_back(void *arg)
 		MemoryContextDelete(state->context);
 }
 
-/* The cache's owner must call this whenever a relcache entry is not valid any more. */
+/*
+ * Forget what is kept of a relation, or of any.  The cache's owner must call
+ * this whenever a relcache entry is not valid any more.
+ */
 void
 table_writer_invalidate(WriterCache *cache, Oid relid)
 {
@@ -141,7 +144,7 @@ table_writer_invalidate(WriterCache *cache, Oid relid)
 }
 
 /*
- * Opens all indexes of rel, which the caller has locked for writing, and lends
+ * Open all indexes of rel, which the caller has locked for writing, and lend
  * what is kept of it.  The result lives in the current memory context.
  */
 Writer *
@@ -190,7 +193,7 @@ table_writer_open(WriterCache *cache, Relation rel)
 }
 
 /*
- * Closes and unlocks the indexes.  The Writer itself cannot be freed before the
+ * Close and unlock the indexes.  The Writer itself cannot be freed before the
  * memory context that it is in.
  */
 void
@@ -200,7 +203,7 @@ table_writer_close(Writer *writer)
 	table_writer_give_back(writer);
 }
 
-/* Inserts the row in slot. */
+/* Insert the row in slot. */
 void
 table_writer_insert(Writer *writer, TupleTableSlot *slot)
 {
@@ -211,7 +214,7 @@ table_writer_insert(Writer *writer, TupleTableSlot *slot)
 	ResetPerTupleExprContext(estate);
 }
 
-/* Puts the row in slot in place of the one at tid, which the caller has locked. */
+/* Put the row in slot in place of the one at tid, which the caller has locked. */
 void
 table_writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot)
 {
@@ -222,9 +225,9 @@ table_writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot)
 }
 
 /*
- * Inserts the row in slot unless a unique index, which that of OID key is, has
- * its key already; waits for other transactions that are about to add or to
- * remove that.  Returns false if it is there, which may be over when the caller
+ * Insert the row in slot unless a unique index, which that of OID key is, has
+ * its key already.  Wait for other transactions that are about to add or to
+ * remove that.  Return false if it is there, which may be over when the caller
  * looks.  This is what INSERT ... ON CONFLICT does.
  */
 bool

@@ -15,7 +15,7 @@
 #include "times/times.h"
 
 /*
- * Finds the first time after a given one, which is finite.  Returns false if
+ * Find the first time after a given one, which is finite.  Return false if
  * there is none that a timestamp can hold.
  */
 bool

@@ -43,7 +43,7 @@
  */
 #define CYCLE			(INT64CONST(146097) * SECS_PER_DAY)
 
-/* The first bit from n on that is set, or -1. */
+/* Return the first bit from n on that is set, or -1. */
 int
 cron_next_bit(uint64 bits, int n)
 {
@@ -51,9 +51,7 @@ cron_next_bit(uint64 bits, int n)
 	return bits == 0 ? -1 : pg_rightmost_one_pos64(bits);
 }
 
-/*
- * The days of a month that match, the first of them as bit 1.
- */
+/* Return the days of a month that match, the first of them as bit 1. */
 static uint64
 cron_days(const Cron *cron, int year, int month)
 {
@@ -63,6 +61,7 @@ cron_days(const Cron *cron, int year, int month)
 	uint64		days = cron->days;
 	uint64		weekdays = 0;
 
+	/* days of the month */
 	if (cron->last_day)
 		days |= CRON_BIT(ndays);
 	for (int day = cron_next_bit(cron->nearest, 1); day > 0 && day <= ndays;
@@ -85,6 +84,7 @@ cron_days(const Cron *cron, int year, int month)
 		days |= CRON_BIT(weekday == 6 ? ndays - 1 : weekday == 0 ? ndays - 2 : ndays);
 	}
 
+	/* days of the week */
 	for (int weekday = 0; weekday < 7; weekday++)
 	{
 		int			day = 1 + (weekday - first + 7) % 7;
@@ -102,6 +102,7 @@ cron_days(const Cron *cron, int year, int month)
 			weekdays |= CRON_BIT(last);
 	}
 
+	/* if both fields say something, either will do */
 	if (cron->any_day || cron->any_weekday)
 		days &= weekdays;
 	else
@@ -109,7 +110,7 @@ cron_days(const Cron *cron, int year, int month)
 	return days & all;
 }
 
-/* The first time of day from one on that matches, in seconds; -1 if none. */
+/* Return the first time of day from one on that matches, in seconds; -1 if none. */
 static int
 cron_time(const Cron *cron, int from)
 {
@@ -141,8 +142,8 @@ cron_time(const Cron *cron, int from)
 }
 
 /*
- * The first local time from one on that matches, both as zone.c counts them.
- * Returns false if there is none.
+ * Find the first local time from one on that matches, both as zone.c counts
+ * them.  Return false if there is none.
  */
 static bool
 cron_next_local(const Cron *cron, int64 from, int64 *next)
@@ -164,6 +165,7 @@ cron_next_local(const Cron *cron, int64 from, int64 *next)
 		int			found = cron_next_bit(cron->months, month);
 		uint64		days;
 
+		/* a month of this year, or else the next year */
 		if (found < 0)
 		{
 			year++;
@@ -177,6 +179,7 @@ cron_next_local(const Cron *cron, int64 from, int64 *next)
 			day = 1;
 			time = 0;
 		}
+		/* a day of that month, and a time of it; or else the next month */
 		days = cron_days(cron, year, month);
 		found = cron_next_bit(days, day);
 		if (found == day && (time = cron_time(cron, time)) < 0)
@@ -197,8 +200,8 @@ cron_next_local(const Cron *cron, int64 from, int64 *next)
 }
 
 /*
- * Finds the first time that an expression means after a given one, which is
- * finite.  Returns false if there is none that a timestamp can hold.
+ * Find the first time that an expression means after a given one, which is
+ * finite.  Return false if there is none that a timestamp can hold.
  */
 bool
 cron_next(const Cron *cron, pg_tz *zone, TimestampTz after, TimestampTz *next)
@@ -249,7 +252,7 @@ cron_next(const Cron *cron, pg_tz *zone, TimestampTz after, TimestampTz *next)
 	return false;
 }
 
-/* Is there a day that matches, ever? */
+/* Return whether there is a day that matches, ever. */
 bool
 cron_can_match(const Cron *cron)
 {

@@ -74,7 +74,7 @@ count_bits(uint64 bits)
 	return pg_popcount64(bits);
 }
 
-/* Where the run of bits that begins at n ends. */
+/* Return where the run of bits that begins at n ends. */
 static int
 last_in_row(uint64 bits, int n)
 {
@@ -83,7 +83,7 @@ last_in_row(uint64 bits, int n)
 	return n;
 }
 
-/* Are these all from the first to the last of them? */
+/* Return whether these are all from the first to the last of them. */
 static bool
 is_range(uint64 bits)
 {
@@ -92,7 +92,10 @@ is_range(uint64 bits)
 	return cron_next_bit(bits, last_in_row(bits, first) + 1) < 0;
 }
 
-/* The step, if these are every so many of 0 to size - 1 and go on evenly; or 0. */
+/*
+ * Return the step, if these are every so many of 0 to size - 1 and go on
+ * evenly; or 0.
+ */
 static int
 even_step(uint64 bits, int size)
 {
@@ -108,7 +111,7 @@ even_step(uint64 bits, int size)
 	return step;
 }
 
-/* "5, 7 to 10 and 30"; with names in place of numbers if there are any. */
+/* Say "5, 7 to 10 and 30"; with names in place of numbers if there are any. */
 static char *
 describe_set(uint64 bits, const char *const *names, const char *conjunction)
 {
@@ -130,7 +133,7 @@ describe_set(uint64 bits, const char *const *names, const char *conjunction)
 	return list_join(&list, conjunction);
 }
 
-/* "minute 5", "minutes 5 and 10 to 20" */
+/* Say "minute 5", or "minutes 5 and 10 to 20". */
 static char *
 describe_numbers(uint64 bits, const char *unit)
 {
@@ -138,14 +141,14 @@ describe_numbers(uint64 bits, const char *unit)
 					describe_set(bits, NULL, "and"));
 }
 
-/* "minute", "5 minutes": what comes after "every". */
+/* Say "minute", or "5 minutes": what comes after "every". */
 static char *
 describe_period(int n, const char *unit)
 {
 	return n == 1 ? pstrdup(unit) : psprintf("%d %ss", n, unit);
 }
 
-/* The times of day, one by one. */
+/* List the times of day, one by one. */
 static char *
 describe_times(const Cron *cron)
 {
@@ -164,7 +167,7 @@ describe_times(const Cron *cron)
 }
 
 /*
- * The hours, to go behind what happens in each of them.  The last one lasts
+ * Say the hours, to go behind what happens in each of them.  The last one lasts
  * until its end if that happens more than once in an hour.
  */
 static char *
@@ -181,7 +184,7 @@ describe_hours(uint64 hours, bool often)
 					psprintf("the hours %s", describe_set(hours, NULL, "and")));
 }
 
-/* What time of day it is. */
+/* Say what time of day it is. */
 static char *
 describe_time(const Cron *cron)
 {
@@ -230,7 +233,7 @@ describe_time(const Cron *cron)
 					psprintf(" the %s", describe_numbers(hours, "hour")));
 }
 
-/* What the field day of month says, or NULL if it is every day. */
+/* Say what the field day of month says; NULL if it is every day. */
 static char *
 describe_days(const Cron *cron)
 {
@@ -252,8 +255,8 @@ describe_days(const Cron *cron)
 }
 
 /*
- * What the field day of week says, each item with something before and after
- * it.  It has no ranges then.
+ * Say what the field day of week says, each item with something before and
+ * after it.  It has no ranges then.
  */
 static char *
 describe_weekdays(const Cron *cron, const char *before, const char *after, const char *conjunction)
@@ -280,7 +283,10 @@ describe_weekdays(const Cron *cron, const char *before, const char *after, const
 	return list_join(&list, conjunction);
 }
 
-/* Are weekdays a range of three or more and nothing else?  Bit 7 is Sunday then. */
+/*
+ * Return whether weekdays are a range of three or more and nothing else.  Bit 7
+ * is Sunday then.
+ */
 static bool
 weekdays_are_range(const Cron *cron, uint64 *range)
 {
@@ -294,8 +300,8 @@ weekdays_are_range(const Cron *cron, uint64 *range)
 }
 
 /*
- * The days, to go behind the time of day; empty if they are all days of the
- * week and month.
+ * Say the days, to go behind the time of day; nothing if they are all days of
+ * the week and month.
  */
 static char *
 describe_dates(const Cron *cron)
@@ -325,8 +331,8 @@ describe_dates(const Cron *cron)
 }
 
 /*
- * Are these the same minutes in all zones?  Those of today differ by quarters of
- * an hour.
+ * Return whether these are the same minutes in all zones.  Those of today
+ * differ by quarters of an hour.
  */
 static bool
 in_each_quarter(uint64 minutes)
@@ -337,7 +343,7 @@ in_each_quarter(uint64 minutes)
 }
 
 /*
- * Describes an expression whose fields match the local time of a zone.  What is
+ * Describe an expression whose fields match the local time of a zone.  What is
  * to be said of its offsets comes last.
  */
 char *

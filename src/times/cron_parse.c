@@ -88,8 +88,8 @@ static const struct
 	"Give minute, hour, day of month, month and day of week, with the second before them if needed, as in \"0 9 * * mon-fri\"; or @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually; or a number of seconds like \"30 seconds\"."
 
 /*
- * Reads a number, or a name that the field has, and moves on behind it.
- * Returns -1 if there is neither; numbers may be out of range.
+ * Read a number, or a name that the field has, and move on behind it.  Return
+ * -1 if there is neither; numbers may be out of range.
  */
 static int
 cron_value(FieldNumber field, const char **p)
@@ -127,7 +127,7 @@ cron_out_of_range(FieldNumber field, int value)
 					fields[field].max);
 }
 
-/* What only days can be; false if it is nothing like that. */
+/* Read what only days can be.  Return false if it is nothing like that. */
 static bool
 cron_special(Cron *cron, FieldNumber field, const char *p, char **reason)
 {
@@ -179,8 +179,8 @@ cron_special(Cron *cron, FieldNumber field, const char *p, char **reason)
 }
 
 /*
- * Adds what one element of a list says to an expression.  Returns NULL, or why
- * it cannot.
+ * Add what one element of a list says to an expression.  Return NULL, or why it
+ * cannot be added.
  */
 static char *
 cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
@@ -196,6 +196,7 @@ cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
 	if (cron_special(cron, field, p, &reason))
 		return reason;
 
+	/* the value, or the first and the last one */
 	if (*p == '*')
 	{
 		low = fields[field].min;
@@ -222,6 +223,7 @@ cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
 		else if (*p == '/')
 			high = Max(top, low);
 	}
+	/* the step */
 	if (*p == '/')
 	{
 		p++;
@@ -229,6 +231,7 @@ cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
 		if (step < 1 || step > fields[field].size)
 			return psprintf("The step must be from 1 to %d.", fields[field].size);
 	}
+	/* nothing may follow */
 	if (field == FIELD_DAY && pg_strcasecmp(p, "W") == 0)
 		return pstrdup("W goes with a single day of the month.");
 	if (field == FIELD_WEEKDAY && (pg_strcasecmp(p, "L") == 0 || *p == '#'))
@@ -243,7 +246,7 @@ cron_element(Cron *cron, FieldNumber field, const char *p, uint64 *bits)
 	return NULL;
 }
 
-/* Reads one field, a list; false if it is wrong. */
+/* Read one field, a list.  Return false if it is wrong. */
 static bool
 cron_field(Cron *cron, FieldNumber field, char *list, const char *text, CronProblem *problem)
 {
@@ -302,7 +305,10 @@ cron_field(Cron *cron, FieldNumber field, char *list, const char *text, CronProb
 	return true;
 }
 
-/* Splits an expression where there is white space; returns the number of parts, at most max. */
+/*
+ * Split an expression where there is white space, and return the number of
+ * parts, at most max.
+ */
 static int
 cron_split(char *p, char **parts, int max)
 {
@@ -320,8 +326,8 @@ cron_split(char *p, char **parts, int max)
 }
 
 /*
- * Finds out what an expression says.  Returns false, and why, if that is
- * nothing that ever comes; raises no error.
+ * Find out what an expression says.  Return false, and why, if that is nothing
+ * that ever comes; raise no error.
  */
 bool
 cron_parse(const char *text, Cron *cron, CronProblem *problem)
@@ -341,6 +347,7 @@ cron_parse(const char *text, Cron *cron, CronProblem *problem)
 		return false;
 	}
 
+	/* a nickname, or a number of seconds */
 	n = cron_split(pstrdup(text), parts, MAX_FIELDS + 1);
 	if (n == 1 && parts[0][0] == '@')
 	{
@@ -367,6 +374,7 @@ cron_parse(const char *text, Cron *cron, CronProblem *problem)
 		problem->hint = NULL;
 		return false;
 	}
+	/* five fields, or six with seconds */
 	if (n < MAX_FIELDS - 1 || n > MAX_FIELDS)
 	{
 		problem->message = n == 0 ? "schedule must not be empty" :
@@ -392,9 +400,9 @@ cron_parse(const char *text, Cron *cron, CronProblem *problem)
 }
 
 /*
- * The interval that somebody has given for an expression, perhaps as other
- * schedulers write it: "5 minutes", "@every 5m", "every hour".  NULL if it is
- * nothing like that.
+ * Return the interval that somebody has given for an expression, perhaps as
+ * other schedulers write it: "5 minutes", "@every 5m", "every hour".  Return
+ * NULL if it is nothing like that.
  */
 static const char *
 cron_interval(const char *p)
@@ -431,7 +439,7 @@ cron_interval(const char *p)
 	return p;
 }
 
-/* The same for one that a user gives: 22023 if it is wrong. */
+/* Read an expression that a user gives: 22023 if it is wrong. */
 void
 cron_check(const char *text, Cron *cron)
 {
@@ -451,9 +459,9 @@ cron_check(const char *text, Cron *cron)
 }
 
 /*
- * Refuses an expression that a user gives for an interval: 22023.  The server's
- * input of intervals passes over punctuation, so that five seconds could come of
- * it.  No interval has one of these characters.
+ * Refuse an expression that a user gives for an interval: 22023.  The server's
+ * input of intervals passes over punctuation, so that five seconds could come
+ * of it.  No interval has one of these characters.
  */
 void
 cron_check_interval(const char *text)

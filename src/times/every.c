@@ -32,13 +32,13 @@
 #define MAX_MONTHS			(1000 * MONTHS_PER_YEAR)
 
 /*
- * The n-th time of a grid.  A local time that does not exist, or exists twice,
- * means what zone.c says.  Returns false if the time lies beyond what a
+ * Find the n-th time of a grid.  A local time that does not exist, or exists
+ * twice, means what zone.c says.  Return false if the time lies beyond what a
  * timestamp can hold.
  */
 static bool
-recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
-			   TimestampTz *result)
+every_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
+		  TimestampTz *result)
 {
 	int64		months;
 	int64		days;
@@ -50,6 +50,7 @@ recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
 		pg_mul_s64_overflow(n, every->time, &usecs))
 		return false;
 
+	/* months and days are counted in local time */
 	if (months != 0 || days != 0)
 	{
 		struct pg_tm tm;
@@ -91,35 +92,36 @@ recurrence_nth(TimestampTz anchor, const Interval *every, pg_tz *zone, int64 n,
 			return false;
 	}
 
+	/* the rest is exact time */
 	if (pg_add_s64_overflow(t, usecs, &t) || !IS_VALID_TIMESTAMP(t))
 		return false;
 	*result = t;
 	return true;
 }
 
-/* The average length of an interval, in microseconds. */
+/* Return the average length of an interval, in microseconds. */
 static double
-recurrence_length(const Interval *every)
+every_length(const Interval *every)
 {
 	return (double) every->month * USECS_PER_MONTH +
 		(double) every->day * USECS_PER_DAY + (double) every->time;
 }
 
 static bool
-recurrence_is_finite(const Interval *every)
+every_is_finite(const Interval *every)
 {
 	return every->month != PG_INT32_MAX && every->month != PG_INT32_MIN;
 }
 
 /*
- * By how much an interval moves time at the least, in microseconds, whatever
- * the anchor and zone.  Where its parts pull in different directions, those
- * that pull forward are taken for as short as they can be, and the others for
- * as long: months of 28 to 31 days, days of 23 to 25 hours.  Returns false if
- * that is out of range.
+ * Find out by how much an interval moves time at the least, in microseconds,
+ * whatever the anchor and zone.  Where its parts pull in different directions,
+ * those that pull forward are taken for as short as they can be, and the others
+ * for as long: months of 28 to 31 days, days of 23 to 25 hours.  Return false
+ * if that is out of range.
  */
 static bool
-recurrence_shortest(const Interval *every, int64 *sum)
+every_shortest(const Interval *every, int64 *sum)
 {
 	int64		days = (int64) every->month * (every->month > 0 ? 28 : 31) + every->day;
 	int64		hours_in_day = 24;
@@ -130,24 +132,27 @@ recurrence_shortest(const Interval *every, int64 *sum)
 		!pg_add_s64_overflow(*sum, every->time, sum);
 }
 
-/* Is an interval, which may have been written by hand, one to recur by? */
+/*
+ * Return whether an interval, which may have been written by hand, is one to
+ * recur by.
+ */
 bool
 every_moves_forward(const Interval *every)
 {
 	int64		sum;
 
-	return recurrence_is_finite(every) && recurrence_shortest(every, &sum) && sum > 0;
+	return every_is_finite(every) && every_shortest(every, &sum) && sum > 0;
 }
 
 /*
- * Refuses an interval that is longer than anybody means: 22023.  It is a number
+ * Refuse an interval that is longer than anybody means: 22023.  It is a number
  * in a unit that the server has taken for seconds, such as a client's duration
  * in nanoseconds.  what is the name of the parameter.
  */
 void
 every_check_length(const char *what, const Interval *interval)
 {
-	if (recurrence_length(interval) > (double) MAX_MONTHS * USECS_PER_MONTH)
+	if (every_length(interval) > (double) MAX_MONTHS * USECS_PER_MONTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be longer than 1000 years", what),
@@ -156,7 +161,7 @@ every_check_length(const char *what, const Interval *interval)
 }
 
 /*
- * Refuses an interval that does not move time forward, or is longer than can be
+ * Refuse an interval that does not move time forward, or is longer than can be
  * meant: 22023.
  */
 void
@@ -165,11 +170,11 @@ every_check(const Interval *every)
 	int64		sum;
 	bool		mixed;
 
-	if (!recurrence_is_finite(every))
+	if (!every_is_finite(every))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task must be finite")));
-	if (!recurrence_shortest(every, &sum))
+	if (!every_shortest(every, &sum))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval of a recurring task is out of range")));
@@ -186,13 +191,13 @@ every_check(const Interval *every)
 }
 
 /*
- * Finds the first time of a grid after a given time; the grid begins with the
- * anchor itself.  Returns false if there is none that a timestamp can hold.
- * The interval moves time forward, and both times are finite.
+ * Find the first time of a grid after a given time; the grid begins with the
+ * anchor itself.  Return false if there is none that a timestamp can hold.  The
+ * interval moves time forward, and both times are finite.
  *
  * The number of the time is estimated from the interval's average length,
- * bracketed by steps that double, and found by bisection: far-behind tasks
- * cost no more than others.
+ * bracketed by steps that double, and found by bisection: far-behind tasks cost
+ * no more than others.
  */
 bool
 every_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
@@ -216,36 +221,39 @@ every_next(TimestampTz anchor, const Interval *every, pg_tz *zone,
 	{
 		int64		n = (int64) (((uint64) after - (uint64) anchor) / (uint64) every->time) + 1;
 
-		return recurrence_nth(anchor, every, zone, n, next);
+		return every_nth(anchor, every, zone, n, next);
 	}
 
-	length = recurrence_length(every);
+	/* a guess, which must not be too late; then steps back, if it is */
+	length = every_length(every);
 	low = (int64) (((double) after - (double) anchor) / length);
 
 	while (low > 0 &&
-		   (!recurrence_nth(anchor, every, zone, low, &t) || t > after))
+		   (!every_nth(anchor, every, zone, low, &t) || t > after))
 	{
 		low = Max(low - step, 0);
 		step *= 2;
 	}
 
+	/* steps forward to one that is too late */
 	step = 1;
 	high = low + step;
-	while (recurrence_nth(anchor, every, zone, high, &t) && t <= after)
+	while (every_nth(anchor, every, zone, high, &t) && t <= after)
 	{
 		low = high;
 		step *= 2;
 		high = low + step;
 	}
 
+	/* bisection */
 	while (high - low > 1)
 	{
 		int64		middle = low + (high - low) / 2;
 
-		if (recurrence_nth(anchor, every, zone, middle, &t) && t <= after)
+		if (every_nth(anchor, every, zone, middle, &t) && t <= after)
 			low = middle;
 		else
 			high = middle;
 	}
-	return recurrence_nth(anchor, every, zone, high, next);
+	return every_nth(anchor, every, zone, high, next);
 }

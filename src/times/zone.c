@@ -29,8 +29,9 @@
 #define MAX_OFFSET		(8 * SECS_PER_DAY)
 
 /*
- * The time from an instant on, in seconds since 1970, during which a zone's
- * offset stays what it is.  (What changes at the end need not be the offset.)
+ * Find the time from an instant on, in seconds since 1970, during which a
+ * zone's offset stays what it is.  (What changes at the end need not be the
+ * offset.)
  */
 void
 zone_span(pg_tz *zone, int64 from, ZoneSpan *span)
@@ -54,8 +55,8 @@ zone_span(pg_tz *zone, int64 from, ZoneSpan *span)
 }
 
 /*
- * The instant that a local time means.  Tells whether the clock shows that
- * time then, and not a later one.
+ * Find the instant that a local time means.  Return whether the clock shows
+ * that time then, and not a later one.
  */
 bool
 zone_instant(pg_tz *zone, int64 local, int64 *instant)
@@ -69,7 +70,7 @@ zone_instant(pg_tz *zone, int64 local, int64 *instant)
 	return *instant == local - span.offset;
 }
 
-/* The first local time that means an instant after this one. */
+/* Return the first local time that means an instant after this one. */
 int64
 zone_unseen(pg_tz *zone, int64 instant)
 {
@@ -84,7 +85,10 @@ zone_unseen(pg_tz *zone, int64 instant)
 	return unseen;
 }
 
-/* Turns seconds since 1970 into a timestamp; false if it cannot hold that. */
+/*
+ * Turn seconds since 1970 into a timestamp.  Return false if that cannot hold
+ * them.
+ */
 bool
 zone_timestamp(int64 seconds, int usecs, TimestampTz *result)
 {
@@ -93,7 +97,7 @@ zone_timestamp(int64 seconds, int usecs, TimestampTz *result)
 		!pg_add_s64_overflow(*result, usecs, result) && IS_VALID_TIMESTAMP(*result);
 }
 
-/* The seconds since 1970 of a finite timestamp, its fraction left out. */
+/* Return the seconds since 1970 of a finite timestamp, its fraction left out. */
 int64
 zone_seconds(TimestampTz timestamp)
 {
