@@ -2,8 +2,6 @@
 # The whole set-up is shared_preload_libraries and CREATE EXTENSION: what one is
 # told without the former, and that the latter is enough, in any number of
 # databases, again and again.
-#
-# In the quick tier: what a newcomer meets first.
 
 use strict;
 use warnings;

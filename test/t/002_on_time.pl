@@ -1,8 +1,6 @@
 
 # Due means started: tasks at random times each run once, none before its
 # time; how late they are is printed.
-#
-# In the quick tier: promise 6.
 
 use strict;
 use warnings;

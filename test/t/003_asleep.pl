@@ -1,8 +1,6 @@
 
 # No polling: while no task is due, taskshed's processes sleep; a task that is
 # added for now is started at once all the same.
-#
-# In the quick tier: promise 6.
 
 use strict;
 use warnings;

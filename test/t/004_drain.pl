@@ -1,8 +1,6 @@
 
 # Many tasks that are due at once: 20,000 of one role drain through several
 # workers, each exactly once; how fast is printed.
-#
-# In the quick tier: promise 2.
 
 use strict;
 use warnings;

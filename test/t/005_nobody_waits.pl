@@ -2,8 +2,6 @@
 # Nobody waits for a running callback: while it runs, other tasks run, and its
 # own task can be paused, moved, replaced and removed at once.  When the run is
 # over, the task is what the last change said.
-#
-# In the quick tier: promise 5.
 
 use strict;
 use warnings;

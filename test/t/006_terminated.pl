@@ -2,8 +2,6 @@
 # Workers, schedulers and the launcher may be terminated at any moment, and the
 # server may crash: they come back by themselves, no task is lost and none has
 # its effect twice.
-#
-# In the quick tier: promises 2, 3 and 4.
 
 use strict;
 use warnings;

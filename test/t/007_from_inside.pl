@@ -2,8 +2,6 @@
 # Scheduling from where things happen: callbacks that schedule others or change
 # their own task, triggers, procedures that commit, transactions and savepoints
 # that are rolled back.
-#
-# In the quick tier: promise 1.
 
 use strict;
 use warnings;

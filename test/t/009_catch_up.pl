@@ -2,8 +2,6 @@
 # Recurring tasks run at the times of their grid, whatever happens: behind by
 # five intervals they coalesce, run all or skip; many short intervals do not
 # drift; months are counted in the task's own time zone.
-#
-# In the quick tier: promises 3 and 4.
 
 use strict;
 use warnings;

@@ -3,8 +3,6 @@
 # those of roles and databases apply to callbacks and to nothing else.  And
 # what pg_stat_activity tells, and that nothing of one run's session is left to
 # the next.
-#
-# In the quick tier: settings.
 
 use strict;
 use warnings;

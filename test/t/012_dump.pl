@@ -2,8 +2,6 @@
 # pg_dump takes the tasks along: restored into another database they are what
 # they were, paused ones paused.  They are held there until activate(), and run
 # then.
-#
-# In the quick tier: promise 3, in a dump.
 
 use strict;
 use warnings;

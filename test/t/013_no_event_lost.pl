@@ -2,8 +2,6 @@
 # "There is something to do": many sessions leave work and add the task that
 # does all of it, replace_existing => false.  Whatever the moment, whoever has
 # committed sees the work done: by a run that began after the commit.
-#
-# In the quick tier: promise 1.
 
 use strict;
 use warnings;

@@ -2,8 +2,6 @@
 # What is scheduled or changed in one commit runs on time, however much it is
 # and however much lies ahead: more than a transaction can tell the scheduler
 # one by one, more than the scheduler keeps in memory.
-#
-# In the quick tier: promises 1 and 6.
 
 use strict;
 use warnings;
@@ -18,6 +16,12 @@ use Test::More;
 my $node = taskshed_node('many_at_once');
 
 $node->safe_psql('postgres', 'CREATE ROLE other LOGIN');
+
+sub query
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
 
 # Schedules so many notes in one transaction.
 sub add

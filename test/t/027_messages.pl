@@ -37,15 +37,20 @@ BEGIN
 END $$;
 });
 
-# What an attempt has left in the tables, which are then empty again.
-sub left_over
+sub value
 {
-	my $log = query(
+	return $node->safe_psql('postgres', $_[0]);
+}
+
+# What an attempt has left in the tables, which are then empty again.
+sub effects
+{
+	my $log = value(
 		q{SELECT string_agg(what, ' ' ORDER BY n) FROM app.log; SELECT string_agg(i::text, ' ' ORDER BY i) FROM app.t;
 		SELECT to_regclass('app.made')}
 	);
 
-	query('TRUNCATE app.log, app.t; DROP TABLE IF EXISTS app.made');
+	value('TRUNCATE app.log, app.t; DROP TABLE IF EXISTS app.made');
 	return $log;
 }
 
@@ -82,15 +87,15 @@ sub as_task
 	$node->poll_query_until('postgres',
 		q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks WHERE task_id = 'task'}
 	) or die "$command: has not run";
-	my $state = query(
+	my $state = value(
 		q{SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'task'});
-	query(q{SELECT taskshed.remove_task('task', owner => 'app')});
+	value(q{SELECT taskshed.remove_task('task', owner => 'app')});
 	return $state;
 }
 
 sub result
 {
-	return query(
+	return value(
 		q{SELECT coalesce(result, 'NULL') FROM taskshed.runs WHERE task_id = 'task' ORDER BY run_id DESC LIMIT 1}
 	);
 }
@@ -185,10 +190,10 @@ foreach my $command (
 	q{ANALYZE app.t; ANALYZE app.log})
 {
 	my $client = as_client($command);
-	my $done   = left_over();
+	my $done   = effects();
 
 	is(as_task($command), $client, "as for a client: $command");
-	is(left_over(),       $done,   'and the same is done');
+	is(effects(),         $done,   'and the same is done');
 
 	# The worker is in order: it has nothing of that left, and has not been replaced.
 	is( as_task(
@@ -199,10 +204,10 @@ foreach my $command (
 		),
 		'',
 		'after it: has run');
-	is( (split /\n/, left_over())[0],
+	is( (split /\n/, effects())[0],
 		'app none 4MB 0 read committed off 0 0',
 		'after it: nothing is left');
-	my $now = query(
+	my $now = value(
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 	);
 	$pid = $now if !defined $pid;
@@ -213,8 +218,8 @@ foreach my $command (
 is(as_task('SELECT app.note(NULL);' x 3000 . q{SELECT app.note('last')}),
 	'', '3,001 commands');
 is(result(), 'last', 'of which the last says what is returned');
-is(query('SELECT count(*) FROM app.log'), '3001', 'and all have run');
-query('TRUNCATE app.log');
+is(value('SELECT count(*) FROM app.log'), '3001', 'and all have run');
+value('TRUNCATE app.log');
 
 # ------------------------------------------------------------------------
 # What a run returns, and how its outcome is written
@@ -225,7 +230,7 @@ is(as_task('SELECT 1; COMMIT'),   '',     'the last has none');
 is(result(),                      'NULL', 'there is none');
 is(as_task(''),                   '',     'an empty command');
 is(result(),                      'NULL', 'has none');
-is( query(
+is( value(
 		q{SELECT string_agg(DISTINCT status, ' ') FROM taskshed.runs WHERE message IS NULL}
 	),
 	'succeeded',
@@ -245,7 +250,7 @@ BEGIN
 END $$;
 SELECT taskshed.add_task('app.sets', task_id => 'sets')});
 await_no_task($node, 'sets');
-is( query(
+is( value(
 		q{SELECT status || ' ' || result FROM taskshed.runs WHERE task_id = 'sets'}
 	),
 	'succeeded read committed',
@@ -255,7 +260,7 @@ is( as_task(
 	),
 	'',
 	'after it: has run');
-is(left_over(), "app 0 read committed\n\n", 'after it: nothing is left');
+is(effects(), "app 0 read committed\n\n", 'after it: nothing is left');
 
 # Effects and outcome are one commit as long as the command lets them be.
 foreach my $each (
@@ -271,12 +276,12 @@ foreach my $each (
 		$node,
 		q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'again'},
 		"$command: has run");
-	is( query(
+	is( value(
 			q{SELECT bool_and(l.xmin = a.xmin) FROM app.log l, taskshed.alarm a JOIN taskshed.task t USING (id) WHERE t.task_id = 'again'}
 		),
 		$same,
 		"$command: one commit or not");
-	query(q{TRUNCATE app.log; SELECT taskshed.remove_task('again', 'app')});
+	value(q{TRUNCATE app.log; SELECT taskshed.remove_task('again', 'app')});
 }
 
 # ------------------------------------------------------------------------
@@ -296,7 +301,7 @@ foreach my $each (
 	is(as_task($command), "refused $sqlstate", "refused: $command");
 	is(as_task($command, validate => 'false'),
 		$sqlstate, 'also when it is not checked before it runs');
-	is(left_over(), "\n\n", 'and nothing of it is done');
+	is(effects(), "\n\n", 'and nothing of it is done');
 }
 
 # Where in the command a mistake is
@@ -342,18 +347,18 @@ sub await_end
 	my ($status, $what) = @_;
 
 	await_state($node, 'task', 'failed');
-	is( query(
+	is( value(
 			q{SELECT last_status || ' ' || last_sqlstate FROM taskshed.tasks WHERE task_id = 'task'}
 		),
 		$status, $what);
-	is(left_over(), "a\n\n", 'what was committed stays, and nothing else');
-	query(q{SELECT taskshed.remove_task('task', 'app')});
+	is(effects(), "a\n\n", 'what was committed stays, and nothing else');
+	value(q{SELECT taskshed.remove_task('task', 'app')});
 	return;
 }
 
 schedule($waits, '');
 await_waiting();
-is( query(
+is( value(
 		q{SELECT query FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 	),
 	$waits,
@@ -363,7 +368,7 @@ await_end('cancelled 57014', 'cancelled');
 
 schedule($waits, '');
 await_waiting();
-query(
+value(
 	q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 );
 await_end('failed 57014', 'its process was cancelled');
@@ -374,7 +379,7 @@ await_end('timeout 57014', 'at its timeout');
 # A time limit that the command sets is its own, for each statement behind it.
 schedule("SET statement_timeout = '200ms'; $waits", '');
 await_end('failed 57014', 'at a statement_timeout that it has set');
-is( query(
+is( value(
 		q{SELECT message FROM taskshed.runs WHERE task_id = 'task' ORDER BY run_id DESC LIMIT 1}
 	),
 	'canceling statement due to statement timeout',
@@ -386,16 +391,16 @@ is( as_task(
 	'it is for each statement, as for a client');
 
 # That of the role is not.
-query(q{ALTER ROLE app SET statement_timeout = '50ms'});
+value(q{ALTER ROLE app SET statement_timeout = '50ms'});
 is(as_task(q{SELECT pg_sleep(0.2); SELECT app.note('done')}),
 	'', 'the role has one');
-is(left_over(), "done\n\n", 'which does not end a run');
-query(q{ALTER ROLE app RESET statement_timeout});
+is(effects(), "done\n\n", 'which does not end a run');
+value(q{ALTER ROLE app RESET statement_timeout});
 
 # A worker that goes in the middle has the task run again.
 schedule($waits, '');
 await_waiting();
-query(
+value(
 	q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 );
 await(
@@ -404,7 +409,7 @@ await(
 	'run again, and waiting again');
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'task');
-is(left_over(), "a a b c\n\n", 'what was committed before was done twice');
+is(effects(), "a a b c\n\n", 'what was committed before was done twice');
 
 # ------------------------------------------------------------------------
 # Trying it
@@ -413,7 +418,7 @@ schedule(q{SELECT app.note('a'); SELECT app.note('b')},
 	q{, run_at => '2100-01-01'});
 is(psql_as($node, 'app', q{SELECT taskshed.try_task('task')}),
 	'b', 'several commands can be tried');
-is(left_over(), "a b\n\n", 'and are done');
+is(effects(), "a b\n\n", 'and are done');
 schedule(q{-- nothing}, q{, run_at => '2100-01-01'});
 is(psql_as($node, 'app', q{SELECT taskshed.try_task('task') IS NULL}),
 	't', 'so can nothing');
@@ -421,10 +426,10 @@ schedule(q{SELECT app.note('a'); COMMIT; SELECT app.note('b')},
 	q{, run_at => '2100-01-01'});
 is(psql_as($node, 'app', q{SELECT taskshed.try_task('task')}),
 	'0A000', 'not what ends transactions');
-is(left_over(), "\n\n", 'of which nothing is done');
+is(effects(), "\n\n", 'of which nothing is done');
 
 # Under another default, too.  (The role cannot schedule then.)
-query(
+value(
 	q{SELECT taskshed.remove_task('task', 'app');
 	ALTER ROLE app SET default_transaction_isolation = 'serializable';
 	ALTER ROLE app SET default_transaction_read_only = on}
@@ -439,7 +444,7 @@ foreach my $each (
 {
 	my ($command, $status, $done) = @$each;
 
-	query(
+	value(
 		"SELECT taskshed.add_task('taskshed.execute', kwargs => jsonb_build_object('command', \$m\$$command\$m\$::text),
 			task_id => 'other', owner => 'app')"
 	);
@@ -447,14 +452,14 @@ foreach my $each (
 		$node,
 		q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks},
 		'has run with other defaults');
-	is( query(
+	is( value(
 			q{SELECT status FROM taskshed.runs WHERE task_id = 'other' ORDER BY run_id DESC LIMIT 1}
 		),
 		$status,
 		"with other defaults, which count unless it says otherwise: $command"
 	);
-	is(left_over(), $done, 'and its effect');
-	query(q{SELECT taskshed.remove_all_tasks('app')});
+	is(effects(), $done, 'and its effect');
+	value(q{SELECT taskshed.remove_all_tasks('app')});
 }
 
 is( join("\n",

@@ -6,8 +6,6 @@
 #
 # TASKSHED_SOAK=20 does that for 20 minutes; TASKSHED_SEED=n repeats a sequence
 # of faults.
-#
-# In the quick tier: promises 2 and 3.
 
 use strict;
 use warnings;

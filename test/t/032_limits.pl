@@ -64,6 +64,21 @@ BEGIN
 END $$;
 });
 
+# Calls a function of taskshed as app.
+sub app
+{
+	my ($call) = @_;
+	return $node->safe_psql('postgres',
+		"SET client_min_messages = warning; SET ROLE app; SELECT taskshed.$call"
+	);
+}
+
+sub query
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
+
 # A task as it is, one line.
 sub task
 {
@@ -71,6 +86,12 @@ sub task
 	return query(
 		qq{SELECT state, attempt, run_count, last_status, last_sqlstate
 		FROM taskshed.tasks WHERE task_id = '$task_id'});
+}
+
+sub effects
+{
+	my ($what) = @_;
+	return query("SELECT count(*) FROM ledger WHERE what = '$what'");
 }
 
 #

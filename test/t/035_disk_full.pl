@@ -9,8 +9,6 @@
 #
 # TASKSHED_SMALL_DISKS is a folder with two of them, "data" and "wal".  Root's
 # "make test" mounts some for this script.
-#
-# In the quick tier: promise 3, on full disks.
 
 use strict;
 use warnings;

@@ -2,8 +2,6 @@
 # Stopping the server: a fast stop ends whatever callbacks are doing, and does
 # not wait for a synchronous standby that is away.  What was cut off is run
 # again after the start, as if nothing had happened, and once.
-#
-# In the quick tier: promises 2 and 3.
 
 use strict;
 use warnings;
@@ -115,6 +113,12 @@ BEGIN
 	END IF;
 END $$;
 });
+
+sub query
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
 
 # Stops the server.  It has to end by itself, however long that takes on a
 # machine that is busy.

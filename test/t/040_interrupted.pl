@@ -4,8 +4,6 @@
 # asked for is done all the same, and a callback that is to blame comes to an
 # end after taskshed.max_interruptions runs, whereas one beside it that takes
 # its time does not.
-#
-# In the quick tier: promises 2, 3 and 4.
 
 use strict;
 use warnings;
@@ -54,6 +52,25 @@ BEGIN
 	PERFORM public.note(what);
 END $$;
 });
+
+sub query
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
+
+# Calls a function of taskshed as app.
+sub app
+{
+	my ($call) = @_;
+	return query("SET ROLE app; SELECT taskshed.$call");
+}
+
+sub effects
+{
+	my ($what) = @_;
+	return query("SELECT count(*) FROM ledger WHERE what = '$what'");
+}
 
 # Waits until a condition is true, while the server goes down again and again.
 sub await_through_crashes

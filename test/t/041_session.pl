@@ -16,14 +16,20 @@ use Test::More;
 
 my $node = taskshed_node('session', conf => 'taskshed.max_workers = 1');
 
+sub value
+{
+	my ($query, $database) = @_;
+	return $node->safe_psql($database || 'postgres', $query);
+}
+
 my $has_transaction_timeout =
-  query(
+  value(
 	q{SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'});
-my $parallel_mode = query(
+my $parallel_mode = value(
 	q{SELECT name FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')}
 );
 
-query(
+value(
 	q{
 CREATE ROLE helper;
 CREATE ROLE app LOGIN IN ROLE helper;
@@ -235,7 +241,7 @@ sub leaves_nothing
 	my $sql =
 	  q{SELECT taskshed.add_task('find', '1999-01-01', '{"what": "first"}', task_id => 'first');};
 
-	query('TRUNCATE found RESTART IDENTITY');
+	value('TRUNCATE found RESTART IDENTITY');
 	foreach my $leave (@leaves)
 	{
 		my ($what, $command, $kind) = (@$leave, '');
@@ -257,7 +263,7 @@ sub leaves_nothing
 			$n++;
 		}
 	}
-	query("SET ROLE $role; BEGIN; $sql COMMIT");
+	value("SET ROLE $role; BEGIN; $sql COMMIT");
 	await(
 		$node, q{
 		WITH cancelled AS MATERIALIZED (
@@ -268,17 +274,17 @@ sub leaves_nothing
 			NOT EXISTS (SELECT FROM taskshed.tasks WHERE state <> 'failed')},
 		"the tasks of $role have run");
 
-	is( query(
+	is( value(
 			"SELECT count(DISTINCT worker_pid) FROM taskshed.runs WHERE owner = '$role'"
 		),
 		'1',
 		"$role: all in one process");
 	my %status = map { split /\|/ } split /\n/,
-	  query(
+	  value(
 		"SELECT task_id, string_agg(status, ' ') FROM taskshed.runs WHERE owner = '$role' GROUP BY task_id"
 	  );
 	my %differences = map { split /\|/, $_, 2 } split /\n/,
-	  query('SELECT * FROM differences');
+	  value('SELECT * FROM differences');
 	foreach my $name (sort keys %want)
 	{
 		is( join(', ',
@@ -294,7 +300,7 @@ leaves_nothing('app',  @leaves);
 leaves_nothing('boss', @leaves_of_superuser);
 
 # A run that has lost a conflict is tried again in a session as new.
-query(
+value(
 	q{
 CREATE SEQUENCE tries;
 GRANT ALL ON tries TO PUBLIC;
@@ -319,14 +325,14 @@ await(
 	q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE state <> 'failed')},
 	'it is over');
 is(runs_of($node, 'conflicts'), 'succeeded 1', 'a run that is tried again');
-is(query(q{SELECT string_agg(what, ', ') FROM ledger}),
+is(value(q{SELECT string_agg(what, ', ') FROM ledger}),
 	'1 lock', 'has nothing of its first try');
 
 # ------------------------------------------------------------------------
 # The role's lock_timeout is for what its callbacks wait for.  Our own reading
 # of the task is not subject to it.
 
-query(
+value(
 	q{
 CREATE ROLE hasty LOGIN;
 ALTER ROLE hasty SET lock_timeout = '1ms';
@@ -367,25 +373,25 @@ await(
 	$node,
 	"SELECT run_count > $ticks + 3 FROM taskshed.tasks WHERE task_id = 'ticks'",
 	'it goes on');
-is( query(
+is( value(
 		q{SELECT count(DISTINCT worker_pid), count(*) FILTER (WHERE status <> 'succeeded')
 		FROM taskshed.runs WHERE task_id = 'ticks'}),
 	'1|0',
 	'in the same worker');
 foreach my $callback ('wants', 'wants_at_once', 'wants_committed')
 {
-	query(
+	value(
 		"SET ROLE hasty; SELECT taskshed.add_task('$callback', task_id => '$callback')"
 	);
 	await_state($node, $callback, 'failed');
-	is( query(
+	is( value(
 			"SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = '$callback'"
 		),
 		'55P03',
 		"$callback: waits for no longer than its role says");
 }
 $locker->quit;
-query(q{SELECT taskshed.remove_all_tasks(owner => 'hasty')});
+value(q{SELECT taskshed.remove_all_tasks(owner => 'hasty')});
 
 # ------------------------------------------------------------------------
 # Sessions that are hard to work in
@@ -459,7 +465,7 @@ my %settings = (
 		q{log_statement_stats = on}
 	]);
 push @{ $settings{quoted} }, q{standard_conforming_strings = off}
-  if query(q{SELECT current_setting('server_version_num')::integer < 190000})
+  if value(q{SELECT current_setting('server_version_num')::integer < 190000})
   eq 't';
 push @{ $settings{impatient} }, q{transaction_timeout = '1ms'}
   if $has_transaction_timeout;
@@ -497,12 +503,12 @@ sub works
 {
 	my ($what, $database, $role) = @_;
 
-	query("SET ROLE $role; BEGIN; $schedule COMMIT", $database);
+	value("SET ROLE $role; BEGIN; $schedule COMMIT", $database);
 	await(
 		$node, qq{
 		SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE owner = '$role' AND state <> 'failed')},
 		"$what: the tasks have run", $database);
-	is( query(
+	is( value(
 			qq{SELECT task_id, string_agg(concat_ws(' ', status, sqlstate, result), ', ' ORDER BY run_id)
 			FROM taskshed.runs WHERE owner = '$role' GROUP BY task_id ORDER BY task_id COLLATE "C"},
 			$database),
@@ -513,7 +519,7 @@ once|succeeded $role
 recurs|succeeded $role, succeeded $role, succeeded $role
 rests|succeeded},
 		"$what: the record of their runs");
-	is( query(
+	is( value(
 			qq{SELECT task_id, last_status, last_sqlstate, attempt, run_count
 			FROM taskshed.tasks WHERE owner = '$role' ORDER BY task_id COLLATE "C"},
 			$database),
@@ -523,7 +529,7 @@ fails|failed|P0001|2|1},
 	return;
 }
 
-query($callbacks);
+value($callbacks);
 set_and_reload(
 	$node,
 	'taskshed.max_workers'         => 4,
@@ -536,9 +542,9 @@ $serializable->query(
 );
 foreach my $role (sort keys %settings)
 {
-	query("CREATE ROLE $role LOGIN "
+	value("CREATE ROLE $role LOGIN "
 		  . ($role eq 'superuser' ? 'SUPERUSER' : 'IN ROLE helper'));
-	query("ALTER ROLE $role SET $_") foreach @{ $settings{$role} };
+	value("ALTER ROLE $role SET $_") foreach @{ $settings{$role} };
 	works("as $role", 'postgres', $role);
 
 	# it does not take a place from others, either
@@ -550,21 +556,21 @@ foreach my $role (sort keys %settings)
 }
 
 # All of it at once, of a database: its scheduler starts with that as well.
-query('CREATE ROLE visitor LOGIN IN ROLE helper');
-query('CREATE DATABASE hostile');
+value('CREATE ROLE visitor LOGIN IN ROLE helper');
+value('CREATE DATABASE hostile');
 taskshed_database($node, 'hostile');
-query($callbacks, 'hostile');
+value($callbacks, 'hostile');
 foreach my $setting (map { @{ $settings{$_} } } sort keys %settings)
 {
-	query("ALTER DATABASE hostile SET $setting");
+	value("ALTER DATABASE hostile SET $setting");
 }
 await(
 	$node,
 	q{SELECT scheduler_pid IS NOT NULL FROM taskshed.status WHERE database = 'hostile'},
 	'the database has a scheduler');
-my $pid = query(
+my $pid = value(
 	q{SELECT scheduler_pid FROM taskshed.status WHERE database = 'hostile'});
-query("SELECT pg_terminate_backend($pid)");
+value("SELECT pg_terminate_backend($pid)");
 await(
 	$node,
 	qq{SELECT scheduler_pid <> $pid FROM taskshed.status WHERE database = 'hostile'},

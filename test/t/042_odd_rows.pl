@@ -35,35 +35,12 @@ END $$;
 CREATE PROCEDURE proceeds(what text) LANGUAGE sql AS $$ SELECT public.note(what) $$;
 });
 
-# All is asked in one session: a process for each statement would take longer than
-# what it does.
-my $session = session($node);
-
-sub ask
-{
-	my ($sql) = @_;
-	my ($out, $err) = $session->afresh($sql);
-
-	die "$sql: $err" if $err =~ /ERROR:/;
-	return $out;
-}
-
-# The errors of a call that may fail.
-sub errors_of { return ($session->afresh(shift))[1] }
-
-# See TaskshedTest.
-sub await_here
-{
-	my ($query, $what) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await($node, $query, $what, $session);
-}
+sub query { return $node->safe_psql('postgres', shift) }
 
 # Changes with each restart after a crash.
 sub checkpointer
 {
-	return ask(
+	return query(
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'}
 	);
 }
@@ -77,7 +54,8 @@ sub wakeups
 
 	foreach my $pid (
 		split "\n",
-		ask(q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'}
+		query(
+			q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'}
 		))
 	{
 		open my $file, '<', "/proc/$pid/status" or next;
@@ -100,14 +78,19 @@ sub works
 	my $before;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ask(qq{SET ROLE plain;
+	$node->safe_psql(
+		'postgres', qq{SET ROLE plain;
 		SELECT taskshed.add_task('note', kwargs => '{"what": "$what"}');
 		SELECT taskshed.add_task('note', now() + interval '0.5 s', '{"what": "$what"}')}
 	);
-	await_here("SELECT count(*) >= 1 FROM ledger WHERE what = '$what'",
+	await(
+		$node,
+		"SELECT count(*) >= 1 FROM ledger WHERE what = '$what'",
 		"a task has run $when");
 	$before = wakeups();
-	await_here("SELECT count(*) = 2 FROM ledger WHERE what = '$what'",
+	await(
+		$node,
+		"SELECT count(*) = 2 FROM ledger WHERE what = '$what'",
 		"others' tasks run $when");
 	cmp_ok(wakeups() - $before, '<', 500, "and nothing is busy $when");
 	is(checkpointer(), $checkpointer, "nor has it crashed $when");
@@ -139,10 +122,10 @@ sub add
 sub call_all
 {
 	my ($task_id, $owner) = @_;
-	my $err = errors_of(
+	my ($rc, $out, $err) = $node->psql('postgres',
 		"SET ROLE '$owner'; SELECT * FROM taskshed.next_runs(task_id => '$task_id')"
 	);
-	return "next_runs: $err" unless $err eq '' || $err =~ /ERROR:/;
+	return "next_runs: $err" unless $rc == 0 || $err =~ /ERROR:/;
 
 	foreach my $call (
 		"fetch_task(%s, %o)",
@@ -160,13 +143,13 @@ sub call_all
 	{
 		(my $sql = $call) =~ s/%s/'$task_id'/;
 		$sql =~ s/%o/'$owner'/;
-		$err = errors_of("SELECT taskshed.$sql");
-		return "$call: $err"
-		  unless $err =~ /^(?:$|.*(?:ERROR|WARNING|NOTICE):)/;
+		($rc, $out, $err) = $node->psql('postgres', "SELECT taskshed.$sql");
+		return "$call: $err" unless $rc == 0 || $err =~ /ERROR:/;
 	}
-	return errors_of(
+	($rc, $out, $err) = $node->psql('postgres',
 		"SELECT * FROM taskshed.tasks; SELECT * FROM taskshed.status; SELECT * FROM taskshed.runs; SELECT * FROM taskshed.callbacks"
 	);
+	return $rc == 0 ? '' : $err;
 }
 
 # Values, one after the other: task_id, what it is before, what is set in which
@@ -673,7 +656,7 @@ my $became = q{
 sub what_became
 {
 	my ($task_id) = @_;
-	return ask("SELECT $became FROM (VALUES ('$task_id')) x (id)");
+	return query("SELECT $became FROM (VALUES ('$task_id')) x (id)");
 }
 
 sub try_rows
@@ -687,7 +670,8 @@ sub try_rows
 		my $run_at = $set =~ /\brun_at =/ ? '' : 'run_at = now(),';
 
 		# one after the other, so that it is known which one was the end of it
-		ask(add($task_id, $base) . (
+		query(
+			add($task_id, $base) . (
 				$table eq 'task'
 				? qq{UPDATE taskshed.task SET $set WHERE task_id = '$task_id';
 				UPDATE taskshed.alarm SET run_at = now(), scheduled_at = now(), anchor = now()
@@ -702,13 +686,14 @@ sub try_rows
 	{
 		my ($task_id, undef, undef, undef, $expected) = @$row;
 
-		await_here(
+		await(
+			$node,
 			"SELECT ($became) = '$expected' FROM (VALUES ('$task_id')) x (id)",
 			"$task_id has become $expected");
 		is(call_all($task_id, 'odd'),
 			'', "the calls for $task_id work or raise an error");
 	}
-	ask(    'DELETE FROM taskshed.task WHERE owner <> '
+	query(  'DELETE FROM taskshed.task WHERE owner <> '
 		  . q{'plain'::regrole; DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole}
 	);
 	works("with those of $when gone");
@@ -731,14 +716,16 @@ foreach my $set (
 	"every = '1 day', schedule = '* * * * *'",
 	"callback = NULL")
 {
+	my ($rc, $out, $err) = $node->psql('postgres',
+		add('refused', 'once')
+		  . "UPDATE taskshed.task SET $set WHERE task_id = 'refused'");
 	like(
-		errors_of(
-			add('refused', 'once')
-			  . "UPDATE taskshed.task SET $set WHERE task_id = 'refused'"),
+		$err,
 		qr/ERROR:  (new row for relation|null value)/,
 		"$set is refused");
 }
-ask(q{SELECT taskshed.remove_all_tasks('odd');
+query(
+	q{SELECT taskshed.remove_all_tasks('odd');
 	ALTER TABLE taskshed.task DROP CONSTRAINT kwargs_object, DROP CONSTRAINT task_id_length,
 		DROP CONSTRAINT group_id_length, DROP CONSTRAINT run_type_values, DROP CONSTRAINT catch_up_values,
 		DROP CONSTRAINT history_values, DROP CONSTRAINT either_times});
@@ -783,13 +770,16 @@ try_rows(
 	[ 'no group', 'once', 'task', "group_id = ''", '1 gone' ]);
 
 # Names that are a nuisance.
-ask(q{SELECT taskshed.add_task('fails', kwargs => '{"what": "names"}', owner => 'odd', task_id => n)
+query(
+	q{SELECT taskshed.add_task('fails', kwargs => '{"what": "names"}', owner => 'odd', task_id => n)
 	FROM unnest(ARRAY[E'two\nlines', 'a "quoted" ''one''', repeat(U&'\+01F600', 255), E'\\x %s $1 ;--']) n}
 );
-await_here(
+await(
+	$node,
 	q{SELECT count(*) = 4 FROM taskshed.tasks WHERE owner = 'odd' AND state = 'failed'},
 	'tasks with odd names have run');
-is( ask(q{SELECT count(taskshed.remove_task(task_id, 'odd')) FROM taskshed.tasks WHERE owner = 'odd'}
+is( query(
+		q{SELECT count(taskshed.remove_task(task_id, 'odd')) FROM taskshed.tasks WHERE owner = 'odd'}
 	),
 	'4',
 	'and can be removed');
@@ -797,16 +787,19 @@ is( ask(q{SELECT count(taskshed.remove_task(task_id, 'odd')) FROM taskshed.tasks
 # Rows that do not fit together.
 my $clear = q{DELETE FROM taskshed.task WHERE owner <> 'plain'::regrole;
 	DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole;};
-ask(add('alone', 'once') . q{
+query(
+	add('alone', 'once') . q{
 	DELETE FROM taskshed.alarm WHERE owner = 'odd'::regrole});
 works('with a task without an alarm');
 is(call_all('alone', 'odd'), '', 'a task without an alarm');
-ask($clear . add('alone', 'once') . q{
+query(
+	$clear . add('alone', 'once') . q{
 	DELETE FROM taskshed.task WHERE owner = 'odd'::regrole;
 	UPDATE taskshed.alarm SET run_at = now() WHERE owner = 'odd'::regrole});
 works('with an alarm without a task');
 is(call_all('alone', 'odd'), '', 'an alarm without a task');
-ask($clear . add('twice', 'every') . q{
+query(
+	$clear . add('twice', 'every') . q{
 	INSERT INTO taskshed.alarm SELECT a.* FROM taskshed.alarm a, generate_series(1, 3) WHERE owner = 'odd'::regrole;
 	INSERT INTO taskshed.alarm SELECT a.id, run_at, scheduled_at, anchor, revision, run_count, 'other'::regrole, 0, 0, 0
 	FROM taskshed.alarm a WHERE owner = 'odd'::regrole;
@@ -814,21 +807,23 @@ ask($clear . add('twice', 'every') . q{
 	WHERE owner <> 'plain'::regrole});
 works('with several alarms of a task');
 is(call_all('twice', 'odd'), '', 'several alarms of a task');
-ask($clear . add('one', 'once') . q{
+query(
+	$clear . add('one', 'once') . q{
 	SELECT taskshed.add_task('note', '2100-01-01', '{"what": "the other"}', owner => 'other', task_id => 'the other');
 	UPDATE taskshed.alarm a SET id = b.id, run_at = now() FROM taskshed.alarm b
 	WHERE a.owner IN ('odd'::regrole, 'other'::regrole) AND b.owner IN ('odd'::regrole, 'other'::regrole)
 		AND a.owner <> b.owner});
-await_here(
+await(
+	$node,
 	q{SELECT count(*) = 2 FROM taskshed.tasks WHERE task_id IN ('one', 'the other') AND state = 'failed'
 		AND last_error = 'the rows of the task have different owners'},
 	'two tasks that have swapped ids have failed');
-is(ask(q{SELECT count(*) FROM ledger WHERE what IN ('one', 'the other')}),
+is( query(q{SELECT count(*) FROM ledger WHERE what IN ('one', 'the other')}),
 	'0', 'and have not run as each other');
 works('with swapped ids');
 is(call_all('one', 'odd') . call_all('the other', 'other'),
 	'', 'tasks with swapped ids');
-ask($clear);
+query($clear);
 
 # An id of 0 stands for no task in memory.
 my %odd_ids = (
@@ -837,7 +832,8 @@ my %odd_ids = (
 	'id most'  => '9223372036854775807');
 foreach my $task_id (sort keys %odd_ids)
 {
-	ask(add($task_id, 'every') . qq{
+	query(
+		add($task_id, 'every') . qq{
 		BEGIN;
 		UPDATE taskshed.alarm a SET id = $odd_ids{$task_id}, run_at = '-infinity'
 		FROM taskshed.task t WHERE t.id = a.id AND task_id = '$task_id';
@@ -852,40 +848,45 @@ is(what_became('id most'), '1 scheduled succeeded', 'id most does');
 is(call_all($_, 'odd'), '', "the calls for $_") foreach (sort keys %odd_ids);
 
 # Aliases
-ask($clear . q{
+query(
+	$clear . q{
 	INSERT INTO taskshed.callback VALUES ('odd'::regrole, '', 'a', ''),
 		('odd'::regrole, '', 'b', repeat('x', 1000000)),
 		('odd'::regrole, '', 'c', '"'), ('odd'::regrole, '', 'd', 'd'), (0, '', 'e', 'note');
 	SELECT taskshed.add_task(n, kwargs => '{"what": "x"}', task_id => n, owner => 'odd', validate => false)
 	FROM unnest('{a,b,c,d,e}'::text[]) n});
-await_here(
+await(
+	$node,
 	q{SELECT count(*) = 5 FROM taskshed.tasks WHERE state = 'failed' AND task_id IN ('a', 'b', 'c', 'd', 'e')},
 	'odd aliases fail');
 works('with odd aliases');
 is(call_all($_, 'odd'), '', "alias $_") foreach ('a' .. 'e');
-ask('TRUNCATE taskshed.callback');
+query('TRUNCATE taskshed.callback');
 
 # Rows that come in other ways.
 my $file = $node->basedir . '/alarm';
-ask(add('copied', 'once') . q{
+query(
+	add('copied', 'once') . q{
 	CREATE TABLE saved AS SELECT a.* FROM taskshed.alarm a JOIN taskshed.task USING (id) WHERE task_id = 'copied';
 	UPDATE saved SET run_at = now();
 	DELETE FROM taskshed.alarm a USING saved WHERE a.id = saved.id});
-ask("COPY saved TO '$file'; COPY taskshed.alarm FROM '$file'");
+query("COPY saved TO '$file'; COPY taskshed.alarm FROM '$file'");
 await_no_task($node, 'copied');
-ask(add('replicated', 'once') . q{
+query(
+	add('replicated', 'once') . q{
 	SET session_replication_role = replica;
 	UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'replicated'}
 );
 await_no_task($node, 'replicated');
-ask(add('unnoticed', 'once'));
+query(add('unnoticed', 'once'));
 works('before that');
-ask(q{ALTER TABLE taskshed.alarm DISABLE TRIGGER alarm_changed});
-ask(q{UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'unnoticed'}
+query(q{ALTER TABLE taskshed.alarm DISABLE TRIGGER alarm_changed});
+query(
+	q{UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'unnoticed'}
 );
 works('while nobody was told of a row');
 is(what_became('unnoticed'), '0 due -', 'it waits to be found');
-ask(q{ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
+query(q{ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
 await_no_task($node, 'unnoticed');
 
 # Rows that go away or change while the task runs.
@@ -904,15 +905,18 @@ foreach my $sql (
 	'UPDATE taskshed.alarm SET revision = -revision, run_at = now()')
 {
 	$holder->query('SELECT pg_advisory_lock(1)');
-	ask(q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}', owner => 'odd', every => '1 day')}
+	query(
+		q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}', owner => 'odd', every => '1 day')}
 	);
 	await_blocked($node, 1);
-	ask($sql);
+	query($sql);
 	$holder->query('SELECT pg_advisory_unlock(1)');
-	await_here('SELECT running = 0 FROM taskshed.status',
+	await(
+		$node,
+		'SELECT running = 0 FROM taskshed.status',
 		"a run is over after $sql");
 	works("after $sql");
-	ask('TRUNCATE taskshed.task, taskshed.alarm');
+	query('TRUNCATE taskshed.task, taskshed.alarm');
 }
 $holder->quit;
 
@@ -949,19 +953,21 @@ foreach my $sql (
 	'ALTER TABLE taskshed.history ALTER part TYPE text',
 	'ALTER TABLE taskshed.history RENAME TO h')
 {
-	my $scheduler = ask('SELECT scheduler_pid FROM taskshed.status');
+	my $scheduler = query('SELECT scheduler_pid FROM taskshed.status');
 
-	ask("SET client_min_messages = error;
+	query(
+		"SET client_min_messages = error;
 		DO \$\$ BEGIN ALTER EXTENSION taskshed DROP VIEW taskshed.runs; DROP VIEW taskshed.runs; EXCEPTION WHEN OTHERS THEN END \$\$"
 	) if $sql =~ /run_\d (DROP|ALTER)/;
-	ask("SET client_min_messages = error; $sql");
-	ask("SELECT pg_terminate_backend($scheduler)");
-	await_here(
+	query("SET client_min_messages = error; $sql");
+	query("SELECT pg_terminate_backend($scheduler)");
+	await(
+		$node,
 		"SELECT scheduler_pid <> $scheduler AND state = 'active' FROM taskshed.status",
 		"a scheduler has seen $sql");
 	works("after $sql");
 }
-ask('SET client_min_messages = error; DROP EXTENSION taskshed CASCADE');
+query('SET client_min_messages = error; DROP EXTENSION taskshed CASCADE');
 
 # Tables and indexes that are not as we have made them: an error, and no process
 # that takes one thing for another.  The scheduler leaves.
@@ -997,35 +1003,40 @@ foreach my $sql (
 	'ALTER SEQUENCE taskshed.task_seq RENAME TO s; CREATE TABLE taskshed.task_seq ()'
   )
 {
-	ask(q{CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
+	my ($rc, $out, $err);
+
+	query(
+		q{CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
 		SELECT taskshed.add_task('note', kwargs => '{"what": "warm"}', owner => 'odd')}
 	);
 	await_no_task($node, '%');
-	ask(add('altered', 'every')
+	query(add('altered', 'every')
 		  . q{SELECT taskshed.add_task('note', now() + interval '0.2 s', '{"what": "altered"}', owner => 'odd')}
 	);
-	ask("SET client_min_messages = error; $drop_views $sql");
+	query("SET client_min_messages = error; $drop_views $sql");
 	foreach my $call (
 		q{add_task('note', kwargs => '{"what": "x"}', owner => 'odd')},
 		q{pause_task('altered', 'odd')},
 		q{remove_all_tasks('odd')},
 		q{next_wakeup()})
 	{
+		($rc, $out, $err) = $node->psql('postgres', "SELECT taskshed.$call");
 		like(
-			errors_of("SELECT taskshed.$call"),
+			$err,
 			qr/ERROR:  tables of extension "taskshed" are not as it has made them/,
 			"an error of $call after $sql");
 	}
-	await_here(
+	await(
+		$node,
 		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed scheduler' AND datname = 'postgres'},
 		'the scheduler leaves');
 	is(checkpointer(), $checkpointer, 'nothing has crashed');
-	ask('SET client_min_messages = error; DROP EXTENSION taskshed CASCADE; DROP SCHEMA IF EXISTS taskshed CASCADE'
+	query(
+		'SET client_min_messages = error; DROP EXTENSION taskshed CASCADE; DROP SCHEMA IF EXISTS taskshed CASCADE'
 	);
 }
-ask('CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC');
+query('CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC');
 works('at last');
 
-$session->quit;
 $node->stop;
 done_testing();

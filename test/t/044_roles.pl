@@ -1,8 +1,6 @@
 
 # Roles that change while they have tasks, due, running and to come: locked out
 # and let in again, more or less than they were, and gone.  Others' tasks run on.
-#
-# In the quick tier: promise 8.
 
 use strict;
 use warnings;
@@ -38,6 +36,13 @@ sub as
 {
 	my ($role, $sql) = @_;
 	return $node->safe_psql('postgres', "SET ROLE $role; $sql");
+}
+
+sub effects
+{
+	my ($what) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT count(*) FROM ledger WHERE what = '$what'");
 }
 
 # Another role's task runs now.

@@ -2,8 +2,6 @@
 # taskshed.max_tasks_per_role: tasks that have run make room for others, callbacks
 # are bound by their role's limit, a restart changes nothing, and sessions that
 # add tasks as fast as they can never have more of them than they may.
-#
-# In the quick tier: limits of roles.
 
 use strict;
 use warnings;

@@ -4,8 +4,6 @@
 # never on another run than the one that was in progress at the call.  And it
 # needs nothing that a run can be waiting for: a run whose commit waits for a
 # standby that does not come is ended, too.
-#
-# In the quick tier: promise 1.
 
 use strict;
 use warnings;
@@ -23,6 +21,8 @@ max_prepared_transactions = 5
 wal_level = replica
 max_wal_senders = 2
 });
+
+sub query { return $node->safe_psql('postgres', shift) }
 
 query(
 	q{

@@ -2,8 +2,6 @@
 # Scheduling in transactions of all kinds: savepoints that are released and rolled
 # back, many of them; read-only transactions; SERIALIZABLE ones beside workers that
 # are SERIALIZABLE, too; plans and functions that would run in parallel workers.
-#
-# In the quick tier: promise 1.
 
 use strict;
 use warnings;
@@ -16,6 +14,8 @@ use TaskshedTest;
 use Test::More;
 
 my $node = taskshed_node('transactions');
+
+sub query { return $node->safe_psql('postgres', shift) }
 
 # The SQLSTATE of the first error, or the output
 sub try_query
@@ -38,6 +38,16 @@ sub ledger
 	return query(
 		q{SELECT coalesce(string_agg(what, ' ' ORDER BY what), '') FROM ledger}
 	);
+}
+
+# All that is due has run.
+sub drained
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE run_at < now() + interval '1 year')},
+		'all has run');
 }
 
 # Savepoints
@@ -69,7 +79,7 @@ query(
 	  . 'ROLLBACK TO v;'
 	  . add('last')
 	  . 'COMMIT');
-await_all_ran();
+drained();
 is(ledger(), 'a b c last moved replaced', 'what was kept has run, once');
 is( query(
 		q{SELECT string_agg(task_id, ', ' ORDER BY task_id) FROM taskshed.tasks WHERE run_at = '2100-01-01'}
@@ -87,7 +97,7 @@ query(  add('x', $later)
 	  . q{SAVEPOINT t; SELECT taskshed.remove_task('x');}
 	  . add('x')
 	  . 'COMMIT');
-await_all_ran();
+drained();
 is(ledger(), 'x', 'a task removed and added again and again');
 
 # Many: half of them are rolled back
@@ -105,7 +115,7 @@ query(
 			END;
 		END LOOP;
 	END $$});
-await_all_ran();
+drained();
 is( query(
 		q{SELECT count(*), count(DISTINCT what), bool_and(what::int % 2 = 1) FROM ledger}
 	),
@@ -117,7 +127,7 @@ query(  'TRUNCATE ledger; BEGIN;'
 	  . add('first')
 	  . join('', map { "SAVEPOINT s$_;" . add("deep $_") } 1 .. 100)
 	  . 'ROLLBACK TO s1; COMMIT');
-await_all_ran();
+drained();
 is(ledger(), 'first', '100 levels are rolled back');
 
 # Read-only transactions
@@ -174,7 +184,7 @@ is( query(
 	),
 	'500',
 	'a query of a table that could be scanned in parallel schedules');
-await_all_ran();
+drained();
 
 # SERIALIZABLE sessions beside SERIALIZABLE workers: over our tables nobody fails.
 query(

@@ -3,8 +3,6 @@
 # callbacks run and while one is at its end, by DROP SCHEMA, and with all of it rolled
 # back.  Nothing waits for a callback, deadlocks or crashes, and nothing of before
 # takes a task of after for its own, though the internal keys begin anew.
-#
-# In the quick tier: promise 3.
 
 use strict;
 use warnings;
@@ -29,6 +27,8 @@ $node->safe_psql(
 		PERFORM public.note(what);
 		COMMIT;
 	END $$});
+
+sub query { return $node->safe_psql('postgres', shift) }
 
 sub add
 {

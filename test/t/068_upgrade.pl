@@ -3,8 +3,6 @@
 # they are not, functions raise an error that says what to do, and no task is
 # run; after ALTER EXTENSION UPDATE all goes on.  The earlier version in
 # test/frozen was never released; it is there for this.
-#
-# In the quick tier: updates.
 
 use strict;
 use warnings;

@@ -3,8 +3,6 @@
 # also in a template, and run_task does what run_tasks does, for one.  (The
 # mistake is an empty answer, which says nothing.)  Standbys are in 053_standby,
 # a server without the library in 001_preload.
-#
-# In the quick tier: what is told.
 
 use strict;
 use warnings;

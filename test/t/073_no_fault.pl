@@ -29,10 +29,15 @@ CREATE FUNCTION fail() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$
 GRANT pg_read_all_stats TO app;
 });
 
-sub try_as_app
+sub app
 {
 	my ($call) = @_;
 	return psql_as($node, 'app', "SELECT taskshed.$call");
+}
+
+sub query
+{
+	return $node->safe_psql('postgres', $_[0]);
 }
 
 sub ledger
@@ -86,8 +91,7 @@ foreach my $cut (sort keys %cuts)
 	my ($command, $result, $undo) = @{ $cuts{$cut} };
 
 	$inside->query('SELECT pg_advisory_lock(1)');
-	try_as_app(
-		qq{add_task('in_steps', kwargs => '{"what": "$cut", "lock": 1}', task_id => '$cut')}
+	app(qq{add_task('in_steps', kwargs => '{"what": "$cut", "lock": 1}', task_id => '$cut')}
 	);
 	await_blocked($node, 1);
 	my $pid =
@@ -114,14 +118,13 @@ $outside->quit;
 #
 # Failures over and over
 #
-try_as_app(
-	q{add_task('fail', task_id => 'hopeless', max_attempts => 0, retry_delay => '0')}
+app(q{add_task('fail', task_id => 'hopeless', max_attempts => 0, retry_delay => '0')}
 );
 await(
 	$node,
 	q{SELECT attempt >= 12 FROM taskshed.tasks WHERE task_id = 'hopeless'},
 	'many attempts have failed');
-try_as_app(q{remove_task('hopeless')});
+app(q{remove_task('hopeless')});
 is( query(
 		q{
 		SELECT string_agg(attempt::text, ', ' ORDER BY attempt)
@@ -141,7 +144,7 @@ is_deeply(
 	'those at powers of two are in the log');
 
 # What fails now and then is logged each time.
-try_as_app(q{add_task('fail', task_id => 'nightly', every => '1 day')});
+app(q{add_task('fail', task_id => 'nightly', every => '1 day')});
 foreach my $night (1 .. 3)
 {
 	await(
@@ -152,7 +155,7 @@ foreach my $night (1 .. 3)
 		q{UPDATE taskshed.alarm SET last_run_at = last_run_at - interval '1 day'
 		WHERE id IN (SELECT id FROM taskshed.task WHERE task_id = 'nightly')}
 	);
-	try_as_app(q{update_execution_time('nightly', clock_timestamp())});
+	app(q{update_execution_time('nightly', clock_timestamp())});
 }
 await(
 	$node,
@@ -204,15 +207,12 @@ SKIP:
 
 	foreach my $code (@codes)
 	{
-		try_as_app(
-			qq{add_task('run_short', kwargs => '{"what": "once $code", "sqlstate": "$code"}', task_id => 'once $code')}
+		app(qq{add_task('run_short', kwargs => '{"what": "once $code", "sqlstate": "$code"}', task_id => 'once $code')}
 		);
 	}
-	try_as_app(
-		q{add_task('run_short', kwargs => '{"what": "skips", "sqlstate": "53100"}', every => '1 day',
+	app(q{add_task('run_short', kwargs => '{"what": "skips", "sqlstate": "53100"}', every => '1 day',
 		catch_up => 'skip', max_runs => 1, task_id => 'skips')});
-	try_as_app(
-		q{add_task('steps_short', kwargs => '{"what": "steps", "sqlstate": "53200"}', task_id => 'steps')}
+	app(q{add_task('steps_short', kwargs => '{"what": "steps", "sqlstate": "53200"}', task_id => 'steps')}
 	);
 	my @tasks = ((map { "once $_" } @codes), 'skips', 'steps');
 	my $tasks = join(', ', map { "'$_'" } @tasks);
@@ -269,10 +269,9 @@ SKIP:
 
 	# A run by hand is not tried again: that would keep the schedule waiting.
 	query('CREATE TABLE short ()');
-	try_as_app(
-		q{add_task('run_short', '2100-01-01', '{"what": "by hand", "sqlstate": "53200"}', task_id => 'by hand')}
+	app(q{add_task('run_short', '2100-01-01', '{"what": "by hand", "sqlstate": "53200"}', task_id => 'by hand')}
 	);
-	try_as_app(q{run_tasks(ARRAY['by hand'])});
+	app(q{run_tasks(ARRAY['by hand'])});
 	await(
 		$node,
 		q{SELECT last_status = 'failed' FROM taskshed.tasks WHERE task_id = 'by hand' AND state = 'scheduled'},
@@ -294,11 +293,10 @@ SKIP:
 			PERFORM public.hold('held', 2);
 			PERFORM public.bad_error('53100');
 		END $$});
-	try_as_app(
-		q{add_task('held_short', every => '1 day', max_runs => 1, task_id => 'moved')}
+	app(q{add_task('held_short', every => '1 day', max_runs => 1, task_id => 'moved')}
 	);
 	await_blocked($node, 1, 2);
-	try_as_app(q{update_execution_time('moved', '2100-01-01')});
+	app(q{update_execution_time('moved', '2100-01-01')});
 	$locker->query('SELECT pg_advisory_unlock(2)');
 	$locker->quit;
 	await(
@@ -314,8 +312,7 @@ SKIP:
 
 	# After an hour it counts.
 	query('CREATE TABLE short ()');
-	try_as_app(
-		q{add_task('run_short', kwargs => '{"what": "long", "sqlstate": "53100"}', task_id => 'long')}
+	app(q{add_task('run_short', kwargs => '{"what": "long", "sqlstate": "53100"}', task_id => 'long')}
 	);
 	await(
 		$node,
@@ -328,11 +325,9 @@ SKIP:
 	is(scalar(@{ logged('long') }), 2, 'then it is logged again');
 
 	# No shortage: what the callback itself says, a limit that somebody has set.
-	try_as_app(
-		qq{add_task('says_short', kwargs => '{"sqlstate": "$_"}', task_id => 'says $_')}
+	app(qq{add_task('says_short', kwargs => '{"sqlstate": "$_"}', task_id => 'says $_')}
 	) foreach @codes;
-	try_as_app(
-		q{add_task('run_short', kwargs => '{"what": "limit", "sqlstate": "53400"}', task_id => 'limit')}
+	app(q{add_task('run_short', kwargs => '{"what": "limit", "sqlstate": "53400"}', task_id => 'limit')}
 	);
 	await_state($node, $_, 'failed')
 	  foreach ((map { "says $_" } @codes), 'limit');

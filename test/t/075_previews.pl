@@ -2,8 +2,6 @@
 # What next_runs lists is what is run: for tasks whose interval or schedule, time
 # zone, until, max_runs and catch_up come by chance, the times that runs were for
 # are exactly those that were listed before, until's own moment among them.
-#
-# In the quick tier: previews.
 
 use strict;
 use warnings;

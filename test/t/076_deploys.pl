@@ -3,8 +3,6 @@
 # what is deployed again and again fails in the end as it would have, what is
 # over goes and lets its run end, what is changed in a point loses no run; and
 # what add_tasks adds runs in the order of its array.
-#
-# In the quick tier: promise 5.
 
 use strict;
 use warnings;
@@ -34,6 +32,12 @@ BEGIN
 	PERFORM public.tell(what);
 END $$;
 });
+
+sub query
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
 
 sub done
 {

@@ -17,15 +17,11 @@ our @EXPORT = qw(
   taskshed_node
   taskshed_database
   set_and_reload
-  query
-  app
-  effects
   session
   psql_as
   await
   await_blocked
   await_no_task
-  await_all_ran
   await_state
   await_status
   runs_of
@@ -65,13 +61,9 @@ GRANT USAGE, CREATE ON SCHEMA public TO PUBLIC;
 GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
 };
 
-# The server that a script has started first, which most of it is about.
-my $main;
-
 # Starts a server with taskshed.  Parameters: conf => lines for
 # postgresql.conf, data => an empty folder for its data if these are not to be
-# in the usual place, initdb => further options of initdb, init => what else
-# the server's own init() is to be given,
+# in the usual place, initdb => further options of initdb,
 # install_path => where another PostgreSQL is.
 sub taskshed_node
 {
@@ -80,8 +72,7 @@ sub taskshed_node
 		install_path => $params{install_path});
 
 	symlink $params{data}, $node->data_dir if defined $params{data};
-	$node->init(defined $params{initdb} ? (extra => $params{initdb}) : (),
-		@{ $params{init} || [] });
+	$node->init(defined $params{initdb} ? (extra => $params{initdb}) : ());
 	$node->append_conf(
 		'postgresql.conf', q{
 shared_preload_libraries = 'taskshed'
@@ -94,32 +85,7 @@ log_line_prefix = '%m [%p] %b %q%u@%d '
 	  if defined $params{conf};
 	$node->start;
 	taskshed_database($node, 'postgres');
-	$main = $node unless defined $main;
 	return $node;
-}
-
-# What SQL returns in the server that was started first.  An error ends the script.
-sub query
-{
-	my ($sql, $database) = @_;
-
-	return $main->safe_psql($database || 'postgres', $sql);
-}
-
-# There, too: what a function of taskshed returns to the role app.
-sub app
-{
-	my ($call) = @_;
-
-	return query("SET ROLE app; SELECT taskshed.$call");
-}
-
-# And how often a callback has had its effect.
-sub effects
-{
-	my ($what) = @_;
-
-	return query("SELECT count(*) FROM ledger WHERE what = '$what'");
 }
 
 # Gives a database the extension and the functions above.
@@ -171,19 +137,13 @@ sub psql_as
 	return $out;
 }
 
-# Waits until a query returns true.  Fails the test if it never does.  A session that
-# is given asks in its database, so that no process is started for each look.
+# Waits until a query returns true.  Fails the test if it never does.
 sub await
 {
-	my ($node, $query, $what, $in) = @_;
-	my $session  = ref $in  ? $in                  : undef;
-	my $database = $session ? $session->{database} : $in;
+	my ($node, $query, $what, $database) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return 1
-	  if $session
-	  ? $session->poll_until($query)
-	  : $node->poll_query_until($database || 'postgres', $query);
+	return 1 if $node->poll_query_until($database || 'postgres', $query);
 	my ($rc, $out, $err) = $node->psql(
 		$database || 'postgres', q{\x
 		SELECT * FROM taskshed.status; SELECT * FROM taskshed.tasks LIMIT 2;
@@ -219,17 +179,6 @@ sub await_no_task
 		$node,
 		"SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE task_id LIKE '$pattern')",
 		"no task like $pattern is left");
-}
-
-# Waits until only tasks are left, in the server that was started first, that are far
-# ahead.
-sub await_all_ran
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$main,
-		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE run_at < now() + interval '1 year')},
-		'all has run');
 }
 
 # Waits until a task is in that state.
@@ -297,18 +246,11 @@ package TaskshedTest::Session;
 
 use IPC::Run;
 use PostgreSQL::Test::Utils;
-use Time::HiRes ();
 
 sub new
 {
 	my ($class, $node, $database) = @_;
-	my $self = bless {
-		in       => '',
-		out      => '',
-		err      => '',
-		n        => 0,
-		database => $database
-	}, $class;
+	my $self = bless { in => '', out => '', err => '', n => 0 }, $class;
 
 	$self->{timer} =
 	  IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
@@ -343,24 +285,16 @@ sub is_done
 	  && $self->{err}   =~ /=$self->{n}=\n/;
 }
 
-# Waits for the end of what was sent, and returns its output and its errors.
-sub outcome
-{
-	my ($self) = @_;
-	my @said;
-
-	$self->{run}->pump until $self->is_done;
-	@said = map { s/=\d+=\n//gr } $self->{out}, $self->{err};
-	$self->{out} = $self->{err} = '';
-	return @said;
-}
-
-# The same in one piece, errors last.
+# Waits for the end of what was sent, and returns what it said, errors last.
 sub result
 {
 	my ($self) = @_;
-	my $result = join '', $self->outcome;
+	my $result;
 
+	$self->{run}->pump until $self->is_done;
+	$result = $self->{out} . $self->{err};
+	$self->{out} = $self->{err} = '';
+	$result =~ s/=\d+=\n//g;
 	chomp $result;
 	return $result;
 }
@@ -371,36 +305,6 @@ sub query
 
 	$self->send($query);
 	return $self->result;
-}
-
-# Executes SQL as a new session would, as far as settings and the role matter, and
-# returns its output and its errors.  (Statements behind one that fails are executed,
-# too.)
-sub afresh
-{
-	my ($self, $sql) = @_;
-	my ($out, $err);
-
-	$self->send("RESET ROLE; RESET ALL;\n$sql");
-	($out, $err) = $self->outcome;
-	chomp $out;
-	return ($out, $err);
-}
-
-# Waits until a query returns true.  Returns whether it ever does.
-sub poll_until
-{
-	my ($self, $query) = @_;
-	my $tries = 10 * $PostgreSQL::Test::Utils::timeout_default;
-
-	while ($tries-- > 0)
-	{
-		my ($out) = $self->afresh($query);
-
-		return 1 if $out eq 't';
-		Time::HiRes::usleep(100_000);
-	}
-	return 0;
 }
 
 sub quit

@@ -16,8 +16,6 @@
 # What the page says of settings and functions is compared with what there is.  The queries of
 # docs/operations.md are run.  The links of all pages lead somewhere, and the pages in src/ list all
 # folders and all files that there are.
-#
-# In the quick tier: the examples.
 
 use strict;
 use warnings;
