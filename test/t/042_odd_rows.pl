@@ -35,7 +35,14 @@ END $$;
 CREATE PROCEDURE proceeds(what text) LANGUAGE sql AS $$ SELECT public.note(what) $$;
 });
 
-sub query { return $node->safe_psql('postgres', shift) }
+# All that is done and looked at is in one session, which thereby sees our tables
+# change below it; and it saves some thousands of processes.  It is lost if the
+# server crashes, and then this script dies.
+my $session = session($node);
+
+$session->safe_query('SET client_min_messages = error');
+
+sub query { return $session->safe_query(shift) }
 
 # Changes with each restart after a crash.
 sub checkpointer
@@ -78,18 +85,19 @@ sub works
 	my $before;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$node->safe_psql(
-		'postgres', qq{SET ROLE plain;
+	query(
+		qq{SET ROLE plain;
 		SELECT taskshed.add_task('note', kwargs => '{"what": "$what"}');
-		SELECT taskshed.add_task('note', now() + interval '0.5 s', '{"what": "$what"}')}
+		SELECT taskshed.add_task('note', now() + interval '0.5 s', '{"what": "$what"}');
+		RESET ROLE}
 	);
 	await(
-		$node,
+		$session,
 		"SELECT count(*) >= 1 FROM ledger WHERE what = '$what'",
 		"a task has run $when");
 	$before = wakeups();
 	await(
-		$node,
+		$session,
 		"SELECT count(*) = 2 FROM ledger WHERE what = '$what'",
 		"others' tasks run $when");
 	cmp_ok(wakeups() - $before, '<', 500, "and nothing is busy $when");
@@ -122,11 +130,12 @@ sub add
 sub call_all
 {
 	my ($task_id, $owner) = @_;
-	my ($rc, $out, $err) = $node->psql('postgres',
-		"SET ROLE '$owner'; SELECT * FROM taskshed.next_runs(task_id => '$task_id')"
-	);
-	return "next_runs: $err" unless $rc == 0 || $err =~ /ERROR:/;
 
+	# (If the session were lost, this would die.)
+	query("SET ROLE '$owner'");
+	$session->query(
+		"SELECT * FROM taskshed.next_runs(task_id => '$task_id')");
+	query('RESET ROLE');
 	foreach my $call (
 		"fetch_task(%s, %o)",
 		"fetch_tasks(ARRAY[%s], owner => %o)",
@@ -143,13 +152,12 @@ sub call_all
 	{
 		(my $sql = $call) =~ s/%s/'$task_id'/;
 		$sql =~ s/%o/'$owner'/;
-		($rc, $out, $err) = $node->psql('postgres', "SELECT taskshed.$sql");
-		return "$call: $err" unless $rc == 0 || $err =~ /ERROR:/;
+		$session->query("SELECT taskshed.$sql");
 	}
-	($rc, $out, $err) = $node->psql('postgres',
+	$session->query(
 		"SELECT * FROM taskshed.tasks; SELECT * FROM taskshed.status; SELECT * FROM taskshed.runs; SELECT * FROM taskshed.callbacks"
 	);
-	return $rc == 0 ? '' : $err;
+	return $session->messages;
 }
 
 # Values, one after the other: task_id, what it is before, what is set in which
@@ -687,7 +695,7 @@ sub try_rows
 		my ($task_id, undef, undef, undef, $expected) = @$row;
 
 		await(
-			$node,
+			$session,
 			"SELECT ($became) = '$expected' FROM (VALUES ('$task_id')) x (id)",
 			"$task_id has become $expected");
 		is(call_all($task_id, 'odd'),
@@ -716,11 +724,10 @@ foreach my $set (
 	"every = '1 day', schedule = '* * * * *'",
 	"callback = NULL")
 {
-	my ($rc, $out, $err) = $node->psql('postgres',
-		add('refused', 'once')
-		  . "UPDATE taskshed.task SET $set WHERE task_id = 'refused'");
 	like(
-		$err,
+		$session->query(
+			add('refused', 'once')
+			  . "UPDATE taskshed.task SET $set WHERE task_id = 'refused'"),
 		qr/ERROR:  (new row for relation|null value)/,
 		"$set is refused");
 }
@@ -775,7 +782,7 @@ query(
 	FROM unnest(ARRAY[E'two\nlines', 'a "quoted" ''one''', repeat(U&'\+01F600', 255), E'\\x %s $1 ;--']) n}
 );
 await(
-	$node,
+	$session,
 	q{SELECT count(*) = 4 FROM taskshed.tasks WHERE owner = 'odd' AND state = 'failed'},
 	'tasks with odd names have run');
 is( query(
@@ -814,7 +821,7 @@ query(
 	WHERE a.owner IN ('odd'::regrole, 'other'::regrole) AND b.owner IN ('odd'::regrole, 'other'::regrole)
 		AND a.owner <> b.owner});
 await(
-	$node,
+	$session,
 	q{SELECT count(*) = 2 FROM taskshed.tasks WHERE task_id IN ('one', 'the other') AND state = 'failed'
 		AND last_error = 'the rows of the task have different owners'},
 	'two tasks that have swapped ids have failed');
@@ -856,7 +863,7 @@ query(
 	SELECT taskshed.add_task(n, kwargs => '{"what": "x"}', task_id => n, owner => 'odd', validate => false)
 	FROM unnest('{a,b,c,d,e}'::text[]) n});
 await(
-	$node,
+	$session,
 	q{SELECT count(*) = 5 FROM taskshed.tasks WHERE state = 'failed' AND task_id IN ('a', 'b', 'c', 'd', 'e')},
 	'odd aliases fail');
 works('with odd aliases');
@@ -871,13 +878,14 @@ query(
 	UPDATE saved SET run_at = now();
 	DELETE FROM taskshed.alarm a USING saved WHERE a.id = saved.id});
 query("COPY saved TO '$file'; COPY taskshed.alarm FROM '$file'");
-await_no_task($node, 'copied');
+await_no_task($session, 'copied');
 query(
 	add('replicated', 'once') . q{
 	SET session_replication_role = replica;
-	UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'replicated'}
+	UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'replicated';
+	RESET session_replication_role}
 );
-await_no_task($node, 'replicated');
+await_no_task($session, 'replicated');
 query(add('unnoticed', 'once'));
 works('before that');
 query(q{ALTER TABLE taskshed.alarm DISABLE TRIGGER alarm_changed});
@@ -887,7 +895,7 @@ query(
 works('while nobody was told of a row');
 is(what_became('unnoticed'), '0 due -', 'it waits to be found');
 query(q{ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
-await_no_task($node, 'unnoticed');
+await_no_task($session, 'unnoticed');
 
 # Rows that go away or change while the task runs.
 my $holder = session($node);
@@ -908,11 +916,11 @@ foreach my $sql (
 	query(
 		q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}', owner => 'odd', every => '1 day')}
 	);
-	await_blocked($node, 1);
+	await_blocked($session, 1);
 	query($sql);
 	$holder->query('SELECT pg_advisory_unlock(1)');
 	await(
-		$node,
+		$session,
 		'SELECT running = 0 FROM taskshed.status',
 		"a run is over after $sql");
 	works("after $sql");
@@ -956,18 +964,17 @@ foreach my $sql (
 	my $scheduler = query('SELECT scheduler_pid FROM taskshed.status');
 
 	query(
-		"SET client_min_messages = error;
-		DO \$\$ BEGIN ALTER EXTENSION taskshed DROP VIEW taskshed.runs; DROP VIEW taskshed.runs; EXCEPTION WHEN OTHERS THEN END \$\$"
+		"DO \$\$ BEGIN ALTER EXTENSION taskshed DROP VIEW taskshed.runs; DROP VIEW taskshed.runs; EXCEPTION WHEN OTHERS THEN END \$\$"
 	) if $sql =~ /run_\d (DROP|ALTER)/;
-	query("SET client_min_messages = error; $sql");
+	query($sql);
 	query("SELECT pg_terminate_backend($scheduler)");
 	await(
-		$node,
+		$session,
 		"SELECT scheduler_pid <> $scheduler AND state = 'active' FROM taskshed.status",
 		"a scheduler has seen $sql");
 	works("after $sql");
 }
-query('SET client_min_messages = error; DROP EXTENSION taskshed CASCADE');
+query('DROP EXTENSION taskshed CASCADE');
 
 # Tables and indexes that are not as we have made them: an error, and no process
 # that takes one thing for another.  The scheduler leaves.
@@ -1003,40 +1010,42 @@ foreach my $sql (
 	'ALTER SEQUENCE taskshed.task_seq RENAME TO s; CREATE TABLE taskshed.task_seq ()'
   )
 {
-	my ($rc, $out, $err);
-
 	query(
 		q{CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
 		SELECT taskshed.add_task('note', kwargs => '{"what": "warm"}', owner => 'odd')}
 	);
-	await_no_task($node, '%');
+	await_no_task($session, '%');
 	query(add('altered', 'every')
 		  . q{SELECT taskshed.add_task('note', now() + interval '0.2 s', '{"what": "altered"}', owner => 'odd')}
 	);
-	query("SET client_min_messages = error; $drop_views $sql");
+	query("$drop_views $sql");
 	foreach my $call (
 		q{add_task('note', kwargs => '{"what": "x"}', owner => 'odd')},
 		q{pause_task('altered', 'odd')},
 		q{remove_all_tasks('odd')},
 		q{next_wakeup()})
 	{
-		($rc, $out, $err) = $node->psql('postgres', "SELECT taskshed.$call");
-		like(
-			$err,
-			qr/ERROR:  tables of extension "taskshed" are not as it has made them/,
-			"an error of $call after $sql");
+		my $refused =
+		  qr/ERROR:  tables of extension "taskshed" are not as it has made them/;
+		my ($rc, $out, $err) =
+		  $node->psql('postgres', "SELECT taskshed.$call");
+
+		like($err, $refused, "an error of $call after $sql");
+		like($session->query("SELECT taskshed.$call"),
+			$refused, "also in a session that knows them as they were");
 	}
 	await(
-		$node,
+		$session,
 		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed scheduler' AND datname = 'postgres'},
 		'the scheduler leaves');
 	is(checkpointer(), $checkpointer, 'nothing has crashed');
 	query(
-		'SET client_min_messages = error; DROP EXTENSION taskshed CASCADE; DROP SCHEMA IF EXISTS taskshed CASCADE'
+		'DROP EXTENSION taskshed CASCADE; DROP SCHEMA IF EXISTS taskshed CASCADE'
 	);
 }
 query('CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC');
 works('at last');
 
+$session->quit;
 $node->stop;
 done_testing();

@@ -138,17 +138,31 @@ sub psql_as
 }
 
 # Waits until a query returns true.  Fails the test if it never does.
+#
+# This one and all that wait by it are given a node, or a session in which to
+# look: so no new process is started each time.
 sub await
 {
 	my ($node, $query, $what, $database) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return 1 if $node->poll_query_until($database || 'postgres', $query);
-	my ($rc, $out, $err) = $node->psql(
-		$database || 'postgres', q{\x
+	my $state = q{
 		SELECT * FROM taskshed.status; SELECT * FROM taskshed.tasks LIMIT 2;
 		SELECT backend_type, pid, state, wait_event, query
-		FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'});
+		FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'};
+	my ($rc, $out, $err);
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	if ($node->isa('TaskshedTest::Session'))
+	{
+		return 1 if $node->poll($query);
+		$out = $node->query("\\x on\n$state;\n\\x off\n");
+		$err = '';
+	}
+	else
+	{
+		return 1 if $node->poll_query_until($database || 'postgres', $query);
+		($rc, $out, $err) =
+		  $node->psql($database || 'postgres', "\\x\n$state");
+	}
 	diag("while waiting until $what:\n$out\n$err");
 	fail("waited until $what");
 	return 0;
@@ -246,6 +260,7 @@ package TaskshedTest::Session;
 
 use IPC::Run;
 use PostgreSQL::Test::Utils;
+use Time::HiRes qw(usleep);
 
 sub new
 {
@@ -279,10 +294,14 @@ sub send
 sub is_done
 {
 	my ($self) = @_;
+	my $end = "=$self->{n}=\n";
 
 	$self->{run}->pump_nb;
-	return $self->{out} =~ /=$self->{n}=\n/
-	  && $self->{err}   =~ /=$self->{n}=\n/;
+
+	# (at the end only, since results may be long)
+	return 2 ==
+	  grep { length $_ >= length $end && substr($_, -length $end) eq $end }
+	  @$self{ 'out', 'err' };
 }
 
 # Waits for the end of what was sent, and returns what it said, errors last.
@@ -292,11 +311,20 @@ sub result
 	my $result;
 
 	$self->{run}->pump until $self->is_done;
-	$result = $self->{out} . $self->{err};
-	$self->{out} = $self->{err} = '';
-	$result =~ s/=\d+=\n//g;
+	s/=\d+=\n//g foreach @$self{ 'out', 'err' };
+	$result           = $self->{out} . $self->{err};
+	$self->{messages} = $self->{err};
+	$self->{out}      = $self->{err} = '';
 	chomp $result;
 	return $result;
+}
+
+# What the last result had in the way of errors and other messages.
+sub messages
+{
+	my ($self) = @_;
+
+	return $self->{messages};
 }
 
 sub query
@@ -305,6 +333,30 @@ sub query
 
 	$self->send($query);
 	return $self->result;
+}
+
+# Runs SQL, which must not fail, and returns what it said.
+sub safe_query
+{
+	my ($self, $query) = @_;
+	my $result = $self->query($query);
+
+	die "$self->{messages}while running:\n$query"
+	  if $self->{messages} =~ /(?:ERROR|FATAL|PANIC):/;
+	return $result;
+}
+
+# Repeats a query until it returns true; false if it never does.
+sub poll
+{
+	my ($self, $query) = @_;
+
+	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return 1 if $self->query($query) eq 't';
+		usleep(100_000);
+	}
+	return 0;
 }
 
 sub quit
