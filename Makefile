@@ -4,6 +4,7 @@
 #   make -f ../taskshed/Makefile install    the same, built in another folder
 #   make demo, make test, make lint         need nothing but this folder: they bring a throw-away
 #                                           server, and what is missing on a bare Debian (as root)
+#   make test QUICK=1                       in 4 minutes, what guards the promises of docs/design.md
 #   make soak [MINUTES=20]                  tasks under all kinds of faults for a while
 #   make bench [QUICK=1]                    measures it beside its peers; see bench/
 #   make test-matrix, make test-package     on other versions, and the Debian package (see scripts/)

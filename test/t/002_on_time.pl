@@ -1,6 +1,8 @@
 
 # Due means started: tasks at random times each run once, none before its
 # time; how late they are is printed.
+#
+# Quick: promise 6
 
 use strict;
 use warnings;

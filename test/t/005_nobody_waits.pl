@@ -2,6 +2,8 @@
 # Nobody waits for a running callback: while it runs, other tasks run, and its
 # own task can be paused, moved, replaced and removed at once.  When the run is
 # over, the task is what the last change said.
+#
+# Quick: promise 5
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 # Workers, schedulers and the launcher may be terminated at any moment, and the
 # server may crash: they come back by themselves, no task is lost and none has
 # its effect twice.
+#
+# Quick: promises 2 and 3; crash
 
 use strict;
 use warnings;

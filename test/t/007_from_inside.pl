@@ -2,6 +2,8 @@
 # Scheduling from where things happen: callbacks that schedule others or change
 # their own task, triggers, procedures that commit, transactions and savepoints
 # that are rolled back.
+#
+# Quick: promise 1
 
 use strict;
 use warnings;

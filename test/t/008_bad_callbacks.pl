@@ -3,6 +3,8 @@
 # that do not fit, fail at COMMIT, kill their process or have lost their owner.
 # What has failed stays where it can be seen and sent round again, and the log
 # has one line of it that does not tell what the arguments were.
+#
+# Quick: promise 7
 
 use strict;
 use warnings;

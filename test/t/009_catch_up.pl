@@ -2,6 +2,8 @@
 # Recurring tasks run at the times of their grid, whatever happens: behind by
 # five intervals they coalesce, run all or skip; many short intervals do not
 # drift; months are counted in the task's own time zone.
+#
+# Quick: promise 6
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 # A task runs as the role that owns it, with that role's rights and no others:
 # as if the role had connected and called the function itself.  And others do
 # not see its arguments.
+#
+# Quick: promise 8
 
 use strict;
 use warnings;

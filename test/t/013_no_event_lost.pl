@@ -2,6 +2,8 @@
 # "There is something to do": many sessions leave work and add the task that
 # does all of it, replace_existing => false.  Whatever the moment, whoever has
 # committed sees the work done: by a run that began after the commit.
+#
+# Quick: promises 1 and 3
 
 use strict;
 use warnings;

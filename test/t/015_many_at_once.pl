@@ -2,6 +2,8 @@
 # What is scheduled or changed in one commit runs on time, however much it is
 # and however much lies ahead: more than a transaction can tell the scheduler
 # one by one, more than the scheduler keeps in memory.
+#
+# Quick: promise 6
 
 use strict;
 use warnings;

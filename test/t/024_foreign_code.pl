@@ -1,6 +1,8 @@
 
 # Whoever schedules a task for somebody else runs none of that role's code: the
 # constraints of its domains are checked when the task runs, as its owner.
+#
+# Quick: promise 8
 
 use strict;
 use warnings;

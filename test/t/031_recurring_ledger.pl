@@ -7,6 +7,8 @@
 #
 # TASKSHED_SOAK=20 does that for 20 minutes; TASKSHED_SEED=n repeats a sequence
 # of faults.
+#
+# Quick: promises 2, 3 and 4; crash
 
 use strict;
 use warnings;

@@ -3,6 +3,8 @@
 # wait, which the view status and one line in the log say; no database has to
 # wait for the callbacks of another one, idle workers make room for others, and
 # once there is room everything is done, each task once.
+#
+# Quick: promise 7
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 # Stopping the server: a fast stop ends whatever callbacks are doing, and does
 # not wait for a synchronous standby that is away.  What was cut off is run
 # again after the start, as if nothing had happened, and once.
+#
+# Quick: promises 2 and 3; restart
 
 use strict;
 use warnings;

@@ -3,6 +3,8 @@
 # callback leaves behind, in whichever way its run ends, the next task of the
 # role finds a session as new, in the same process.  And however a role or a
 # database has set up its sessions, tasks run and their outcome is written down.
+#
+# Quick: promise 7
 
 use strict;
 use warnings;

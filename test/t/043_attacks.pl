@@ -8,6 +8,8 @@
 # is a trap: it leaves a line in the log that says as whom, and no rollback
 # takes that back.  A table holds most of the attacks; what she tries is also
 # tried by the superuser, who succeeds, so that a refusal means something.
+#
+# Quick: promises 7 and 8
 
 use strict;
 use warnings;

@@ -1,6 +1,8 @@
 
 # Roles that change while they have tasks, due, running and to come: locked out
 # and let in again, more or less than they were, and gone.  Others' tasks run on.
+#
+# Quick: promises 7 and 8
 
 use strict;
 use warnings;

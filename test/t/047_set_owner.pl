@@ -2,6 +2,8 @@
 # Tasks that are given to another role, or taken along by DROP OWNED and
 # REASSIGN OWNED, while they are due or run.  What is in progress goes on as the
 # old owner and its outcome counts; what comes after it runs as the new one.
+#
+# Quick: promise 8
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 # Ways in that need no mistake of the role that is attacked: subscriptions,
 # what is in the schema before the extension is, code that was parsed while
 # there was USAGE, and policies that sessions load.
+#
+# Quick: promise 8
 
 use strict;
 use warnings;

@@ -4,6 +4,8 @@
 # never on another run than the one that was in progress at the call.  And it
 # needs nothing that a run can be waiting for: a run whose commit waits for a
 # standby that does not come is ended, too.
+#
+# Quick: promise 1
 
 use strict;
 use warnings;

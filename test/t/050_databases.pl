@@ -3,6 +3,8 @@
 # processes there: these leave at once and come back if the command is refused or
 # rolled back, and what was running does not count as interrupted.  Only who may
 # give such a command can end them that way.
+#
+# Quick: DROP DATABASE
 
 use strict;
 use warnings;

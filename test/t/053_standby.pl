@@ -2,6 +2,8 @@
 # On a standby nothing runs and scheduling is an error, but tasks can be looked
 # at.  When it is promoted they run at once, and what has run before does not run
 # again; a primary that comes back by pg_rewind runs what the others had left.
+#
+# Quick: standby
 
 use strict;
 use warnings;

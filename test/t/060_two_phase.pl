@@ -4,6 +4,8 @@
 # on a standby that was promoted.  What else the end of a transaction has to tell,
 # of roles, settings, databases and the extension, is told then, too.  Prepared
 # transactions that have nothing to do with taskshed do not even wake anybody.
+#
+# Quick: promise 1; crash, standby
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 # Scheduling in transactions of all kinds: savepoints that are released and rolled
 # back, many of them; read-only transactions; SERIALIZABLE ones beside workers that
 # are SERIALIZABLE, too; plans and functions that would run in parallel workers.
+#
+# Quick: promise 1
 
 use strict;
 use warnings;
