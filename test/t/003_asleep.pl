@@ -24,34 +24,10 @@ SET ROLE app;
 SELECT count(taskshed.add_task('note', now() + interval '1 day' + random() * interval '1 h', '{"what": "tomorrow"}'))
 FROM generate_series(1, 10000)});
 
-# How often have our processes been woken so far?  By process id.
-sub switches
+# Our processes.
+sub ours
 {
-	my %switches;
-
-	foreach my $pid (
-		split(
-			/\n/,
-			$node->safe_psql(
-				'postgres',
-				q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'}
-			)))
-	{
-		my $status = slurp_file("/proc/$pid/status");
-
-		$switches{$pid} = 0;
-		$switches{$pid} += $1 while $status =~ /ctxt_switches:\s+(\d+)/g;
-	}
-	return \%switches;
-}
-
-sub total
-{
-	my ($switches) = @_;
-	my $total = 0;
-
-	$total += $_ foreach values %$switches;
-	return $total;
+	return pids_of($node, "backend_type LIKE 'taskshed%'");
 }
 
 # Until they sleep: the scheduler has read all, and nothing moves any more.
@@ -59,26 +35,26 @@ await(
 	$node,
 	q{SELECT next_wakeup > now() + interval '1 h' FROM taskshed.status},
 	'the scheduler waits for tomorrow');
-my $before = switches();
+my @before = ours();
+my $before = switches_of(@before);
 my $calm   = 0;
 for (my $i = 0; $i < 100 && $calm < 5; $i++)
 {
-	my $now = switches();
+	my @now = ours();
+	my $now = switches_of(@now);
 
-	$calm   = total($now) == total($before) ? $calm + 1 : 0;
+	$calm   = $now == $before ? $calm + 1 : 0;
+	@before = @now;
 	$before = $now;
 }
-is($calm,                 5, 'all are asleep');
-is(scalar(keys %$before), 2, 'they are the launcher and the scheduler');
+is($calm,           5, 'all are asleep');
+is(scalar(@before), 2, 'they are the launcher and the scheduler');
 
 # This minute is what the test is about.
 $node->safe_psql('postgres', 'SELECT pg_sleep(60)');
-my $after = switches();
-is_deeply(
-	[ sort keys %$after ],
-	[ sort keys %$before ],
-	'they are the same processes');
-my $woken = total($after) - total($before);
+my @after = ours();
+my $woken = switches_of(@after) - $before;
+is_deeply(\@after, \@before, 'they are the same processes');
 diag(
 	"asleep for 60 s with 10,000 tasks a day ahead: $woken context switches");
 cmp_ok($woken, '<', 60, 'nobody polls');

@@ -33,25 +33,6 @@ my $holder = session($node);
 my $app    = session($node);
 $app->query('SET ROLE app');
 
-sub ledger
-{
-	my ($what) = @_;
-	return $node->safe_psql('postgres',
-		"SELECT count(*) FROM ledger WHERE what = '$what'");
-}
-
-# What is left of a task: its state, runs that count, when it is next, kwargs.
-sub task
-{
-	my ($task_id) = @_;
-	return $node->safe_psql(
-		'postgres', qq{
-		SELECT state, run_count, CASE
-			WHEN run_at = date_trunc('day', now() + interval '2 days') THEN 'in 2 days'
-			WHEN run_at > now() THEN 'later' ELSE 'past' END, kwargs->>'what'
-		FROM taskshed.tasks WHERE task_id = '$task_id'});
-}
-
 # One task for each kind of change, once and recurring, all of them running.
 $holder->query('SELECT pg_advisory_lock(1)');
 my @changes = qw(pause pauses move moves replace later keep remove removes);
@@ -178,33 +159,48 @@ await(
 	'all runs have ended');
 foreach my $change (@changes)
 {
-	is(ledger("once_$change"), 1, "once_$change: the run went on to its end");
-	is(ledger("every_$change"), 1,
-		"every_$change: the run went on to its end");
+	is(effects_of($node, "once_$change"),
+		1, "once_$change: the run went on to its end");
+	is(effects_of($node, "every_$change"),
+		1, "every_$change: the run went on to its end");
 }
-is(ledger('other'),     2,  'so did those of the other role');
-is(task('once_pause'),  '', 'a one-off paused while it ran is done');
-is(task('once_pauses'), '', 'also with pause_tasks');
-is(task('every_pause'), 'paused|1|later|every_pause',
+is(effects_of($node, 'other'), 2, 'so did those of the other role');
+is(plan_of($node, 'once_pause'), '', 'a one-off paused while it ran is done');
+is(plan_of($node, 'once_pauses'), '', 'also with pause_tasks');
+is( plan_of($node, 'every_pause'),
+	'paused|1|later|every_pause',
 	'a recurring one is paused');
-is(task('every_pauses'), 'paused|1|later|every_pauses',
+is( plan_of($node, 'every_pauses'),
+	'paused|1|later|every_pauses',
 	'also with pause_tasks');
-is(task('once_move'),    'scheduled|1|in 2 days|once_move',   'moved');
-is(task('once_moves'),   'scheduled|1|in 2 days|once_moves',  'moved');
-is(task('every_move'),   'scheduled|1|in 2 days|every_move',  'moved');
-is(task('every_moves'),  'scheduled|1|in 2 days|every_moves', 'moved');
-is(task('once_replace'), '', 'a one-off replaced while it ran has run again');
-is(task('every_replace'), 'scheduled|2|later|new',     'a recurring one too');
-is(task('once_later'),    'scheduled|0|in 2 days|new', 'replaced, for later');
-is(task('every_later'),   'scheduled|1|in 2 days|new', 'replaced, for later');
-is(task('once_keep'),  '', 'replace_existing => false has had it run again');
-is(task('every_keep'), 'scheduled|2|later|kept',     'a recurring one too');
-is(task('once_remove') . task('once_removes'),   '', 'removed');
-is(task('every_remove') . task('every_removes'), '', 'removed');
-is( ledger('every_same') . ' ' . task('every_same'),
+is(plan_of($node, 'once_move'),  'scheduled|1|in 2 days|once_move',  'moved');
+is(plan_of($node, 'once_moves'), 'scheduled|1|in 2 days|once_moves', 'moved');
+is(plan_of($node, 'every_move'), 'scheduled|1|in 2 days|every_move', 'moved');
+is(plan_of($node, 'every_moves'),
+	'scheduled|1|in 2 days|every_moves', 'moved');
+is(plan_of($node, 'once_replace'),
+	'', 'a one-off replaced while it ran has run again');
+is(plan_of($node, 'every_replace'),
+	'scheduled|2|later|new', 'a recurring one too');
+is( plan_of($node, 'once_later'),
+	'scheduled|0|in 2 days|new',
+	'replaced, for later');
+is( plan_of($node, 'every_later'),
+	'scheduled|1|in 2 days|new',
+	'replaced, for later');
+is(plan_of($node, 'once_keep'),
+	'', 'replace_existing => false has had it run again');
+is( plan_of($node, 'every_keep'),
+	'scheduled|2|later|kept',
+	'a recurring one too');
+is(plan_of($node, 'once_remove') . plan_of($node, 'once_removes'),
+	'', 'removed');
+is(plan_of($node, 'every_remove') . plan_of($node, 'every_removes'),
+	'', 'removed');
+is( effects_of($node, 'every_same') . ' ' . plan_of($node, 'every_same'),
 	'1 scheduled|1|later|every_same',
 	'the same once more: nothing changed');
-is( ledger('every_again') . ' ' . task('every_again'),
+is( effects_of($node, 'every_again') . ' ' . plan_of($node, 'every_again'),
 	'2 scheduled|2|later|every_again',
 	'with replace_existing => false it has run again');
 is( $node->safe_psql(
@@ -244,7 +240,7 @@ sub uncommitted
 		$node,
 		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE state IN ('running', 'due'))},
 		'the run has ended');
-	return ledger($task_id) . ' ' . task($task_id);
+	return effects_of($node, $task_id) . ' ' . plan_of($node, $task_id);
 }
 
 my $move = qq{SELECT taskshed.update_execution_time('%s', $far)};
@@ -300,7 +296,7 @@ foreach my $first ('the session', 'the run')
 	is($app->query('COMMIT'), '', 'and commits');
 	$app->query("SELECT taskshed.resume_task('$task_id')");
 	await_no_task($node, 'the_%');
-	is(ledger($task_id), 1, 'the run is tried again');
+	is(effects_of($node, $task_id), 1, 'the run is tried again');
 }
 is($node->safe_psql('postgres', 'SELECT n FROM counter'),
 	'22', 'all had their effect once');

@@ -34,28 +34,6 @@ sub ledger
 		"SELECT count(*) FROM ledger WHERE what LIKE '$pattern'");
 }
 
-# What is left of a task.
-sub task
-{
-	my ($task_id) = @_;
-	return $node->safe_psql(
-		'postgres', qq{
-		SELECT state, run_count, CASE
-			WHEN run_at = date_trunc('day', now() + interval '2 days') THEN 'in 2 days'
-			WHEN run_at > now() THEN 'later' ELSE 'past' END, kwargs->>'what'
-		FROM taskshed.tasks WHERE task_id = '$task_id'});
-}
-
-# Waits until nothing is due or running.
-sub await_calm
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE state IN ('due', 'running'))},
-		'all runs have ended');
-}
-
 # Chains and trees of tasks.
 $node->safe_psql(
 	'postgres', q{
@@ -118,14 +96,15 @@ sub inside
 		as_app(
 			qq{SELECT taskshed.add_task('inside', kwargs => jsonb_build_object('what', '$id', 'commands', \$\$$do\$\$),
 			task_id => '$id', every => $interval)});
-		await_calm();
+		await_calm($node);
 		if ($type eq 'once')
 		{
-			is(task($id), $once, "a one-off that does $name");
+			is(plan_of($node, $id), $once, "a one-off that does $name");
 		}
 		else
 		{
-			is(task($id), $every, "a recurring one that does $name");
+			is(plan_of($node, $id), $every,
+				"a recurring one that does $name");
 		}
 	}
 	is(ledger("once $name%") . ledger("every $name%"), '22', 'each ran once');
@@ -201,9 +180,9 @@ as_app(
 		\$\$SELECT taskshed.update_execution_time('fails', $far);
 		SELECT taskshed.add_task('note', kwargs => '{"what": "never"}'); SELECT 1/0\$\$), task_id => 'fails')}
 );
-await_calm();
-is(task('fails'), 'failed|1|past|fails',
-	'one that moves itself and fails has failed');
+await_calm($node);
+is(plan_of($node, 'fails'),
+	'failed|1|past|fails', 'one that moves itself and fails has failed');
 is(ledger('fails') . ledger('never'),
 	'00', 'and what it has scheduled never was');
 
@@ -221,9 +200,9 @@ await(
 	$node,
 	q{SELECT count(*) = 1 FROM ledger WHERE what = 'caught'},
 	'the second has run');
-await_calm();
-is(task('catches'), 'scheduled|1|later|catches',
-	'what a subtransaction did is rolled back');
+await_calm($node);
+is(plan_of($node, 'catches'),
+	'scheduled|1|later|catches', 'what a subtransaction did is rolled back');
 is(ledger('never'), '0', 'what it has scheduled too');
 as_app('SELECT taskshed.remove_all_tasks()');
 
@@ -351,8 +330,8 @@ SELECT taskshed.add_task('move_later', kwargs => '{"task_id": "fails"}', task_id
 await_no_task($node, 'moves %');
 is(ledger('moves on'), '5', 'max_runs counts runs that move their task');
 await_state($node, 'fails', 'failed');
-is(task('fails'), 'failed|1|past|',
-	'a move that is rolled back leaves nothing');
+is(plan_of($node, 'fails'),
+	'failed|1|past|', 'a move that is rolled back leaves nothing');
 
 my $locker = session($node);
 $locker->query('SELECT pg_advisory_lock(77)');
@@ -376,7 +355,7 @@ await(
 	$node,
 	q{SELECT count(*) = 5 FROM taskshed.runs WHERE task_id IN ('moved once', 'last one', 'lowered', 'moved failing', 'last failing')},
 	'all are over');
-await_calm();
+await_calm($node);
 is( $node->safe_psql(
 		'postgres', q{
 		SELECT task_id, state, run_count, last_status, last_error, failures_in_row, last_run_at IS NOT NULL,

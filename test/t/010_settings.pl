@@ -33,18 +33,6 @@ sub add
 	return;
 }
 
-sub await_ledger
-{
-	my ($what, $n) = @_;
-
-	$n = 1 unless defined $n;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT count(*) = $n FROM ledger WHERE what = '$what'",
-		"\"$what\" is in the ledger");
-}
-
 # taskshed.enabled
 set_and_reload($node, 'taskshed.enabled' => 'off');
 add('note', '{"what": "off"}');
@@ -63,7 +51,7 @@ my ($rc, $stdout, $stderr) = $node->psql(
 is(() = $stderr =~ /WARNING:  taskshed is disabled, so tasks wait/g,
 	2, 'whoever schedules is told so, once a transaction');
 set_and_reload($node, 'taskshed.enabled' => undef);
-await_ledger('off');
+await_effects($node, 'off', 1);
 
 # for one database
 $node->safe_psql('postgres',
@@ -80,7 +68,7 @@ $node->safe_psql('postgres',
 	'ALTER DATABASE postgres RESET taskshed.enabled');
 $node->safe_psql('postgres',
 	q{SELECT pg_terminate_backend(scheduler_pid) FROM taskshed.status});
-await_ledger('off here');
+await_effects($node, 'off here', 1);
 
 # taskshed.max_workers
 $holder->query('SELECT pg_advisory_lock(1)');
@@ -99,7 +87,7 @@ is( $node->safe_psql(
 	'five workers');
 set_and_reload($node, 'taskshed.max_workers' => '1');
 $holder->query('SELECT pg_advisory_unlock(1)');
-await_ledger('two', 6);
+await_effects($node, 'two', 6);
 await($node, 'SELECT workers = 1 FROM taskshed.status', 'four have left');
 is( $node->safe_psql(
 		'postgres',
@@ -111,14 +99,14 @@ set_and_reload($node, 'taskshed.max_workers' => undef);
 # taskshed.worker_idle_timeout
 set_and_reload($node, 'taskshed.worker_idle_timeout' => '100ms');
 add('note', '{"what": "idle"}');
-await_ledger('idle');
+await_effects($node, 'idle', 1);
 await(
 	$node,
 	q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed worker'},
 	'idle workers have left');
 set_and_reload($node, 'taskshed.worker_idle_timeout' => '0');
 add('note', '{"what": "no time"}') foreach (1 .. 3);
-await_ledger('no time', 3);
+await_effects($node, 'no time', 3);
 await(
 	$node,
 	'SELECT workers = 0 FROM taskshed.status',
@@ -137,18 +125,18 @@ BEGIN
 	PERFORM public.tell(setting, 'changed ');
 END $$});
 add('tell', '{"name": "synchronous_commit"}');
-await_ledger('synchronous_commit=off');
+await_effects($node, 'synchronous_commit=off', 1);
 set_and_reload($node, 'taskshed.synchronous_commit' => 'local');
 await(
 	$node,
 	q{SELECT setting = 'local' FROM pg_settings WHERE name = 'taskshed.synchronous_commit'},
 	'the setting has changed');
 add('tell', '{"name": "synchronous_commit", "what": "then "}');
-await_ledger('then synchronous_commit=local');
+await_effects($node, 'then synchronous_commit=local', 1);
 add('changes', '{"setting": "synchronous_commit", "value": "on"}');
-await_ledger('changed synchronous_commit=on');
+await_effects($node, 'changed synchronous_commit=on', 1);
 add('tell', '{"name": "synchronous_commit", "what": "later "}');
-await_ledger('later synchronous_commit=local');
+await_effects($node, 'later synchronous_commit=local', 1);
 
 # (a worker that is busy when it changes has it from its next run on)
 $holder->query('SELECT pg_advisory_lock(1)');
@@ -162,7 +150,7 @@ await(
 	'the setting has changed again');
 add('tell', '{"name": "synchronous_commit", "what": "busy "}');
 $holder->query('SELECT pg_advisory_unlock(1)');
-await_ledger('busy synchronous_commit=remote_write');
+await_effects($node, 'busy synchronous_commit=remote_write', 1);
 set_and_reload($node, 'taskshed.max_workers'        => undef);
 set_and_reload($node, 'taskshed.synchronous_commit' => undef);
 
@@ -299,7 +287,7 @@ await(
 is($other->query('SELECT pg_sleep(0.5); COMMIT'),
 	'', 'for longer than lock_timeout');
 $other->quit;
-await_ledger('has the lock');
+await_effects($node, 'has the lock', 1);
 await(
 	$node,
 	q{SELECT state = 'paused' AND run_count = 1 AND last_status = 'succeeded' FROM taskshed.tasks WHERE task_id = 'tries'},
@@ -359,16 +347,16 @@ await(
 	'SELECT workers <= 1 FROM taskshed.status',
 	'there is one worker at most');
 add('litters', '{"fail": false}');
-await_ledger('has littered');
+await_effects($node, 'has littered', 1);
 add('inspects', '{"what": "first"}');
-await_ledger('first: found ""');
+await_effects($node, 'first: found ""', 1);
 add('litters', '{"fail": true}');
 await(
 	$node,
 	q{SELECT last_error = 'litters and fails' FROM taskshed.tasks},
 	'it has failed');
 add('inspects', '{"what": "second"}');
-await_ledger('second: found ""');
+await_effects($node, 'second: found ""', 1);
 is( $node->safe_psql(
 		'postgres',
 		q{SELECT count(DISTINCT pid) FROM ledger WHERE what ~ 'litter|found'}
@@ -406,7 +394,7 @@ unlike(
 	qr/secret/,
 	'and never the arguments');
 $holder->query('SELECT pg_advisory_unlock(1)');
-await_ledger('secret');
+await_effects($node, 'secret', 1);
 await(
 	$node,
 	q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed worker' AND (state <> 'idle' OR query LIKE '%watched%' AND state = 'active')},

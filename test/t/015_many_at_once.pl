@@ -37,17 +37,6 @@ sub add
 	return;
 }
 
-sub await_notes
-{
-	my ($what, $n) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT count(*) = $n FROM ledger WHERE what = '$what'",
-		"$n of $what have run");
-}
-
 # The scheduler has caught up with what lies ahead when it knows when to wake.
 sub await_asleep
 {
@@ -64,11 +53,11 @@ await_asleep();
 foreach my $owner ('postgres', 'other')
 {
 	add("many of $owner", 65, 'NULL', $owner);
-	await_notes("many of $owner", 65);
+	await_effects($node, "many of $owner", 65);
 	foreach my $who ('postgres', 'other')
 	{
 		add("one of $who after $owner", 1, 'NULL', $who);
-		await_notes("one of $who after $owner", 1);
+		await_effects($node, "one of $who after $owner", 1);
 	}
 }
 
@@ -78,14 +67,14 @@ await_asleep();
 query(
 	q{SELECT taskshed.update_execution_times(array_agg((task_id, now())::taskshed.task_execution_time), 'other')
 	FROM taskshed.tasks WHERE task_id LIKE 'moved %'});
-await_notes('moved', 500);
+await_effects($node, 'moved', 500);
 
 query(
 	q{SELECT count(taskshed.add_task('note', now() - interval '1 min', '{"what": "resumed"}',
 		task_id => 'resumed ' || i, group_id => 'resumed', paused => true)) FROM generate_series(1, 500) i}
 );
 query(q{SELECT taskshed.resume_tasks(group_id => 'resumed')});
-await_notes('resumed', 500);
+await_effects($node, 'resumed', 500);
 
 # What is far behind waits its turn, and is not forgotten when the scheduler
 # has had to forget what it had read.
@@ -107,7 +96,7 @@ query(
 		END LOOP;
 	END $$});
 $holder->query('SELECT pg_advisory_unlock(1)');
-await_notes('held', 4);
+await_effects($node, 'held', 4);
 await_no_task($node, 'behind');
 cmp_ok(query(q{SELECT count(*) FROM ledger WHERE what = 'behind'}),
 	'>=', 11, 'all times that were missed have been made up for');

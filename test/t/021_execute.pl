@@ -345,11 +345,7 @@ is( value(
 	't|0|t',
 	'the time the run before was for');
 
-is( join("\n",
-		grep { /PANIC|TRAP|terminated by signal/ }
-		  split(/\n/, slurp_file($node->logfile))),
-	'',
-	'no crash');
+no_crash($node);
 $_->quit foreach $app, $boss, $outsider;
 $node->stop;
 done_testing();

@@ -150,10 +150,6 @@ my ($kept) =
 cmp_ok($kept, '<', 600, 'nor does a session within a transaction');
 
 $app->quit;
-is( join("\n",
-		grep { /PANIC|TRAP|terminated by signal/ }
-		  split(/\n/, slurp_file($node->logfile))),
-	'',
-	'no crash');
+no_crash($node);
 $node->stop;
 done_testing();

@@ -462,11 +462,7 @@ foreach my $each (
 	value(q{SELECT taskshed.remove_all_tasks('app')});
 }
 
-is( join("\n",
-		grep { /PANIC|TRAP|terminated by signal/ }
-		  split(/\n/, slurp_file($node->logfile))),
-	'',
-	'no crash');
+no_crash($node);
 $holder->quit;
 $node->stop;
 done_testing();

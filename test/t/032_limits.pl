@@ -79,30 +79,17 @@ sub query
 	return $node->safe_psql('postgres', $query);
 }
 
-# A task as it is, one line.
-sub task
-{
-	my ($task_id) = @_;
-	return query(
-		qq{SELECT state, attempt, run_count, last_status, last_sqlstate
-		FROM taskshed.tasks WHERE task_id = '$task_id'});
-}
-
-sub effects
-{
-	my ($what) = @_;
-	return query("SELECT count(*) FROM ledger WHERE what = '$what'");
-}
-
 #
 # Time limits
 #
 app(q{add_task('take', kwargs => '{"what": "long", "seconds": 600}', task_id => 'long', timeout => '0.3 s')}
 );
 await_state($node, 'long', 'failed');
-is(task('long'), 'failed|1|1|timeout|57014', 'a run is ended by its timeout');
-is(runs_of($node, 'long'), 'timeout 1',      'and recorded as that');
-is(effects('long'),        '0',              'with no effect');
+is( state_of($node, 'long'),
+	'failed|1|1|timeout|57014',
+	'a run is ended by its timeout');
+is(runs_of($node, 'long'),    'timeout 1', 'and recorded as that');
+is(effects_of($node, 'long'), '0',         'with no effect');
 like(
 	query(
 		q{SELECT extract(epoch FROM finished_at - started_at), message FROM taskshed.runs WHERE task_id = 'long'}
@@ -166,10 +153,11 @@ app(q{add_task('take', kwargs => '{"what": "stubborn", "seconds": 600, "stubborn
 app(q{add_task('beat', task_id => 'beside', every => '50 ms', catch_up => 'all')}
 );
 await_state($node, 'stubborn', 'failed');
-is(task('stubborn'), 'failed|1|1|timeout|57014',
+is(state_of($node, 'stubborn'),
+	'failed|1|1|timeout|57014',
 	'a callback that swallows the cancel is ended, too');
-is(runs_of($node, 'stubborn'), 'timeout 1', 'and recorded as timed out');
-is(effects('stubborn'),        '0',         'with no effect');
+is(runs_of($node, 'stubborn'),    'timeout 1', 'and recorded as timed out');
+is(effects_of($node, 'stubborn'), '0',         'with no effect');
 diag(
 	'it was ended after '
 	  . query(
@@ -191,8 +179,8 @@ app(q{add_task('take', kwargs => '{"what": "once", "seconds": 600}', task_id => 
 await_state($node, 'once', 'running');
 is(app(q{cancel_task('once')}), 't', 'cancel_task says that it has');
 await_state($node, 'once', 'failed');
-is(task('once'), 'failed|1|1|cancelled|57014',
-	'a cancelled one-off task has failed');
+is(state_of($node, 'once'),
+	'failed|1|1|cancelled|57014', 'a cancelled one-off task has failed');
 is(app(q{cancel_task('once')}),   'f', 'nothing is running any more');
 is(app(q{cancel_task('nobody')}), 'f', 'nor is an unknown task');
 is(app(q{retry_task('once')}),    't', 'it can be retried');
@@ -203,7 +191,7 @@ await_state($node, 'once', 'failed');
 is( runs_of($node, 'once'),
 	'cancelled 1, cancelled 1',
 	'attempts left are not used after a cancel');
-is(effects('once'), '0', 'nor is there an effect');
+is(effects_of($node, 'once'), '0', 'nor is there an effect');
 
 app(q{add_task('take', '2020-01-01', '{"what": "daily", "seconds": 600}', every => '1 day', task_id => 'daily', max_attempts => 5)}
 );
@@ -211,7 +199,7 @@ await_state($node, 'daily', 'running');
 is(app(q{cancel_tasks(ARRAY['daily', 'once', 'daily'])}),
 	'1', 'cancel_tasks counts what was running');
 await_state($node, 'daily', 'scheduled');
-is( task('daily'),
+is( state_of($node, 'daily'),
 	'scheduled|0|1|cancelled|57014',
 	'a cancelled recurring task goes on');
 is( query(
@@ -234,7 +222,7 @@ like(
 	'nobody else can cancel it');
 is(query(q{SET ROLE other; SELECT taskshed.cancel_task('mine')}),
 	'f', 'nor does that mean somebody else\'s task');
-is(task('mine'), 'running|0|0||', 'it is running');
+is(state_of($node, 'mine'), 'running|0|0||', 'it is running');
 is(query(q{SELECT taskshed.cancel_task('mine', 'app')}),
 	't', 'a superuser can');
 await_state($node, 'mine', 'failed');
@@ -366,8 +354,8 @@ await_state($node, 'capped', 'failed');
 is( runs_of($node, 'capped'),
 	'failed 1, failed 2, failed 3, failed 4, failed 5, failed 6',
 	'retry_max_delay is a limit for the delay');
-is(task('capped'), 'failed|6|1|failed|P0001',
-	'attempts used up: the task has failed');
+is(state_of($node, 'capped'),
+	'failed|6|1|failed|P0001', 'attempts used up: the task has failed');
 is( query(q{SELECT last_error FROM taskshed.tasks WHERE task_id = 'capped'}),
 	'attempt 6',
 	'with the last error');
@@ -473,7 +461,7 @@ cmp_ok(query(q{SELECT last_value FROM tries}), '<=', 20, 'only a few times');
 app(q{add_task('beat', clock_timestamp(), every => '100 ms', task_id => 'five', max_runs => 5)}
 );
 await_no_task($node, 'five');
-is(effects('five'), '5', 'max_runs is the number of runs');
+is(effects_of($node, 'five'), '5', 'max_runs is the number of runs');
 app(q{add_task('stumble', clock_timestamp(), '{"failures": 1}', every => '100 ms', task_id => 'five failures', max_runs => 5)}
 );
 await_state($node, 'five failures', 'failed');
@@ -654,8 +642,10 @@ app(q{add_task('may_fail', task_id => 'broken one')});
 await_state($node, 'broken one', 'failed');
 query('DROP TABLE broken');
 extra_run('broken one');
-is(task('broken one'), 'failed|1|1|succeeded|', 'a failed task stays so');
-is(app(q{run_tasks(ARRAY['nobody'])}), '0',     'an unknown task is not run');
+is( state_of($node, 'broken one'),
+	'failed|1|1|succeeded|',
+	'a failed task stays so');
+is(app(q{run_tasks(ARRAY['nobody'])}), '0', 'an unknown task is not run');
 is( query(
 		q{SELECT task_id, scheduled_at, started_at, result FROM taskshed.runs
 		WHERE task_id IN ('tomorrow', 'once tomorrow', 'asleep', 'asleep daily') AND status = 'succeeded'
@@ -675,13 +665,15 @@ await(
 	$node,
 	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'repaired'},
 	'the run of the schedule is over');
-is(task('repaired'), 'scheduled|0|1|failed|P0001', 'it has failed');
+is(state_of($node, 'repaired'), 'scheduled|0|1|failed|P0001',
+	'it has failed');
 app(q{run_tasks(ARRAY['repaired'])});
 await(
 	$node,
 	q{SELECT count(*) = 2 FROM taskshed.runs WHERE task_id = 'repaired'},
 	'the run by hand is over');
-is(task('repaired'), 'scheduled|0|1|failed|P0001',
+is(state_of($node, 'repaired'),
+	'scheduled|0|1|failed|P0001',
 	'a failure by hand is none of the schedule');
 is(query($in_row), '1', 'nor a further one in a row');
 query('DROP TABLE broken');
@@ -690,8 +682,10 @@ await(
 	$node,
 	q{SELECT count(*) = 3 FROM taskshed.runs WHERE task_id = 'repaired'},
 	'so is the next');
-is(task('repaired'), 'scheduled|0|1|succeeded|', 'it says how it went');
-is(query($in_row),   '0', 'a success clears the failures');
+is( state_of($node, 'repaired'),
+	'scheduled|0|1|succeeded|',
+	'it says how it went');
+is(query($in_row), '0', 'a success clears the failures');
 is( query(
 		q{SELECT string_agg(status || ' ' || by_hand, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'repaired'}
 	),
@@ -747,7 +741,7 @@ is( query(
 	),
 	'1|t|t',
 	'the schedule goes on as it was');
-is(effects('held'), '2', 'two runs');
+is(effects_of($node, 'held'), '2', 'two runs');
 app(q{remove_all_tasks()});
 
 #
@@ -776,7 +770,7 @@ is( app(q{retry_tasks(ARRAY['retry 2', 'retry 3', 'fine', 'nobody', NULL])}),
 	'2', 'retry_tasks by name');
 await_no_task($node, 'retry %');
 is(app(q{retry_task('fine')}), 'f', 'what has not failed is not retried');
-is(task('fine'),               'scheduled|0|0||', 'and stays as it is');
+is(state_of($node, 'fine'),    'scheduled|0|0||', 'and stays as it is');
 
 $node->stop;
 done_testing();

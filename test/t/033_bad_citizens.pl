@@ -122,25 +122,6 @@ sub task
 	);
 }
 
-sub runs
-{
-	my ($task_id) = @_;
-	return $node->safe_psql(
-		'postgres',
-		qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id)
-		FROM taskshed.runs WHERE task_id = '$task_id'});
-}
-
-# Waits until a condition is true, while the server goes down again and again.
-sub await_through_crashes
-{
-	my ($condition) = @_;
-
-	TaskshedFaults::ask($node,
-		"SELECT x FROM (SELECT $condition) AS y(x) WHERE x");
-	return;
-}
-
 # The culprit, among the others; and how long it and they took.
 sub bad_citizen
 {
@@ -148,7 +129,7 @@ sub bad_citizen
 
 	add_harmless($what, "SELECT taskshed.$call");
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	await_through_crashes(
+	TaskshedFaults::await_through_crashes($node,
 		"state = 'failed' FROM taskshed.tasks WHERE task_id = '$what'");
 	harmless_are_done($what);
 	diag(
@@ -170,7 +151,7 @@ foreach my $signal ('KILL', 'SEGV', 'ABRT')
 		qq{add_task('kill_me', kwargs => '{"signal": "$signal"}', task_id => '$what', max_attempts => 2)}
 	);
 	is(task($what), 'failed|0|interrupted|57P01', "$what: failed");
-	is( runs($what),
+	is( runs_of($node, $what),
 		'interrupted 1, interrupted 1, interrupted 1',
 		"$what: after so many runs");
 	like(
@@ -187,7 +168,7 @@ add_harmless(
 	'among a gang', q{
 	SELECT taskshed.add_task('kill_me', kwargs => '{"signal": "KILL"}', task_id => 'gang ' || i)
 	FROM generate_series(1, 3) AS i});
-await_through_crashes(
+TaskshedFaults::await_through_crashes($node,
 	q{count(*) = 3 FROM taskshed.tasks WHERE task_id LIKE 'gang %' AND state = 'failed'}
 );
 harmless_are_done('among a gang');
@@ -197,8 +178,9 @@ is( $node->safe_psql(
 		FROM taskshed.runs WHERE task_id LIKE 'gang %' GROUP BY task_id}),
 	'3|3',
 	'each after so many runs');
-my $crashes = () = slurp_file($node->logfile, $log) =~
-  /all server processes terminated; reinitializing/g;
+my $crashes =
+  count_in_log($node, qr/all server processes terminated; reinitializing/,
+	$log);
 cmp_ok($crashes, '<=', 9, "the server was restarted $crashes times");
 
 # One that was beside a culprit is not taken for one.
@@ -212,14 +194,14 @@ is( $node->safe_psql(
 # A failed culprit has another chance if somebody wants that, and a recurring
 # one ends in the same way.
 $node->safe_psql('postgres', q{SELECT taskshed.retry_task('kill -KILL')});
-await_through_crashes(
+TaskshedFaults::await_through_crashes($node,
 	q{count(*) = 6 FROM taskshed.runs WHERE task_id = 'kill -KILL'});
-await_through_crashes(
+TaskshedFaults::await_through_crashes($node,
 	q{state = 'failed' FROM taskshed.tasks WHERE task_id = 'kill -KILL'});
 bad_citizen('daily',
 	q{add_task('kill_me', '2020-01-01', '{"signal": "KILL"}', every => '1 day', task_id => 'daily')}
 );
-is( runs('daily'),
+is( runs_of($node, 'daily'),
 	'interrupted 1, interrupted 1, interrupted 1',
 	'a recurring culprit has failed, too');
 
@@ -237,14 +219,14 @@ is( $node->safe_psql(
 bad_citizen('terminate',
 	q{add_task('terminate_me', task_id => 'terminate', max_attempts => 2, owner => 'app')}
 );
-is( runs('terminate'),
+is( runs_of($node, 'terminate'),
 	'interrupted 1, interrupted 1, interrupted 1',
 	'a callback that terminates its worker has failed after so many runs');
 $node->safe_psql('postgres',
 	q{SELECT taskshed.add_task('terminate_me_twice', task_id => 'twice', owner => 'app')}
 );
 await_no_task($node, 'twice');
-is( runs('twice'),
+is( runs_of($node, 'twice'),
 	'interrupted 1, interrupted 1, succeeded 1',
 	'interruptions use no attempt');
 
@@ -279,21 +261,21 @@ SKIP:
 	);
 	await_state($node, 'eat', 'failed');
 	like(
-		task('eat') . ' ' . runs('eat'),
+		task('eat') . ' ' . runs_of($node, 'eat'),
 		qr/^failed\|1\|failed\|(53200 failed 1(, failed 1)+|54000 failed 1)$/,
 		'out of memory is an error of the run');
 	$node->restart;
 }
 bad_citizen('recurse',
 	q{add_task('recurse', task_id => 'recurse', owner => 'app')});
-is( task('recurse') . ' ' . runs('recurse'),
+is( task('recurse') . ' ' . runs_of($node, 'recurse'),
 	'failed|1|failed|54001 failed 1',
 	'so is a stack that is too deep');
 
 # Time.
 bad_citizen('loop',
 	q{add_task('loop', task_id => 'loop', timeout => '1 s', owner => 'app')});
-is(runs('loop'), 'timeout 1', 'a loop is ended by its timeout');
+is(runs_of($node, 'loop'), 'timeout 1', 'a loop is ended by its timeout');
 
 # Its transaction.
 my $holder = session($node);
@@ -364,7 +346,7 @@ SKIP:
 
 	bad_citizen('segfault',
 		q{add_task('bad_segfault', task_id => 'segfault', owner => 'app')});
-	is( runs('segfault'),
+	is( runs_of($node, 'segfault'),
 		'interrupted 1, interrupted 1, interrupted 1',
 		'a segmentation fault');
 	foreach my $how ('exit', 'underscore_exit')
@@ -376,7 +358,7 @@ SKIP:
 			bad_citizen($what,
 				qq{add_task('bad_$how', kwargs => '{"code": $code}', task_id => '$what', owner => 'app')}
 			);
-			is( runs($what),
+			is( runs_of($node, $what),
 				'interrupted 1, interrupted 1, interrupted 1',
 				"$what: failed after so many runs");
 		}
@@ -401,15 +383,14 @@ SKIP:
 			q{SELECT state FROM taskshed.tasks WHERE task_id = 'loop in C'}),
 		'running',
 		'a loop that does not listen goes on');
-	my $reports = () =
-	  slurp_file($node->logfile, $log) =~ /WARNING: .*loop in C/g;
-	is($reports, 1, 'it is reported once');
+	is(count_in_log($node, qr/WARNING: .*loop in C/, $log),
+		1, 'it is reported once');
 	unlink $file;
 	await(
 		$node,
 		q{SELECT state = 'failed' FROM taskshed.tasks WHERE task_id = 'loop in C'},
 		'it has failed at its end');
-	is(runs('loop in C'), 'timeout 1', 'as timed out');
+	is(runs_of($node, 'loop in C'), 'timeout 1', 'as timed out');
 }
 
 is( $node->safe_psql(

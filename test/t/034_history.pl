@@ -53,16 +53,6 @@ sub app
 	return query("SET ROLE app; SELECT taskshed.$call");
 }
 
-# Waits until there is nothing that has not run.
-sub await_all
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		q{SELECT count(*) FILTER (WHERE state IN ('due', 'running')) = 0 FROM taskshed.tasks},
-		'all have run');
-}
-
 #
 # What is recorded
 #
@@ -72,7 +62,7 @@ app(q{add_task('say', kwargs => '{"what": "bad", "error": true}', task_id => 'ba
 );
 app(q{add_task('nothing', clock_timestamp() - interval '1 min', task_id => 'late', start_within => '1 s')}
 );
-await_all();
+await_calm($node);
 is( query(
 		q{SELECT owner, task_id, group_id, callback, status, attempt, result, sqlstate, message, detail, hint
 		FROM taskshed.runs ORDER BY run_id}
@@ -100,7 +90,7 @@ is(query(q{SELECT count(*), count(DISTINCT run_id) FROM taskshed.runs}),
 
 app(q{add_task('nothing', task_id => 'void')});
 app(q{add_task('rows', kwargs => '{"n": 3}', task_id => 'rows')});
-await_all();
+await_calm($node);
 is( query(
 		q{SELECT task_id, status, coalesce(result, 'NULL') FROM taskshed.runs WHERE task_id IN ('void', 'rows') ORDER BY task_id}
 	) =~ /^rows\|succeeded\|.*\nvoid\|succeeded\|/,
@@ -134,7 +124,7 @@ foreach my $default (undef, 'errors', 'none', 'all')
 
 		app(qq{add_task('say', kwargs => '{"what": "x", "error": $_}', task_id => '$name $_', history => $history)}
 		) foreach ('false', 'true');
-		await_all();
+		await_calm($node);
 		is( query(
 				qq{SELECT status FROM taskshed.runs WHERE task_id LIKE '$name %' ORDER BY status}
 			),
@@ -152,7 +142,7 @@ foreach my $default (undef, 'errors', 'none', 'all')
 app(q{add_task('long', kwargs => '{"n": 10000}', task_id => 'long')});
 app(q{add_task('long', kwargs => '{"n": 10000, "error": true}', task_id => 'long error')}
 );
-await_all();
+await_calm($node);
 is( query(
 		q{SELECT octet_length(result), result = repeat('é', 512) FROM taskshed.runs WHERE task_id = 'long'}
 	),
@@ -172,7 +162,7 @@ query(
 	q{SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 );
 app(q{add_task('long', kwargs => '{"n": 10}', task_id => 'short')});
-await_all();
+await_calm($node);
 is(query(q{SELECT result FROM taskshed.runs WHERE task_id = 'short'}),
 	'é' x 5, 'as short as one likes');
 set_and_reload($node, 'taskshed.history_max_text' => undef);

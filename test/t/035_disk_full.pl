@@ -110,14 +110,6 @@ sub make_space
 my $scheduler_pid =
   q{SELECT scheduler_pid FROM taskshed.status WHERE database = current_database()};
 
-# How often the log says something, from some place on.
-sub logged
-{
-	my ($what, $from) = @_;
-
-	return scalar(() = slurp_file($node->logfile, $from) =~ /$what/g);
-}
-
 # Is the server there?  It ends when it finds no space for its recovery.
 sub is_running
 {
@@ -197,10 +189,11 @@ add_until(
 	'failures could not be recorded',
 	sub {
 		fill('data');
-		return logged(qr/could not record that task .*No space left/, $log)
-		  >= 10;
+		return count_in_log($node,
+			qr/could not record that task .*No space left/, $log) >= 10;
 	});
-is( logged(
+is( count_in_log(
+		$node,
 		qr/background worker "taskshed \w+" .* exited with exit code/, $log),
 	0,
 	'no process ends because the disk is full');
@@ -214,8 +207,9 @@ add_until(
 			'postgres', q{
 			SELECT pg_terminate_backend(worker_pid) FROM taskshed.tasks
 			WHERE worker_pid IS NOT NULL});
-		return logged(qr/could not record interrupted runs: .*No space left/,
-			$log) >= 3;
+		return count_in_log($node,
+			qr/could not record interrupted runs: .*No space left/, $log) >=
+		  3;
 	});
 is($node->safe_psql('postgres', $scheduler_pid),
 	$scheduler, 'the scheduler is still the same one');
@@ -231,9 +225,10 @@ add_until(
 	sub {
 		fill('wal');
 		return !is_running()
-		  || logged(qr/PANIC: .*No space left on device/, $log) >= 5;
+		  || count_in_log($node, qr/PANIC: .*No space left on device/, $log)
+		  >= 5;
 	});
-cmp_ok(logged(qr/PANIC: .*No space left on device/, $log),
+cmp_ok(count_in_log($node, qr/PANIC: .*No space left on device/, $log),
 	'>', 0, 'without space for its WAL the server goes down');
 make_space('wal');
 bring_up();
@@ -331,10 +326,12 @@ foreach my $pages (1 .. 12)
 	truncate "$disks/data/filler", (-s "$disks/data/filler") - 4096 * $pages
 	  or die $!;
 	$node->stop if $node->start(fail_ok => 1);
-	last        if logged(qr/could not map file/, $log);
+	last        if count_in_log($node, qr/could not map file/, $log);
 }
-is(logged(qr/could not map file .*No space left on device/, $log),
-	1, 'a server is not ended by a store to a file that has no space');
+is( count_in_log(
+		$node, qr/could not map file .*No space left on device/, $log),
+	1,
+	'a server is not ended by a store to a file that has no space');
 
 make_space('data');
 $node->start;

@@ -57,17 +57,6 @@ sub add_notes
 	return;
 }
 
-sub await_notes
-{
-	my ($database, $what, $n) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT count(*) = $n FROM ledger WHERE what = '$what'",
-		"$n times $what in $database", $database);
-}
-
 # Changes max_worker_processes.
 sub restart_with
 {
@@ -113,7 +102,7 @@ $node->wait_for_log(
 
 # The third one does not even notice, however many of its tasks there are.
 add_notes('two', 'beside', @roles);
-await_notes('two', 'beside', 8);
+await_effects($node, 'beside', 8, 'two');
 is( $node->safe_psql(
 		'postgres', q{
 		SELECT database, workers, running FROM taskshed.status WHERE database <> 'two' ORDER BY 1}
@@ -124,9 +113,9 @@ is( $node->safe_psql(
 # One of these ends: its database does its tasks, and its callbacks are in the
 # way of none.
 $holders[1]->query('SELECT pg_advisory_unlock(1)');
-await_notes('one', 'held', 16);
+await_effects($node, 'held', 16, 'one');
 add_notes('one', 'after', @roles);
-await_notes('one', 'after', 8);
+await_effects($node, 'after', 8, 'one');
 await(
 	$node,
 	q{SELECT due = 0 AND message IS NULL FROM taskshed.status WHERE database = 'one'},
@@ -134,7 +123,7 @@ await(
 is($node->safe_psql('postgres', 'SELECT count(*) FROM ledger'),
 	0, 'a callback that holds its place does so all the time');
 $holders[0]->query('SELECT pg_advisory_unlock(1)');
-await_notes('postgres', 'held', 16);
+await_effects($node, 'held', 16, 'postgres');
 $_->quit foreach @holders;
 await_calm();
 
@@ -152,9 +141,9 @@ $node->safe_psql('postgres',
 );
 await_blocked($node, 3);
 add_notes('two', 'beside three', 'role_1');
-await_notes('two', 'beside three', 1);
+await_effects($node, 'beside three', 1, 'two');
 $holder->query('SELECT pg_advisory_unlock(1)');
-await_notes('postgres', 'more', 9);
+await_effects($node, 'more', 9, 'postgres');
 $holder->quit;
 $node->safe_psql('one', 'CREATE EXTENSION taskshed');
 await_calm();
@@ -196,7 +185,7 @@ foreach my $database (@databases)
 {
 	add_notes($database, 'busy', @roles[ 0, 1 ]);
 }
-await_notes($_, 'busy', 2) foreach @databases;
+await_effects($node, 'busy', 2, $_) foreach @databases;
 my $runs =
   $node->safe_psql('postgres', 'SELECT min(run_count) FROM taskshed.tasks');
 await(
@@ -216,13 +205,13 @@ $node->safe_psql('postgres',
 	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "crowd"}')});
 await_blocked($node, 1);
 add_notes($_, 'crowded', 'role_1') foreach qw(one two);
-await_notes($_, 'crowded', 1)      foreach qw(one two);
+await_effects($node, 'crowded', 1, $_) foreach qw(one two);
 is( $node->safe_psql(
 		'postgres', q{SELECT count(*) FROM ledger WHERE what = 'crowd'}),
 	0,
 	'a callback goes on while its scheduler is away');
 $holder->query('SELECT pg_advisory_unlock(1)');
-await_notes('postgres', 'crowd', 1);
+await_effects($node, 'crowd', 1, 'postgres');
 await(
 	$node,
 	'SELECT NOT EXISTS (SELECT FROM taskshed.tasks)',
@@ -264,7 +253,7 @@ $node->safe_psql('postgres',
 );
 like($session->result, qr/canceling statement/, 'the query has ended');
 $session->quit;
-await_notes($_, 'parallel', 1) foreach @databases;
+await_effects($node, 'parallel', 1, $_) foreach @databases;
 await_calm();
 
 # Each launcher has said so once a minute at most, however often it was told.

@@ -120,21 +120,6 @@ sub query
 	return $node->safe_psql('postgres', $query);
 }
 
-# A task as it is, one line.
-sub task
-{
-	my ($task_id) = @_;
-	return query(
-		qq{SELECT state, attempt, run_count, last_status, last_sqlstate
-		FROM taskshed.tasks WHERE task_id = '$task_id'});
-}
-
-sub effects
-{
-	my ($what) = @_;
-	return query("SELECT count(*) FROM ledger WHERE what = '$what'");
-}
-
 # The worker that has run, or runs, a task last.
 sub worker_of
 {
@@ -202,7 +187,8 @@ my ($aside, $said) = stop_aside(
 	q{taskshed.cancel_task(task_id, 'app') FROM taskshed.tasks WHERE task_id LIKE 'aside cancel %' AND state <> 'failed'}
 );
 is($said, 't', 'a run that has stepped aside can be cancelled');
-is(task($aside), 'failed|1|1|cancelled|57014',
+is(state_of($node, $aside),
+	'failed|1|1|cancelled|57014',
 	'it has failed as any run that is cancelled');
 is(runs_of($node, $aside),
 	'cancelled 1', 'it was not interrupted, nor run again');
@@ -240,12 +226,13 @@ await_blocked($node, 1, 5);
 is(app(q{cancel_task('think twice')}), 't', 'cancelled');
 await($node, 'SELECT is_called FROM caught', 'the callback has caught that');
 await_blocked($node, 1, 5);
-is(task('think twice'),                'running|0|0||', 'it goes on');
+is(state_of($node, 'think twice'),     'running|0|0||', 'it goes on');
 is(app(q{cancel_task('think twice')}), 't',             'cancelled again');
 await_state($node, 'think twice', 'failed');
-is(task('think twice'), 'failed|1|1|cancelled|57014', 'that has helped');
-is(runs_of($node, 'think twice'), 'cancelled 1',      'it was one run');
-is(effects('thought twice'),      '0',                'with no effect');
+is(state_of($node, 'think twice'),
+	'failed|1|1|cancelled|57014', 'that has helped');
+is(runs_of($node, 'think twice'),      'cancelled 1', 'it was one run');
+is(effects_of($node, 'thought twice'), '0',           'with no effect');
 $holder->query('SELECT pg_advisory_unlock(5)');
 
 #
@@ -270,8 +257,8 @@ is(app(q{cancel_task('done')}),
 is(query("SELECT pg_cancel_backend($worker)"), 't', 'its session may be');
 is($pauser->query('ROLLBACK'), '', 'the pause is rolled back');
 await_no_task($node, 'done');
-is(runs_of($node, 'done'), 'succeeded 1', 'the run has succeeded');
-is(effects('done'),        '1',           'once');
+is(runs_of($node, 'done'),    'succeeded 1', 'the run has succeeded');
+is(effects_of($node, 'done'), '1',           'once');
 worker_goes_on($worker, 'and its worker goes on');
 $pauser->quit;
 
@@ -288,7 +275,7 @@ await_no_task($node, 'once more');
 is( runs_of($node, 'once more'),
 	'succeeded 1, succeeded 1',
 	'a one-off task runs once more before it goes');
-is(effects('once more'), '2', 'with both effects');
+is(effects_of($node, 'once more'), '2', 'with both effects');
 
 $holder->query('SELECT pg_advisory_lock(1)');
 app(q{add_task('hold', 'yesterday', '{"what": "last run"}', every => '1 day', max_runs => 1, task_id => 'last run')}
@@ -321,7 +308,7 @@ is( query(
 	'0|t|t',
 	'the schedule is as it was');
 worker_goes_on(worker_of('beside'), 'all is well');
-is(effects('beside'), '2', 'no more runs follow');
+is(effects_of($node, 'beside'), '2', 'no more runs follow');
 app(q{remove_task('beside')});
 
 #
@@ -366,7 +353,7 @@ foreach my $task_id (sort keys %again)
 		runs_of($node, $task_id),
 		qr/^(failed|missed) 1, succeeded 1$/,
 		"$task_id: runs though it was to be long before");
-	is(effects($task_id), '1', "$task_id: once");
+	is(effects_of($node, $task_id), '1', "$task_id: once");
 }
 app(q{remove_all_tasks()});
 

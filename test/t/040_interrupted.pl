@@ -66,38 +66,7 @@ sub app
 	return query("SET ROLE app; SELECT taskshed.$call");
 }
 
-sub effects
-{
-	my ($what) = @_;
-	return query("SELECT count(*) FROM ledger WHERE what = '$what'");
-}
-
-# Waits until a condition is true, while the server goes down again and again.
-sub await_through_crashes
-{
-	my ($condition) = @_;
-
-	TaskshedFaults::ask($node,
-		"SELECT x FROM (SELECT $condition) AS y(x) WHERE x");
-	return;
-}
-
 # A task that has nothing to do with all this still runs.
-my $n_harmless = 0;
-
-sub others_run
-{
-	my ($how) = @_;
-	my $what = 'harmless ' . ++$n_harmless;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	app(qq{add_task('note', kwargs => '{"what": "$what"}', task_id => '$what')}
-	);
-	await_no_task($node, $what);
-	is(effects($what), '1', "$how: another task runs");
-	return;
-}
-
 # Terminates the worker of a task that waits for lock 1, and waits until
 # another one has come as far.
 sub lose_worker
@@ -135,7 +104,7 @@ await_no_task($node, 'collapse');
 is( runs_of($node, 'collapse'),
 	'interrupted 1, succeeded 1',
 	'a run is recorded as interrupted though its task was added again');
-is(effects('collapse'), '1', 'and its task has run after that');
+is(effects_of($node, 'collapse'), '1', 'and its task has run after that');
 
 $holder->query('SELECT pg_advisory_lock(1)');
 app(q{add_task('hold', kwargs => '{"what": "once"}', task_id => 'once')});
@@ -147,7 +116,7 @@ await_no_task($node, 'once');
 is( runs_of($node, 'once'),
 	'interrupted 1, succeeded 1, succeeded 1',
 	'the run is done again, and the extra run too');
-is(effects('once'), '2', 'that makes two');
+is(effects_of($node, 'once'), '2', 'that makes two');
 
 $holder->query('SELECT pg_advisory_lock(1)');
 app(q{add_task('hold', '2020-01-01', '{"what": "daily"}', every => '1 day', task_id => 'daily')}
@@ -164,7 +133,7 @@ await(
 	$node,
 	q{SELECT state = 'scheduled' FROM taskshed.tasks WHERE task_id = 'daily'},
 	'it waits for its next time');
-others_run('after that');
+another_runs($node, 'app', 'after that');
 is( runs_of($node, 'daily'),
 	'interrupted 1, succeeded 1, succeeded 1',
 	'both runs of a recurring task are done');
@@ -195,7 +164,7 @@ is( query(
 	),
 	'interrupted|57P01',
 	'as interrupted');
-others_run('the scheduler terminated');
+another_runs($node, 'app', 'the scheduler terminated');
 
 #
 # A run beside the schedule that crashes the server
@@ -207,7 +176,7 @@ query(
 
 # (the server may be down before the answer is there)
 $node->psql('postgres', q{SELECT taskshed.run_tasks(ARRAY['crash beside'])});
-await_through_crashes(
+TaskshedFaults::await_through_crashes($node,
 	q{failed_at IS NOT NULL FROM taskshed.alarm JOIN taskshed.task USING (id) WHERE task_id = 'crash beside'}
 );
 is( query(
@@ -215,7 +184,7 @@ is( query(
 	),
 	't',
 	'a culprit that was run beside its schedule is not to run any more');
-others_run('the server crashed');
+another_runs($node, 'app', 'the server crashed');
 is( query(
 		q{SELECT state, last_sqlstate FROM taskshed.tasks WHERE task_id = 'crash beside'}
 	),
@@ -224,8 +193,9 @@ is( query(
 is( runs_of($node, 'crash beside'),
 	'interrupted 1, interrupted 1',
 	'after so many runs');
-my $crashes = () = slurp_file($node->logfile, $log) =~
-  /all server processes terminated; reinitializing/g;
+my $crashes =
+  count_in_log($node, qr/all server processes terminated; reinitializing/,
+	$log);
 is($crashes, 2, 'and so many crashes');
 query(q{SELECT taskshed.remove_all_tasks()});
 
@@ -246,7 +216,7 @@ await(
 	'one is running');
 $node->psql('postgres',
 	q{SELECT taskshed.add_task('crash', task_id => 'culprit')});
-await_through_crashes(
+TaskshedFaults::await_through_crashes($node,
 	q{state = 'failed' FROM taskshed.tasks WHERE task_id = 'culprit'});
 is( runs_of($node, 'culprit'),
 	join(', ', ('interrupted 1') x 5),
@@ -262,16 +232,17 @@ like(
 	runs_of($node, 'innocent'),
 	qr/^(interrupted 1, )+succeeded 1$/,
 	'it has succeeded at last');
-is(effects('innocent'), '1', 'once');
-$crashes = () = slurp_file($node->logfile, $log) =~
-  /all server processes terminated; reinitializing/g;
+is(effects_of($node, 'innocent'), '1', 'once');
+$crashes =
+  count_in_log($node, qr/all server processes terminated; reinitializing/,
+	$log);
 is($crashes, 5, 'no crash was due to it');
 diag(
 	"the culprit had failed after "
 	  . query(
 		q{SELECT max(finished_at) - min(started_at) FROM taskshed.runs WHERE task_id = 'culprit'}
 	  ));
-others_run('after all of that');
+another_runs($node, 'app', 'after all of that');
 
 #
 # Tasks that were interrupted before
@@ -313,7 +284,7 @@ is( together(1, 2, 1),
 is(together(2, 3), 'running due', 'more than once, both');
 set_and_reload($node, 'taskshed.max_interruptions' => 2);
 is(together(1, 1), 'running due', 'where the next interruption is the last');
-others_run('after these');
+another_runs($node, 'app', 'after these');
 
 $node->stop;
 done_testing();

@@ -47,32 +47,14 @@ sub query { return $session->safe_query(shift) }
 # Changes with each restart after a crash.
 sub checkpointer
 {
-	return query(
-		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'}
-	);
+	return join ' ', pids_of($session, "backend_type = 'checkpointer'");
 }
 my $checkpointer = checkpointer();
 
-# How often our processes have gone to sleep and been woken so far; 0 where
-# that is not to be had.
+# How often our processes have gone to sleep and been woken so far.
 sub wakeups
 {
-	my $n = 0;
-
-	foreach my $pid (
-		split "\n",
-		query(
-			q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'taskshed%'}
-		))
-	{
-		open my $file, '<', "/proc/$pid/status" or next;
-		while (<$file>)
-		{
-			$n += $1 if /ctxt_switches:\s+(\d+)/;
-		}
-		close $file;
-	}
-	return $n;
+	return switches_of(pids_of($session, "backend_type LIKE 'taskshed%'"));
 }
 
 # Others' tasks run, and while one waits for its time, nobody is busy.

@@ -35,16 +35,6 @@ sub as
 	return psql_as($node, @_);
 }
 
-# What traps and leaks have said since that place of the log.
-sub log_lines
-{
-	my ($from, $pattern) = @_;
-
-	return join("\n",
-		grep { $_ =~ $pattern }
-		  split(/\n/, slurp_file($node->logfile, $from)));
-}
-
 # The superuser's sessions of this test are not to walk into her traps by
 # themselves.
 $ENV{PGOPTIONS} = '-c search_path=public';
@@ -521,7 +511,7 @@ foreach my $look (@looks)
 	unlike($seen, qr/Xyzzy|victim|22012|22P02/, "$look shows nothing");
 }
 unlike(
-	log_lines($log, qr/ leaked to/),
+	log_lines($node, qr/ leaked to/, $log),
 	qr/Xyzzy|victim|tick|leaked to (?!mallory)/,
 	'nothing has leaked');
 
@@ -529,7 +519,7 @@ unlike(
 $log = -s $node->logfile;
 $node->safe_psql('postgres', "SET ROLE $super; $looks[1]");
 like(
-	log_lines($log, qr/ leaked to/),
+	log_lines($node, qr/ leaked to/, $log),
 	qr/leaked to $super: .*Xyzzy/,
 	'... where there is something to see, it does');
 is(as('mallory', 'SELECT * FROM mallory.plain'), '', 'a view of hers');
@@ -861,7 +851,7 @@ as('victim',
 	"SET search_path = $path; SELECT now(), 'a'::pg_catalog.text = 'b'::pg_catalog.text"
 );
 like(
-	log_lines($log, qr/ sprung by victim/),
+	log_lines($node, qr/ sprung by victim/, $log),
 	qr/: now\n.*: text = text/,
 	'traps spring');
 
@@ -919,7 +909,7 @@ is( $node->safe_psql(
 	),
 	"$super walks $super/$super, victim walks victim/victim",
 	'others\' tasks run');
-is(log_lines($log, qr/ sprung by/),
+is(log_lines($node, qr/ sprung by/, $log),
 	'', 'none of the traps has sprung, in the scheduler and workers either');
 $node->safe_psql('postgres',
 	qq{ALTER DATABASE postgres RESET ALL; ALTER ROLE victim RESET ALL; ALTER ROLE "$super" RESET ALL}
@@ -991,11 +981,11 @@ foreach my $value (@values)
 	is(as('victim', "SELECT $add)"), 'trapped', '... by another role');
 	as($_, q{SELECT taskshed.update_execution_time('trapped', '2100-01-02')})
 	  foreach ($super, 'victim');
-	is(log_lines($log, qr/ sprung by/), '', '... springs nothing');
+	is(log_lines($node, qr/ sprung by/, $log), '', '... springs nothing');
 	like(as('mallory', q{SELECT taskshed.try_task('trapped')}),
 		qr/^[f1]$/, '... when she tries it');
 	like(
-		log_lines($log, qr/ sprung by/),
+		log_lines($node, qr/ sprung by/, $log),
 		qr{sprung by mallory/mallory},
 		'... it does');
 }
@@ -1061,7 +1051,7 @@ foreach my $maintenance (
 {
 	$log = -s $node->logfile;
 	$node->safe_psql('postgres', $maintenance);
-	my $lines = log_lines($log, qr/ maintenance by/);
+	my $lines = log_lines($node, qr/ maintenance by/, $log);
 	like(
 		$lines,
 		qr/maintenance by mallory: 42501/,
@@ -1116,9 +1106,9 @@ await(
 	$node,
 	q{SELECT state = 'failed' FROM taskshed.tasks WHERE task_id LIKE 'forge%'},
 	'a task with line ends in its name and error has failed');
-is(log_lines($log, qr/^FORGED/), '', 'no line of the log is forged');
+is(log_lines($node, qr/^FORGED/, $log), '', 'no line of the log is forged');
 like(
-	log_lines($log, qr/FORGED/),
+	log_lines($node, qr/FORGED/, $log),
 	qr/task "forge FORGED: line" of role "mallory"/,
 	'... what it would have been is in one');
 
@@ -1436,7 +1426,7 @@ SELECT string_agg(DISTINCT privilege_type, ' ') FROM pg_namespace, aclexplode(ns
 WHERE nspname = 'taskshed' AND a.grantee <> nspowner}, 'hers'),
 	'USAGE',
 	'... those for schemas no CREATE');
-is(log_lines($log, qr/ sprung by/),
+is(log_lines($node, qr/ sprung by/, $log),
 	'', 'no function of hers was called by CREATE EXTENSION');
 
 # The owner of the database can read what a dump has, and let others in; that is

@@ -40,28 +40,6 @@ sub as
 	return $node->safe_psql('postgres', "SET ROLE $role; $sql");
 }
 
-sub effects
-{
-	my ($what) = @_;
-	return $node->safe_psql('postgres',
-		"SELECT count(*) FROM ledger WHERE what = '$what'");
-}
-
-# Another role's task runs now.
-my $others = 0;
-
-sub others_run
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$others++;
-	as('other',
-		qq{SELECT taskshed.add_task('note', kwargs => '{"what": "other $others"}', task_id => 'other $others')}
-	);
-	await_no_task($node, "other $others");
-	is(effects("other $others"), '1', 'the task of another role has run');
-	return;
-}
-
 # A role with a run in progress, a task behind that and one that recurs is
 # locked out by one command, and let in again by another.
 sub lock_out
@@ -81,7 +59,7 @@ sub lock_out
 
 	# (what is rolled back changes nothing)
 	$node->safe_psql('postgres', "BEGIN; $out; ROLLBACK");
-	others_run();
+	another_runs($node, 'other', 'meanwhile');
 	is( $node->safe_psql(
 			'postgres',
 			q{SELECT worker_pid FROM taskshed.tasks WHERE task_id = 'running'}
@@ -102,7 +80,7 @@ sub lock_out
 		runs_of($node, 'running'),
 		qr/interrupted 1$/,
 		"$name: the run has ended");
-	others_run();
+	another_runs($node, 'other', 'meanwhile');
 	$holder->query('SELECT pg_advisory_unlock(1)');
 	is( $node->safe_psql(
 			'postgres',
@@ -110,16 +88,18 @@ sub lock_out
 		),
 		'running due, waiting due',
 		"$name: the tasks wait");
-	is( () =
-		  slurp_file($node->logfile, $offset) =~
-		  /LOG:  tasks of a role have to wait: \Q$message\E/g,
+	is( count_in_log(
+			$node, qr/LOG:  tasks of a role have to wait: \Q$message\E/,
+			$offset),
 		1,
 		"$name: the log says so, once");
 
 	$node->safe_psql('postgres', $in);
 	await_no_task($node, '%');
-	is(effects("running $name") . effects("waiting $name"),
-		'11', "$name: let in again, it runs");
+	is( effects_of($node, "running $name")
+		  . effects_of($node, "waiting $name"),
+		'11',
+		"$name: let in again, it runs");
 	await(
 		$node,
 		'SELECT message IS NULL FROM taskshed.status',
@@ -160,7 +140,8 @@ foreach my $callback (qw(hold hold_in_procedure))
 	await_blocked($node, 1);
 	$holder->query('SELECT pg_advisory_unlock(1)');
 	await_no_task($node, 'often%');
-	is(effects("often $callback"), '1', "$callback: it has run in the end");
+	is(effects_of($node, "often $callback"),
+		'1', "$callback: it has run in the end");
 	is( runs_of($node, "often $callback"),
 		'interrupted 1, ' x 6 . 'succeeded 1',
 		'each run is recorded once');
@@ -186,7 +167,7 @@ if ($nologin_runs)
 	as('app',
 		q{SELECT taskshed.add_task('note', kwargs => '{"what": "nologin"}')});
 	await_no_task($node, '%');
-	is(effects('nologin'), '1', 'NOLOGIN is no obstacle');
+	is(effects_of($node, 'nologin'), '1', 'NOLOGIN is no obstacle');
 	$node->safe_psql('postgres', 'ALTER ROLE app LOGIN');
 }
 else
@@ -222,18 +203,19 @@ await(
 	$node,
 	q{SELECT message = 'role "boss" is a superuser, and taskshed.allow_superuser_tasks is off' FROM taskshed.status},
 	'one that there is waits');
-others_run();
-is(effects('boss'), '0', 'and has not run');
+another_runs($node, 'other', 'meanwhile');
+is(effects_of($node, 'boss'), '0', 'and has not run');
 set_and_reload($node, 'taskshed.allow_superuser_tasks' => undef);
 await_no_task($node, '%');
-is(effects('boss'), '1', 'until it may');
+is(effects_of($node, 'boss'), '1', 'until it may');
 
 # A worker does not outlive the rights that it has connected with.
 as('boss',
 	q{SELECT taskshed.add_task('climb', kwargs => '{"what": "boss climbs"}', task_id => 'climb')}
 );
 await_no_task($node, 'climb');
-is(effects('boss climbs'), '1', 'a superuser may be whoever it likes');
+is(effects_of($node, 'boss climbs'),
+	'1', 'a superuser may be whoever it likes');
 my $holder = session($node);
 $holder->query('SELECT pg_advisory_lock(1)');
 as( 'boss', q{
@@ -257,13 +239,13 @@ is( $node->safe_psql(
 		q{SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'climb'}),
 	'42501',
 	'afterwards it may not');
-is(effects('boss climbs') . effects('boss runs'),
+is(effects_of($node, 'boss climbs') . effects_of($node, 'boss runs'),
 	'11', 'and all has had its effect once');
 $node->safe_psql('postgres',
 	q{ALTER ROLE boss SUPERUSER; SELECT taskshed.retry_task('climb', 'boss')}
 );
 await_no_task($node, 'climb');
-is(effects('boss climbs'), '2', 'a superuser again, it may');
+is(effects_of($node, 'boss climbs'), '2', 'a superuser again, it may');
 
 # How many workers a role may have.
 $holder->query('SELECT pg_advisory_lock(1)');
@@ -276,14 +258,14 @@ as('app',
 	q{SELECT taskshed.add_task('hold', kwargs => '{"what": "limited"}', task_id => 'limited ' || i) FROM generate_series(1, 4) i}
 );
 await_blocked($node, 2);
-others_run();
+another_runs($node, 'other', 'meanwhile');
 await_blocked($node, 2);
 set_and_reload($node, 'taskshed.max_workers_per_role' => 3);
 await_blocked($node, 3);
 set_and_reload($node, 'taskshed.max_workers_per_role' => undef);
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'limited%');
-is(effects('limited'), '4', 'all have run in the end');
+is(effects_of($node, 'limited'), '4', 'all have run in the end');
 
 # A run is ended although its worker is to leave after it anyway, for another
 # role's sake; and until it has left it counts as one of its role.
@@ -317,11 +299,11 @@ $node->safe_psql('postgres',
 	'REVOKE CONNECT ON DATABASE postgres FROM app; REVOKE members FROM app');
 await_blocked($node, 0);
 await_state($node, 'leaving', 'due');
-others_run();
+another_runs($node, 'other', 'meanwhile');
 $node->safe_psql('postgres', 'GRANT CONNECT ON DATABASE postgres TO app');
 $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, '%');
-is(effects('leaving'), '2', 'let in again, they run');
+is(effects_of($node, 'leaving'), '2', 'let in again, they run');
 set_and_reload(
 	$node,
 	'taskshed.max_workers'          => undef,
@@ -383,14 +365,14 @@ is( $node->safe_psql(
 		q{SELECT state FROM taskshed.tasks WHERE task_id = 'later'}),
 	'scheduled',
 	'those that are not due wait');
-others_run();
+another_runs($node, 'other', 'meanwhile');
 
 # Who gets the name inherits nothing.
 $node->safe_psql('postgres', 'CREATE ROLE guest LOGIN');
 is(as('guest', 'SELECT count(*) FROM taskshed.tasks'),
 	'0', 'a new role of the name sees none of them');
 is(as('guest', q{SELECT taskshed.remove_all_tasks()}), '0', 'and has none');
-is(effects('gone') . effects('gone running'),
+is(effects_of($node, 'gone') . effects_of($node, 'gone running'),
 	'00', 'nothing has had an effect');
 
 $holder->quit;

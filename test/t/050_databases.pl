@@ -15,7 +15,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskshedTest;
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 # (One interruption that counts would be one too many.)
 my $node = taskshed_node(
@@ -107,10 +107,8 @@ sub processes
 {
 	my ($name) = @_;
 
-	return $node->safe_psql(
-		'postgres',
-		"SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity
-		WHERE datname = '$name' AND backend_type LIKE 'taskshed%'");
+	return join ' ',
+	  pids_of($node, "datname = '$name' AND backend_type LIKE 'taskshed%'");
 }
 
 # One statement as somebody; returns the error.
@@ -301,17 +299,6 @@ my $postmaster =
   (split "\n", slurp_file($node->data_dir . '/postmaster.pid'))[0];
 my $inside = session($node, 'd');
 
-sub await_in_session
-{
-	my ($query, $what) = @_;
-
-	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return if $toggler->query($query) eq 't';
-		usleep(100_000);
-	}
-	die "waited until $what";
-}
 foreach my $process (('scheduler', 'worker') x 5)
 {
 	# (with a task some time ahead, so that the scheduler stays)
@@ -322,13 +309,15 @@ foreach my $process (('scheduler', 'worker') x 5)
 		SELECT taskshed.add_task('note', now() + interval '4 minutes', '{"what": "later"}')}
 	);
 	$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS false');
-	await_in_session(
+	await(
+		$toggler,
 		q{SELECT NOT EXISTS (SELECT FROM taskshed._status() AS s JOIN pg_database AS d ON s.database = d.oid WHERE datname = 'd')},
 		'no scheduler is wanted');
 	if ($process eq 'worker')
 	{
 		$toggler->query('ALTER DATABASE d ALLOW_CONNECTIONS true');
-		await_in_session(
+		await(
+			$toggler,
 			q{SELECT state = 'active' FROM taskshed.status WHERE database = 'd'},
 			'there is a scheduler');
 	}
@@ -339,7 +328,8 @@ foreach my $process (('scheduler', 'worker') x 5)
 		$inside->query(
 			q{SELECT taskshed.add_task('note', kwargs => '{"what": "asked"}')}
 		);
-		await_in_session(
+		await(
+			$toggler,
 			$process eq 'scheduler'
 			? q{SELECT state = 'starting' FROM taskshed.status WHERE database = 'd'}
 			: q{SELECT due = 1 FROM taskshed.status WHERE database = 'd'},

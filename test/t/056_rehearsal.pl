@@ -15,15 +15,6 @@ use Test::More;
 
 my $node = taskshed_node('rehearsal');
 
-# The number of the server's log lines about it.
-sub lines
-{
-	my ($pattern) = @_;
-	my @found = slurp_file($node->logfile) =~ /$pattern/g;
-
-	return scalar @found;
-}
-
 # Adds a task of a new role by SQL that has %s for its name, and awaits its end.
 sub run_of
 {
@@ -52,7 +43,8 @@ sub run_until
 	foreach my $try (1 .. 20)
 	{
 		run_of("$role$try", $sql, $status);
-		return pass("the log has: $pattern") if lines($pattern) > 0;
+		return pass("the log has: $pattern")
+		  if count_in_log($node, $pattern) > 0;
 	}
 	return fail("the log has: $pattern");
 }
@@ -62,7 +54,8 @@ run_until(
 	'early',
 	q{SELECT taskshed.add_task('note', now() + '2 s', '{"what": "early", "planned": null}', owner => '%s')},
 	'succeeded');
-is(lines('could not rehearse a run'), 0, 'the rehearsal had no error');
+is(count_in_log($node, 'could not rehearse a run'),
+	0, 'the rehearsal had no error');
 is( $node->safe_psql(
 		'postgres', q{
 SELECT (SELECT count(*) FROM ledger) = count(*) FROM taskshed.runs WHERE status = 'succeeded'}
@@ -78,15 +71,15 @@ CREATE FUNCTION public.gone() RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
 SELECT taskshed.add_task('public.gone', now() + '2 s', owner => '%s');
 DROP FUNCTION public.gone;
 COMMIT}, 'failed');
-is(lines('ERROR: .*public.gone'),
+is(count_in_log($node, 'ERROR: .*public.gone'),
 	0, 'a rehearsal that fails logs no error of its own');
 
-my $before = lines('rehearsed a run');
+my $before = count_in_log($node, 'rehearsed a run');
 run_of(
 	'now',
 	q{SELECT taskshed.add_task('note', kwargs => '{"what": "now", "planned": null}', owner => '%s')},
 	'succeeded');
-is(lines('rehearsed a run'),
+is(count_in_log($node, 'rehearsed a run'),
 	$before, 'for a rehearsal of what is due there is no time');
 
 $node->stop;

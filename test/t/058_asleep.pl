@@ -29,13 +29,6 @@ my @databases = map { "d$_" } 1 .. $N;
 my $processes =
   q{SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('taskshed scheduler', 'taskshed worker')};
 
-sub launcher
-{
-	return $node->safe_psql('postgres',
-		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'taskshed launcher'}
-	);
-}
-
 sub await_asleep
 {
 	my ($what, $condition) = @_;
@@ -124,7 +117,7 @@ unlike(
 	qr/no room for another process/,
 	'five places are enough for that');
 $log = -s $node->logfile;
-kill 'KILL', launcher();
+kill 'KILL', pids_of($node, "backend_type = 'taskshed launcher'");
 $node->wait_for_log(qr/database system is ready to accept connections/, $log);
 await(
 	$node,
@@ -135,8 +128,8 @@ await(
 my $commits =
   q{SELECT sum(xact_commit) FROM pg_stat_database WHERE datname LIKE 'without%'};
 $node->safe_psql('postgres', 'SELECT pg_sleep(1)');
-my $before   = $node->safe_psql('postgres', $commits);
-my $launcher = launcher();
+my $before = $node->safe_psql('postgres', $commits);
+my ($launcher) = pids_of($node, "backend_type = 'taskshed launcher'");
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher)");
 await(
 	$node,

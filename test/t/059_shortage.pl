@@ -64,16 +64,6 @@ sub give_locks_back
 		q{SET taken.n = 0; SELECT pg_advisory_unlock_all()});
 }
 
-# How often the log says since then that one of our processes has failed.
-sub refused
-{
-	my ($who, $log) = @_;
-
-	return
-	  scalar(() = slurp_file($node->logfile, $log) =~
-		  /background worker "taskshed $who.*exited with exit code 1$/gm);
-}
-
 # The launcher needs locks as well, but fewer; so there is a number of them, not
 # always the same one, with which it can start others in vain.
 sub await_refused
@@ -90,7 +80,10 @@ sub await_refused
 		return fail("a $who is refused $starts times") if time > $end;
 		take_locks($but);
 		usleep(100_000);
-		my $refused = refused($who, $log);
+		my $refused =
+		  count_in_log($node,
+			qr/background worker "taskshed $who.*exited with exit code 1$/m,
+			$log);
 		if ($refused > $n)
 		{
 			$n     = $refused;

@@ -35,16 +35,6 @@ my $super = $node->safe_psql('postgres', 'SELECT current_user');
 
 sub query { return $node->safe_psql('postgres', shift) }
 
-# What adds a task that is due, and is not known of unless somebody tells.
-sub add
-{
-	my ($what, $more) = @_;
-
-	return
-	  qq{SELECT taskshed.add_task('public.note', kwargs => '{"what": "$what"}', task_id => '$what'}
-	  . (defined $more ? ", $more" : '') . ');';
-}
-
 # Prepares what has these statements, and leaves.
 sub prepare
 {
@@ -75,7 +65,7 @@ sub await_ran
 }
 
 # Committed, and rolled back
-prepare('one', add('one'));
+prepare('one', add_note('one'));
 is( query(
 		q{SELECT (SELECT count(*) FROM taskshed.tasks), (SELECT count(*) FROM ledger)}
 	),
@@ -83,11 +73,11 @@ is( query(
 	'nothing of it is seen before it is committed');
 commit('one');
 await_ran('one', 1);
-prepare('back', add('back'));
+prepare('back', add_note('back'));
 query(q{ROLLBACK PREPARED 'back'});
-prepare('few',  join '', map { add("few $_") } 1 .. 8);
-prepare('more', join '', map { add("more $_") } 1 .. 9);
-prepare('many', join '', map { add("many $_") } 1 .. 200);
+prepare('few',  join '', map { add_note("few $_") } 1 .. 8);
+prepare('more', join '', map { add_note("more $_") } 1 .. 9);
+prepare('many', join '', map { add_note("many $_") } 1 .. 200);
 commit($_) foreach ('few', 'more', 'many');
 await_ran('few %',  8);
 await_ran('more %', 9);
@@ -95,18 +85,18 @@ await_ran('many %', 200);
 is(query(q{SELECT count(*) FROM ledger WHERE what = 'back'}),
 	'0', 'what was rolled back never ran');
 
-prepare('ahead', add('ahead', q{run_at => now() + interval '1 s'}));
+prepare('ahead', add_note('ahead', q{run_at => now() + interval '1 s'}));
 commit('ahead');
 await_ran('ahead', 1);
 my $long = q{it''s } . 'x' x 194;
-prepare($long, add('long'));
+prepare($long, add_note('long'));
 commit($long);
 await_ran('long', 1);
 
 # Changed, not added
-query(  add('changed', q{run_at => '2100-01-01'})
-	  . add('removed', q{run_at => '2100-01-01'})
-	  . add('paused',  q{paused => true}));
+query(  add_note('changed', q{run_at => '2100-01-01'})
+	  . add_note('removed', q{run_at => '2100-01-01'})
+	  . add_note('paused',  q{paused => true}));
 prepare(
 	'changes',
 	q{SELECT taskshed.update_execution_time('changed', now()); SELECT taskshed.remove_task('removed');
@@ -117,17 +107,19 @@ await_ran('paused',  1);
 is(query('SELECT count(*) FROM taskshed.tasks'), '0', 'the other is removed');
 
 # A PREPARE that fails, since there is one of that name
-prepare('twice', add('first', q{run_at => now() + interval '2 s'}));
+prepare('twice', add_note('first', q{run_at => now() + interval '2 s'}));
 my ($rc, $out, $err) = $node->psql('postgres',
 		'BEGIN;'
-	  . add('second', q{run_at => '2100-01-01'})
+	  . add_note('second', q{run_at => '2100-01-01'})
 	  . q{PREPARE TRANSACTION 'twice'});
 like($err, qr/"twice" is already in use/, 'a name is used once');
 commit('twice');
 await_ran('first', 1);
 is(query('SELECT count(*) FROM taskshed.tasks'), '0', 'nothing of the other');
 ($rc, $out, $err) = $node->psql('postgres',
-	'BEGIN;' . add('failed') . q{SELECT 1 / 0; PREPARE TRANSACTION 'failed'});
+		'BEGIN;'
+	  . add_note('failed')
+	  . q{SELECT 1 / 0; PREPARE TRANSACTION 'failed'});
 query(q{BEGIN; PREPARE TRANSACTION 'failed'});
 commit('failed');
 is(query('SELECT count(*) FROM taskshed.tasks'),
@@ -137,9 +129,9 @@ is(query('SELECT count(*) FROM taskshed.tasks'),
 my $session = session($node);
 is( $session->query(
 			q{BEGIN; }
-		  . add('kept')
+		  . add_note('kept')
 		  . q{; PREPARE TRANSACTION 'kept'; }
-		  . add('own')),
+		  . add_note('own')),
 	"kept\nown",
 	'a session prepares, and adds something else');
 await_ran('own', 1);
@@ -148,7 +140,7 @@ await_ran('kept', 1);
 $session->quit;
 
 # More of them than are remembered
-prepare("full $_", add("full $_")) foreach 1 .. 180;
+prepare("full $_", add_note("full $_")) foreach 1 .. 180;
 query(join ';', map { "COMMIT PREPARED 'full $_'" } 1 .. 1);
 await_ran('full %', 1);
 $node->safe_psql('postgres', join "\n",
@@ -158,23 +150,12 @@ await_ran('full %', 180);
 # A transaction that is prepared otherwise wakes nobody.
 sub switches
 {
-	my $n = 0;
-
-	foreach my $pid (
-		split "\n",
-		query(
-			q{SELECT pid FROM pg_stat_activity WHERE backend_type IN ('taskshed scheduler', 'taskshed launcher')}
-		))
-	{
-		open my $file, '<', "/proc/$pid/status" or next;
-		while (<$file>)
-		{
-			$n += $1 if /^voluntary_ctxt_switches:\s+(\d+)/;
-		}
-		close $file;
-	}
-	return $n;
+	return switches_of(
+		pids_of(
+			$node,
+			"backend_type IN ('taskshed scheduler', 'taskshed launcher')"));
 }
+
 query('CREATE TABLE other (n int)');
 my $before = switches();
 $node->safe_psql(
@@ -189,7 +170,7 @@ cmp_ok(switches() - $before, '<', 100, 'those of others wake nobody');
 query('CREATE ROLE r LOGIN');
 foreach my $i (1, 2)
 {
-	query(add("role $i", q{owner => 'r', paused => true}));
+	query(add_note("role $i", q{owner => 'r', paused => true}));
 	prepare('out', 'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC');
 	commit('out');
 	query("SELECT taskshed.resume_task('role $i', 'r')");
@@ -261,7 +242,7 @@ $node->safe_psql(
 	SELECT taskshed.add_task('sleeps', task_id => 'sleeps');
 	SELECT taskshed.add_task('nothing', owner => 'idles', every => '1 s')}
 );
-query(add('often', q{every => '200 ms'}));
+query(add_note('often', q{every => '200 ms'}));
 my $scheduler =
   q{SELECT pid FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type = 'taskshed scheduler'};
 await($node, "SELECT EXISTS ($scheduler)",
@@ -318,12 +299,12 @@ query('CREATE DATABASE e');
 $node->safe_psql('e',
 	'CREATE TABLE ledger (what text); CREATE FUNCTION note(what text) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.ledger VALUES (what) $$'
 );
-prepare('create', 'CREATE EXTENSION taskshed; ' . add('created'), 'e');
+prepare('create', 'CREATE EXTENSION taskshed; ' . add_note('created'), 'e');
 commit('create', 'e');
 await($node, 'SELECT count(*) = 1 FROM ledger', 'created', 'e');
 prepare('drop', 'DROP EXTENSION taskshed', 'e');
 $node->safe_psql('e', q{ROLLBACK PREPARED 'drop'});
-$node->safe_psql('e', add('still'));
+$node->safe_psql('e', add_note('still'));
 await($node, 'SELECT count(*) = 2 FROM ledger', 'still there', 'e');
 prepare('drop', 'DROP EXTENSION taskshed', 'e');
 commit('drop', 'e');
@@ -378,12 +359,12 @@ query(q{SELECT taskshed.remove_task('prepares')});
 # A restart, a crash
 foreach my $mode ('fast', 'immediate')
 {
-	prepare($mode,         add($mode));
+	prepare($mode,         add_note($mode));
 	prepare("$mode roles", 'ALTER ROLE r CONNECTION LIMIT 5');
 	$node->stop($mode);
 	$node->start;
 	await_status($node, 'postgres', 'active');
-	query(add("new $mode"));
+	query(add_note("new $mode"));
 	await_ran("new $mode", 1);
 	commit($mode);
 	await_ran($mode, 1);
@@ -395,13 +376,13 @@ $node->backup('backup');
 my $standby = PostgreSQL::Test::Cluster->new('promoted');
 $standby->init_from_backup($node, 'backup', has_streaming => 1);
 $standby->start;
-prepare('promoted', add('promoted'));
-prepare('undone',   add('undone'));
+prepare('promoted', add_note('promoted'));
+prepare('undone',   add_note('undone'));
 $node->wait_for_catchup($standby);
 $node->stop;
 $standby->promote;
 await_status($standby, 'postgres', 'active');
-$standby->safe_psql('postgres', add('new'));
+$standby->safe_psql('postgres', add_note('new'));
 await_ran('new', 1, $standby);
 $standby->safe_psql('postgres', q{ROLLBACK PREPARED 'undone'});
 $standby->safe_psql('postgres', q{COMMIT PREPARED 'promoted'});

@@ -26,15 +26,6 @@ sub try_query
 		$node->safe_psql('postgres', 'SELECT current_user'), shift);
 }
 
-sub add
-{
-	my ($task_id, $more) = @_;
-
-	return
-	  qq{SELECT taskshed.add_task('public.note', kwargs => '{"what": "$task_id"}', task_id => '$task_id'}
-	  . (defined $more ? ", $more" : '') . ');';
-}
-
 sub ledger
 {
 	return query(
@@ -42,46 +33,36 @@ sub ledger
 	);
 }
 
-# All that is due has run.
-sub drained
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE run_at < now() + interval '1 year')},
-		'all has run');
-}
-
 # Savepoints
 my $later = q{run_at => '2100-01-01'};
-query(  add('removed', $later)
-	  . add('not removed', $later)
-	  . add('moved',       $later)
-	  . add('not moved',   $later)
-	  . add('replaced',    $later));
+query(  add_note('removed', $later)
+	  . add_note('not removed', $later)
+	  . add_note('moved',       $later)
+	  . add_note('not moved',   $later)
+	  . add_note('replaced',    $later));
 query(
 		'BEGIN;'
-	  . add('a')
+	  . add_note('a')
 	  . 'SAVEPOINT s;'
-	  . add('lost')
+	  . add_note('lost')
 	  . q{SELECT taskshed.remove_task('not removed');
 	SELECT taskshed.update_execution_time('not moved', now());}
-	  . add('a', $later)
+	  . add_note('a', $later)
 	  . 'SAVEPOINT t;'
-	  . add('lost, too')
+	  . add_note('lost, too')
 	  . 'RELEASE t; ROLLBACK TO s;'
-	  . add('b')
+	  . add_note('b')
 	  . 'SAVEPOINT u;'
-	  . add('c')
+	  . add_note('c')
 	  . q{SELECT taskshed.remove_task('removed');
 	SELECT taskshed.update_execution_time('moved', now());}
-	  . add('replaced', 'run_at => now()')
+	  . add_note('replaced', 'run_at => now()')
 	  . 'RELEASE u; RELEASE s; SAVEPOINT v;'
-	  . add('last')
+	  . add_note('last')
 	  . 'ROLLBACK TO v;'
-	  . add('last')
+	  . add_note('last')
 	  . 'COMMIT');
-drained();
+await_drained($node);
 is(ledger(), 'a b c last moved replaced', 'what was kept has run, once');
 is( query(
 		q{SELECT string_agg(task_id, ', ' ORDER BY task_id) FROM taskshed.tasks WHERE run_at = '2100-01-01'}
@@ -91,15 +72,15 @@ is( query(
 
 # Removed and added again, at all levels
 query('TRUNCATE ledger; SELECT taskshed.remove_all_tasks()');
-query(  add('x', $later)
+query(  add_note('x', $later)
 	  . q{BEGIN; SELECT taskshed.remove_task('x'); SAVEPOINT s;}
-	  . add('x')
+	  . add_note('x')
 	  . q{ROLLBACK TO s;}
-	  . add('x', $later)
+	  . add_note('x', $later)
 	  . q{SAVEPOINT t; SELECT taskshed.remove_task('x');}
-	  . add('x')
+	  . add_note('x')
 	  . 'COMMIT');
-drained();
+await_drained($node);
 is(ledger(), 'x', 'a task removed and added again and again');
 
 # Many: half of them are rolled back
@@ -117,7 +98,7 @@ query(
 			END;
 		END LOOP;
 	END $$});
-drained();
+await_drained($node);
 is( query(
 		q{SELECT count(*), count(DISTINCT what), bool_and(what::int % 2 = 1) FROM ledger}
 	),
@@ -126,16 +107,16 @@ is( query(
 
 # All levels are rolled back but the first
 query(  'TRUNCATE ledger; BEGIN;'
-	  . add('first')
-	  . join('', map { "SAVEPOINT s$_;" . add("deep $_") } 1 .. 100)
+	  . add_note('first')
+	  . join('', map { "SAVEPOINT s$_;" . add_note("deep $_") } 1 .. 100)
 	  . 'ROLLBACK TO s1; COMMIT');
-drained();
+await_drained($node);
 is(ledger(), 'first', '100 levels are rolled back');
 
 # Read-only transactions
-query(add('there', $later));
+query(add_note('there', $later));
 foreach my $call (
-	add('x'),
+	add_note('x'),
 	q{SELECT taskshed.add_tasks('[]');},
 	q{SELECT taskshed.remove_task('there');},
 	q{SELECT taskshed.remove_all_tasks();},
@@ -186,7 +167,7 @@ is( query(
 	),
 	'500',
 	'a query of a table that could be scanned in parallel schedules');
-drained();
+await_drained($node);
 
 # SERIALIZABLE sessions beside SERIALIZABLE workers: over our tables nobody fails.
 query(

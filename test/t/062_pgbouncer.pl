@@ -70,24 +70,6 @@ ok($up, 'pgbouncer is there') or diag(slurp_file("$dir/out") . $log);
 
 sub query { return $node->safe_psql('postgres', shift) }
 
-sub add
-{
-	my ($task_id, $more) = @_;
-
-	return
-	  qq{SELECT taskshed.add_task('public.note', kwargs => '{"what": "$task_id"}', task_id => '$task_id'}
-	  . (defined $more ? ", $more" : '') . ')';
-}
-
-sub drained
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE run_at < now() + interval '1 year')},
-		'all has run');
-}
-
 # Two clients take turns.
 my ($one, $two) = (client(), client());
 is( $one->query('SELECT pg_backend_pid()'),
@@ -99,7 +81,8 @@ foreach my $i (1 .. 20)
 	{
 		my $what = ($client == $one ? 'one' : 'two') . " $i";
 
-		is($client->query(add($what)), $what, "client $what adds a task");
+		is($client->query(add_note($what)), $what,
+			"client $what adds a task");
 	}
 	is( $one->query(
 			qq{SELECT taskshed.add_tasks('[{"callback": "public.note", "kwargs": {"what": "bulk $i"}}, {"callback": "public.note", "kwargs": {"what": "bulk $i"}}]') = '{}'}
@@ -111,7 +94,7 @@ foreach my $i (1 .. 20)
 		qr/ERROR: .* does not exist/,
 		'two makes a mistake') if $i % 5 == 0;
 }
-drained();
+await_drained($node);
 is( query(
 		q{SELECT count(*), count(DISTINCT what), count(*) FILTER (WHERE who = 'app/app') FROM ledger}
 	),
@@ -120,21 +103,26 @@ is( query(
 
 # One in a transaction, which rolls back; the other waits and goes on.
 query('TRUNCATE ledger');
-$one->query('BEGIN;' . add('rolled back') . '; SAVEPOINT s;' . add('too'));
-$two->send(add('waits'));
+$one->query(
+	'BEGIN;' . add_note('rolled back') . '; SAVEPOINT s;' . add_note('too'));
+$two->send(add_note('waits'));
 like($one->query('SELECT taskshed.remove_task(1 / 0)'),
 	qr/ERROR/, 'an error in a transaction');
-like($one->query(add('x')), qr/current transaction is aborted/, 'it is over');
+like(
+	$one->query(add_note('x')),
+	qr/current transaction is aborted/,
+	'it is over');
 $one->query('ROLLBACK');
 is($two->result, 'waits', 'the other goes on');
-$one->query(
-	'BEGIN;' . add('kept') . ';' . add('later', q{run_at => '2100-01-01'}));
+$one->query('BEGIN;'
+	  . add_note('kept') . ';'
+	  . add_note('later', q{run_at => '2100-01-01'}));
 $two->send(
 	q{SELECT taskshed.pause_tasks(ARRAY['later']), taskshed.resume_tasks(ARRAY['later']), taskshed.remove_tasks(ARRAY['later', 'x'])}
 );
 $one->query('COMMIT');
 is($two->result, '1|1|1', 'bulk calls see what the other has committed');
-drained();
+await_drained($node);
 is(query(q{SELECT string_agg(what, ' ' ORDER BY what) FROM ledger}),
 	'kept waits', 'what was committed has run');
 
@@ -157,7 +145,7 @@ is( $two->query(
 	),
 	'm',
 	'the other uses it');
-drained();
+await_drained($node);
 $one->query(
 	'DROP FUNCTION s.mine; CREATE FUNCTION s.mine(other text) RETURNS void LANGUAGE sql AS $$ SELECT public.note(other) $$'
 );
@@ -196,7 +184,7 @@ sub pgbench
 		'2>',
 		\$err);
 	ok($rc, "$clients clients with -M $mode") or diag("$out$err");
-	drained();
+	await_drained($node);
 	is( query('SELECT count(*) FROM ledger'),
 		$clients * $transactions,
 		'each task has run once');

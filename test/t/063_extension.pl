@@ -30,42 +30,23 @@ $node->safe_psql(
 
 sub query { return $node->safe_psql('postgres', shift) }
 
-sub add
-{
-	my ($task_id, $more, $callback) = @_;
-
-	$callback = 'note' unless defined $callback;
-	return
-	  qq{SELECT taskshed.add_task('public.$callback', kwargs => '{"what": "$task_id"}', task_id => '$task_id'}
-	  . (defined $more ? ", $more" : '') . ');';
-}
-
-sub await_ran
-{
-	my ($what, $n) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return await(
-		$node,
-		"SELECT count(*) = $n FROM ledger WHERE what = '$what'",
-		"$what has run $n times");
-}
 my $again = 'DROP EXTENSION taskshed; CREATE EXTENSION taskshed;';
 
 # While callbacks run: none is waited for, and what they do in the end is done.
 my $holder = session($node);
 $holder->query('SELECT pg_advisory_lock(1)');
-query(add('function', undef, 'hold') . add('procedure', undef, 'proceed'));
+query(  add_note('function', undef, 'hold')
+	  . add_note('procedure', undef, 'proceed'));
 await_blocked($node, 2);
 query(  "SET statement_timeout = '60s'; BEGIN; $again"
-	  . add('new 1', q{run_at => '2100-01-01'})
-	  . add('new 2', q{run_at => '2100-01-01', every => '1 day'})
-	  . add('new 3', undef)
+	  . add_note('new 1', q{run_at => '2100-01-01'})
+	  . add_note('new 2', q{run_at => '2100-01-01', every => '1 day'})
+	  . add_note('new 3', undef)
 	  . 'COMMIT');
-await_ran('new 3', 1);
+await_effects($node, 'new 3', 1);
 $holder->query('SELECT pg_advisory_unlock(1)');
-await_ran('function',  1);
-await_ran('procedure', 1);
+await_effects($node, 'function',  1);
+await_effects($node, 'procedure', 1);
 await(
 	$node,
 	q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed worker' AND state = 'active'},
@@ -78,7 +59,7 @@ is( query(
 
 # At its end, where a run waits for somebody who changes its task
 $holder->query('SELECT pg_advisory_lock(1)');
-query(add('ends', undef, 'hold'));
+query(add_note('ends', undef, 'hold'));
 await_blocked($node, 1);
 my $changer = session($node);
 $changer->query(q{BEGIN; SELECT taskshed.pause_task('ends')});
@@ -95,16 +76,16 @@ await(
 	'so does DROP EXTENSION');
 $changer->query('COMMIT');
 is($dropper->result, '', 'dropped and created');
-await_ran('ends', 1);
+await_effects($node, 'ends', 1);
 is(query('SELECT count(*) FROM taskshed.tasks'), '0', 'no task is there');
-query(add('after'));
-await_ran('after', 1);
+query(add_note('after'));
+await_effects($node, 'after', 1);
 $_->quit foreach ($changer, $dropper, $holder);
 
 # Who waits for it finds the new tables.
 my ($first, $second) = (session($node), session($node));
 $first->query("BEGIN; $again");
-$second->send(add('waited'));
+$second->send(add_note('waited'));
 await(
 	$node,
 	q{SELECT count(*) >= 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -112,7 +93,7 @@ await(
 	'add_task waits for DROP EXTENSION');
 $first->query('COMMIT');
 is($second->result, 'waited', 'and finds the new tables');
-await_ran('waited', 1);
+await_effects($node, 'waited', 1);
 $_->quit foreach ($first, $second);
 
 # With those who lock what is dropped in another order: nobody loses a deadlock.
@@ -131,7 +112,8 @@ $dropping->query(
 	q{SET deadlock_timeout = '1s'; SET client_min_messages = warning});
 
 # tables, and then the views
-$reading->query('BEGIN;' . add('tables first', q{run_at => '2100-01-01'}));
+$reading->query(
+	'BEGIN;' . add_note('tables first', q{run_at => '2100-01-01'}));
 $dropping->send("BEGIN; $again COMMIT");
 await_waiting($dropping, 'DROP EXTENSION');
 is($reading->query('SELECT count(*) FROM taskshed.tasks'),
@@ -141,7 +123,7 @@ is($dropping->result, '', 'dropped');
 
 # The same, if it is not quick: who drops waits for nothing while it holds anything.
 $reading->query("SET deadlock_timeout = '1s'; BEGIN; "
-	  . add('at leisure', q{run_at => '2100-01-01'}));
+	  . add_note('at leisure', q{run_at => '2100-01-01'}));
 $dropping->send("BEGIN; $again COMMIT");
 await(
 	$node,
@@ -200,19 +182,19 @@ like($dropping->query('DROP EXTENSION taskshed'),
 	qr/refused/, 'what does not get better is not tried for ever');
 query('DROP EVENT TRIGGER refuse');
 $_->quit foreach ($holding, $reading, $dropping);
-query(add('and on'));
-await_ran('and on', 1);
+query(add_note('and on'));
+await_effects($node, 'and on', 1);
 
 # Rolled back: tasks go on.
-query(add('every', q{every => '20 ms'}));
+query(add_note('every', q{every => '20 ms'}));
 foreach my $sql (
 	'BEGIN; DROP EXTENSION taskshed; ROLLBACK',
-	"BEGIN; $again " . add('x') . 'ROLLBACK',
+	"BEGIN; $again " . add_note('x') . 'ROLLBACK',
 	'BEGIN; SAVEPOINT s; DROP EXTENSION taskshed; ROLLBACK TO s;'
-	. add('kept')
+	. add_note('kept')
 	. 'COMMIT',
 	"BEGIN; SAVEPOINT s; $again"
-	. add('x')
+	. add_note('x')
 	. 'ROLLBACK TO s; SAVEPOINT t; DROP EXTENSION taskshed; RELEASE t; ROLLBACK'
   )
 {
@@ -224,24 +206,24 @@ foreach my $sql (
 		"SELECT count(*) > $n + 3 FROM ledger WHERE what = 'every'",
 		"tasks go on after $sql");
 }
-await_ran('kept', 1);
-await_ran('x',    0);
+await_effects($node, 'kept', 1);
+await_effects($node, 'x',    0);
 
 # In a loop, with workers that are busy
 foreach my $i (1 .. 15)
 {
 	query(
 		qq{SELECT taskshed.add_task('public.note', kwargs => '{"what": "busy"}', every => '1 ms', task_id => 'b' || n) FROM generate_series(1, 5) n;}
-		  . add("loop $i"));
-	await_ran("loop $i", 1);
+		  . add_note("loop $i"));
+	await_effects($node, "loop $i", 1);
 	my ($rc, $out, $err) = $node->psql('postgres',
 		$i % 3
 		? "SET statement_timeout = '60s'; BEGIN; $again COMMIT"
 		: "SET statement_timeout = '60s'; $again");
 	is($err, '', "dropped and created, $i");
 }
-query(add('last'));
-await_ran('last', 1);
+query(add_note('last'));
+await_effects($node, 'last', 1);
 
 # DROP SCHEMA
 my ($rc, $out, $err) = $node->psql('postgres', 'DROP SCHEMA taskshed');
@@ -252,7 +234,7 @@ like(
 foreach my $i (1 .. 10)
 {
 	query('CREATE EXTENSION IF NOT EXISTS taskshed');
-	query(add("often $i", q{every => '1 ms'}));
+	query(add_note("often $i", q{every => '1 ms'}));
 	await(
 		$node,
 		"SELECT EXISTS (SELECT FROM ledger WHERE what = 'often $i')",
@@ -267,8 +249,8 @@ await(
 	$node,
 	q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type LIKE 'taskshed%'},
 	'all processes leave');
-query('CREATE EXTENSION taskshed; ' . add('new schema'));
-await_ran('new schema', 1);
+query('CREATE EXTENSION taskshed; ' . add_note('new schema'));
+await_effects($node, 'new schema', 1);
 query(
 	q{CREATE SCHEMA keep;
 	CREATE TABLE keep.ledger (what text);

@@ -59,6 +59,15 @@ sub ask
 	die "no answer to: $query";
 }
 
+# Waits until a condition is true, however often the server crashes meanwhile.
+sub await_through_crashes
+{
+	my ($node, $condition) = @_;
+
+	ask($node, "SELECT x FROM (SELECT $condition) AS y(x) WHERE x");
+	return;
+}
+
 # Does something bad, and returns what.  Each kind comes once before any comes
 # again.  When this returns the server accepts connections.
 sub strike

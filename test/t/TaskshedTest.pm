@@ -24,8 +24,21 @@ our @EXPORT = qw(
   await_no_task
   await_state
   await_status
+  await_calm
+  await_drained
+  await_effects
+  add_note
+  effects_of
+  plan_of
+  state_of
   runs_of
   lag_of_ledger
+  another_runs
+  pids_of
+  switches_of
+  log_lines
+  count_in_log
+  no_crash
 );
 
 # What taskshed_database puts into a database.
@@ -221,6 +234,89 @@ sub await_status
 		"database $database is $state");
 }
 
+# Waits until nothing is due or runs.
+sub await_calm
+{
+	my ($node) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE state IN ('due', 'running'))},
+		'all runs have ended');
+}
+
+# Waits until there are no tasks any more but those that tests have set aside,
+# for a time far ahead.
+sub await_drained
+{
+	my ($node) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		q{SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE run_at < now() + interval '1 year')},
+		'all has run');
+}
+
+# Waits until something is so many times in the ledger, not more and not less.
+sub await_effects
+{
+	my ($node, $what, $n, $database) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return await(
+		$node,
+		"SELECT count(*) = $n FROM ledger WHERE what = '$what'",
+		"\"$what\" is in the ledger $n times", $database);
+}
+
+# SQL that adds a task for a line in the ledger, both by that name; further
+# parameters of add_task may follow.
+sub add_note
+{
+	my ($task_id, $more, $callback) = @_;
+
+	$callback = 'note' unless defined $callback;
+	return
+	  qq{SELECT taskshed.add_task('public.$callback', kwargs => '{"what": "$task_id"}', task_id => '$task_id'}
+	  . (defined $more ? ", $more" : '') . ');';
+}
+
+# How often something is in the ledger.
+sub effects_of
+{
+	my ($node, $what) = @_;
+
+	return $node->safe_psql('postgres',
+		"SELECT count(*) FROM ledger WHERE what = '$what'");
+}
+
+# What is planned of a task: its state, its number of runs, roughly when the next one is,
+# and what that writes into the ledger.
+sub plan_of
+{
+	my ($node, $task_id) = @_;
+
+	return $node->safe_psql(
+		'postgres', qq{
+		SELECT state, run_count, CASE
+			WHEN run_at = date_trunc('day', now() + interval '2 days') THEN 'in 2 days'
+			WHEN run_at > now() THEN 'later' ELSE 'past' END, kwargs->>'what'
+		FROM taskshed.tasks WHERE task_id = '$task_id'});
+}
+
+# How a task is: its state, attempt and number of runs, and how its last run ended.
+sub state_of
+{
+	my ($node, $task_id) = @_;
+
+	return $node->safe_psql(
+		'postgres', qq{
+		SELECT state, attempt, run_count, last_status, last_sqlstate
+		FROM taskshed.tasks WHERE task_id = '$task_id'});
+}
+
 # The runs of a task: their status and attempt.
 sub runs_of
 {
@@ -244,6 +340,81 @@ sub lag_of_ledger
 		FROM (SELECT percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP
 				(ORDER BY extract(epoch FROM started - planned) * 1000)
 			FROM ledger WHERE $condition) AS x(p)});
+}
+
+# Tests that a new task of that role is run, once.
+my $n_others = 0;
+
+sub another_runs
+{
+	my ($node, $role, $when) = @_;
+	my $what = 'another ' . ++$n_others;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$node->safe_psql('postgres', "SET ROLE $role; " . add_note($what));
+	await_no_task($node, $what);
+	is(effects_of($node, $what), '1', "$when: another task runs");
+	return;
+}
+
+# The processes for which a condition on pg_stat_activity is true.
+sub pids_of
+{
+	my ($node, $condition) = @_;
+	my $query =
+	  "SELECT pid FROM pg_stat_activity WHERE $condition ORDER BY pid";
+
+	return split /\n/,
+	  $node->isa('TaskshedTest::Session')
+	  ? $node->safe_query($query)
+	  : $node->safe_psql('postgres', $query);
+}
+
+# How often these processes have gone to sleep and been woken so far.  Those
+# that have just ended do not count; nor does any where the system does not tell.
+sub switches_of
+{
+	my $n = 0;
+
+	foreach my $pid (@_)
+	{
+		open my $file, '<', "/proc/$pid/status" or next;
+		while (<$file>)
+		{
+			$n += $1 if /ctxt_switches:\s+(\d+)/;
+		}
+		close $file;
+	}
+	return $n;
+}
+
+# The lines of the server's log that fit a pattern, from a position on.
+sub log_lines
+{
+	my ($node, $pattern, $from) = @_;
+
+	return join("\n",
+		grep { /$pattern/ } split(/\n/, slurp_file($node->logfile, $from)));
+}
+
+# How often a pattern is in the server's log, from a position on.
+sub count_in_log
+{
+	my ($node, $pattern, $from) = @_;
+
+	return scalar(() = slurp_file($node->logfile, $from) =~ /$pattern/g);
+}
+
+# Tests that no process has crashed, by the log, nor left there what is given as
+# another pattern.
+sub no_crash
+{
+	my ($node, $also) = @_;
+	my $bad = 'PANIC|TRAP|terminated by signal';
+
+	$bad .= "|$also" if defined $also;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is(log_lines($node, qr/$bad/), '', 'no crash');
 }
 
 # A session that stays open.
