@@ -19,12 +19,6 @@ my $node = taskshed_node('many_at_once');
 
 $node->safe_psql('postgres', 'CREATE ROLE other LOGIN');
 
-sub query
-{
-	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
-}
-
 # Schedules so many notes in one transaction.
 sub add
 {

@@ -63,11 +63,6 @@ sub execute
 	return $error;
 }
 
-sub value
-{
-	return $node->safe_psql('postgres', $_[0]);
-}
-
 # ------------------------------------------------------------------------
 # What no function can do
 
@@ -76,13 +71,13 @@ await(
 	$node,
 	q{SELECT vacuum_count = 1 AND analyze_count = 1 FROM pg_stat_user_tables WHERE relname = 'orders'},
 	'it did vacuum');
-my $filenode = value(q{SELECT pg_relation_filenode('app.orders')});
+my $filenode = query(q{SELECT pg_relation_filenode('app.orders')});
 is(execute('VACUUM FULL app.orders'), '', 'VACUUM FULL');
-isnt(value(q{SELECT pg_relation_filenode('app.orders')}),
+isnt(query(q{SELECT pg_relation_filenode('app.orders')}),
 	$filenode, 'it did rewrite');
 is(execute('CREATE INDEX CONCURRENTLY orders_paid ON app.orders (paid)'),
 	'', 'CREATE INDEX CONCURRENTLY');
-is( value(
+is( query(
 		q{SELECT indisvalid FROM pg_index WHERE indexrelid = 'app.orders_paid'::regclass}
 	),
 	't',
@@ -91,13 +86,13 @@ is(execute('REINDEX INDEX CONCURRENTLY app.orders_paid'),
 	'', 'REINDEX CONCURRENTLY');
 is(execute('DROP INDEX CONCURRENTLY app.orders_paid'),
 	'', 'DROP INDEX CONCURRENTLY');
-is(value(q{SELECT to_regclass('app.orders_paid') IS NULL}),
+is(query(q{SELECT to_regclass('app.orders_paid') IS NULL}),
 	't', 'the index is gone');
 is(execute('UPDATE app.orders SET paid = true WHERE id <= 100'), '',
 	'UPDATE');
 is(execute('REFRESH MATERIALIZED VIEW CONCURRENTLY app.totals'),
 	'', 'REFRESH MATERIALIZED VIEW CONCURRENTLY');
-is(value('SELECT n FROM app.totals WHERE paid'), '550', 'it is fresh');
+is(query('SELECT n FROM app.totals WHERE paid'), '550', 'it is fresh');
 is(execute('CALL app.in_batches(3)'),            '',    'CALL');
 is( execute(
 		q{DO $do$ BEGIN PERFORM public.note('do'); COMMIT; PERFORM public.note('undone'); ROLLBACK; END $do$}
@@ -110,10 +105,10 @@ is( execute(
 		'WITH gone AS (DELETE FROM app.orders WHERE id > 990 RETURNING *) SELECT public.note(count(*)::text) FROM gone'
 	),
 	'', 'WITH');
-is( value(q{SELECT string_agg(what, ', ' ORDER BY started) FROM ledger}),
+is( query(q{SELECT string_agg(what, ', ' ORDER BY started) FROM ledger}),
 	'batch 1, batch 2, batch 3, do, inserted, 10',
 	'each had its effect');
-is(value(q{SELECT string_agg(DISTINCT who, ', ') FROM ledger}),
+is(query(q{SELECT string_agg(DISTINCT who, ', ') FROM ledger}),
 	'app/app', 'each as the owner');
 is(execute('CREATE TABLE app.made AS SELECT 1 AS i;'),
 	'', 'a trailing semicolon, and DDL');
@@ -136,7 +131,7 @@ like(
 	),
 	qr/^22012 /,
 	'an error after COMMIT');
-is(value(q{SELECT count(*) FROM ledger WHERE what = 'kept'}),
+is(query(q{SELECT count(*) FROM ledger WHERE what = 'kept'}),
 	'1', 'what was committed stays');
 like(execute('EXECUTE no_such_statement'),
 	qr/^26000 /, 'a prepared statement of nobody');
@@ -160,14 +155,14 @@ foreach my $command ('COPY app.made FROM STDIN', 'COPY app.made TO STDOUT')
 		$node,
 		q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks WHERE task_id = 'copy'},
 		"$command: has run unchecked");
-	is( value(
+	is( query(
 			q{SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'copy'}
 		),
 		'0A000',
 		'refused then, too');
 	$app->query(q{SELECT taskshed.remove_task('copy')});
 }
-is(value('SELECT count(*) FROM app.made'), '1', 'nothing was copied');
+is(query('SELECT count(*) FROM app.made'), '1', 'nothing was copied');
 
 # Settings and whatever else a session can keep end with the run.
 foreach my $command (
@@ -197,10 +192,10 @@ foreach my $command (
 		),
 		'',
 		"after $command: has run");
-	is( value(q{SELECT what FROM ledger WHERE what LIKE 'state%'}),
+	is( query(q{SELECT what FROM ledger WHERE what LIKE 'state%'}),
 		'state, app, app, 4MB, off, 0, 0, 0, -, taskshed worker',
 		"after $command: nothing is left");
-	value(q{DELETE FROM ledger WHERE what LIKE 'state%'});
+	query(q{DELETE FROM ledger WHERE what LIKE 'state%'});
 }
 
 # ------------------------------------------------------------------------
@@ -227,7 +222,7 @@ await(
 	$node,
 	q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks WHERE task_id = 'sneaked'},
 	'not checked when scheduled, it is when it runs');
-is( value(
+is( query(
 		q{SELECT to_regclass('public.sneaked') IS NULL, (SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'sneaked')}
 	),
 	't|42501',
@@ -250,7 +245,7 @@ await(
 	$node,
 	q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks WHERE task_id = 'revoked'},
 	'it runs after the right is gone');
-is( value(
+is( query(
 		q{SELECT (SELECT count(*) FROM ledger WHERE what = 'revoked'), (SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'revoked')}
 	),
 	'0|42501',
@@ -259,7 +254,7 @@ like(
 	$boss->query(q{CALL taskshed.execute('SELECT 1')}),
 	qr/taskshed.execute can only be scheduled/,
 	'it cannot be called');
-value(
+query(
 	q{SELECT taskshed.remove_all_tasks(owner => 'app'), taskshed.remove_all_tasks(owner => 'outsider')}
 );
 
@@ -293,7 +288,7 @@ CREATE FUNCTION see_definer() RETURNS void LANGUAGE sql SECURITY DEFINER AS $$SE
 CREATE FUNCTION try_it() RETURNS void LANGUAGE sql AS $$SELECT taskshed.try_task('other')$$;
 GRANT EXECUTE ON PROCEDURE taskshed.execute TO app;
 });
-is( value(
+is( query(
 		q{SELECT taskshed.current_task() IS NULL, (taskshed.current_task()).task_id IS NULL}
 	),
 	't|t',
@@ -309,17 +304,17 @@ $app->query(
 	SELECT taskshed.add_task('public.see', '2000-01-01', kwargs => '{"place": "late"}', task_id => 'l')}
 );
 await($node, q{SELECT count(*) = 1 FROM taskshed.tasks}, 'all have run');
-is( value(
+is( query(
 		q{SELECT string_agg(concat_ws(' ', place, task_id, group_id, attempt, previous_run_at), ', ' ORDER BY task_id, n) FROM seen}
 	),
 	'deferred trigger d 1, execute e 1, function f group 1, late l 1, before COMMIT p 1, after COMMIT p 1, after ROLLBACK p 1, definer s 1, tried t 1',
 	'seen everywhere in a run');
-is( value(
+is( query(
 		q{SELECT run_at = '2000-01-01', lag > '20 years' FROM seen WHERE task_id = 'l'}
 	),
 	't|t',
 	'the time it was for, and how late it started');
-is( value(
+is( query(
 		q{SELECT bool_and(lag >= '0' AND lag < '1 minute' AND run_at < now()) FROM seen WHERE task_id <> 'l'}
 	),
 	't',
@@ -327,19 +322,19 @@ is( value(
 $app->query(
 	q{SELECT taskshed.try_task('other'); SELECT taskshed.remove_task('other')}
 );
-is( value(
+is( query(
 		q{SELECT count(*) FROM seen WHERE place = 'tried' AND task_id IS NULL}
 	),
 	'1',
 	'NULL where a task is only tried');
-value('TRUNCATE seen');
+query('TRUNCATE seen');
 $app->query(
 	q{SELECT taskshed.add_task('public.see', kwargs => '{"place": "again"}', task_id => 'r', every => '20 ms')}
 );
 await($node, q{SELECT run_count >= 3 FROM taskshed.tasks WHERE task_id = 'r'},
 	'it recurs');
 $app->query(q{SELECT taskshed.remove_task('r')});
-is( value(
+is( query(
 		q{SELECT count(*) >= 3, count(*) FILTER (WHERE previous_run_at IS DISTINCT FROM before), bool_and(attempt = 1)
 		FROM (SELECT *, lag(run_at) OVER (ORDER BY n) AS before FROM seen) s}),
 	't|0|t',

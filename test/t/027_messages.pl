@@ -37,20 +37,15 @@ BEGIN
 END $$;
 });
 
-sub value
-{
-	return $node->safe_psql('postgres', $_[0]);
-}
-
 # What an attempt has left in the tables, which are then empty again.
 sub effects
 {
-	my $log = value(
+	my $log = query(
 		q{SELECT string_agg(what, ' ' ORDER BY n) FROM app.log; SELECT string_agg(i::text, ' ' ORDER BY i) FROM app.t;
 		SELECT to_regclass('app.made')}
 	);
 
-	value('TRUNCATE app.log, app.t; DROP TABLE IF EXISTS app.made');
+	query('TRUNCATE app.log, app.t; DROP TABLE IF EXISTS app.made');
 	return $log;
 }
 
@@ -87,15 +82,15 @@ sub as_task
 	$node->poll_query_until('postgres',
 		q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks WHERE task_id = 'task'}
 	) or die "$command: has not run";
-	my $state = value(
+	my $state = query(
 		q{SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'task'});
-	value(q{SELECT taskshed.remove_task('task', owner => 'app')});
+	query(q{SELECT taskshed.remove_task('task', owner => 'app')});
 	return $state;
 }
 
 sub result
 {
-	return value(
+	return query(
 		q{SELECT coalesce(result, 'NULL') FROM taskshed.runs WHERE task_id = 'task' ORDER BY run_id DESC LIMIT 1}
 	);
 }
@@ -207,7 +202,7 @@ foreach my $command (
 	is( (split /\n/, effects())[0],
 		'app none 4MB 0 read committed off 0 0',
 		'after it: nothing is left');
-	my $now = value(
+	my $now = query(
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 	);
 	$pid = $now if !defined $pid;
@@ -218,8 +213,8 @@ foreach my $command (
 is(as_task('SELECT app.note(NULL);' x 3000 . q{SELECT app.note('last')}),
 	'', '3,001 commands');
 is(result(), 'last', 'of which the last says what is returned');
-is(value('SELECT count(*) FROM app.log'), '3001', 'and all have run');
-value('TRUNCATE app.log');
+is(query('SELECT count(*) FROM app.log'), '3001', 'and all have run');
+query('TRUNCATE app.log');
 
 # ------------------------------------------------------------------------
 # What a run returns, and how its outcome is written
@@ -230,7 +225,7 @@ is(as_task('SELECT 1; COMMIT'),   '',     'the last has none');
 is(result(),                      'NULL', 'there is none');
 is(as_task(''),                   '',     'an empty command');
 is(result(),                      'NULL', 'has none');
-is( value(
+is( query(
 		q{SELECT string_agg(DISTINCT status, ' ') FROM taskshed.runs WHERE message IS NULL}
 	),
 	'succeeded',
@@ -250,7 +245,7 @@ BEGIN
 END $$;
 SELECT taskshed.add_task('app.sets', task_id => 'sets')});
 await_no_task($node, 'sets');
-is( value(
+is( query(
 		q{SELECT status || ' ' || result FROM taskshed.runs WHERE task_id = 'sets'}
 	),
 	'succeeded read committed',
@@ -276,12 +271,12 @@ foreach my $each (
 		$node,
 		q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'again'},
 		"$command: has run");
-	is( value(
+	is( query(
 			q{SELECT bool_and(l.xmin = a.xmin) FROM app.log l, taskshed.alarm a JOIN taskshed.task t USING (id) WHERE t.task_id = 'again'}
 		),
 		$same,
 		"$command: one commit or not");
-	value(q{TRUNCATE app.log; SELECT taskshed.remove_task('again', 'app')});
+	query(q{TRUNCATE app.log; SELECT taskshed.remove_task('again', 'app')});
 }
 
 # ------------------------------------------------------------------------
@@ -347,18 +342,18 @@ sub await_end
 	my ($status, $what) = @_;
 
 	await_state($node, 'task', 'failed');
-	is( value(
+	is( query(
 			q{SELECT last_status || ' ' || last_sqlstate FROM taskshed.tasks WHERE task_id = 'task'}
 		),
 		$status, $what);
 	is(effects(), "a\n\n", 'what was committed stays, and nothing else');
-	value(q{SELECT taskshed.remove_task('task', 'app')});
+	query(q{SELECT taskshed.remove_task('task', 'app')});
 	return;
 }
 
 schedule($waits, '');
 await_waiting();
-is( value(
+is( query(
 		q{SELECT query FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 	),
 	$waits,
@@ -368,7 +363,7 @@ await_end('cancelled 57014', 'cancelled');
 
 schedule($waits, '');
 await_waiting();
-value(
+query(
 	q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 );
 await_end('failed 57014', 'its process was cancelled');
@@ -379,7 +374,7 @@ await_end('timeout 57014', 'at its timeout');
 # A time limit that the command sets is its own, for each statement behind it.
 schedule("SET statement_timeout = '200ms'; $waits", '');
 await_end('failed 57014', 'at a statement_timeout that it has set');
-is( value(
+is( query(
 		q{SELECT message FROM taskshed.runs WHERE task_id = 'task' ORDER BY run_id DESC LIMIT 1}
 	),
 	'canceling statement due to statement timeout',
@@ -391,16 +386,16 @@ is( as_task(
 	'it is for each statement, as for a client');
 
 # That of the role is not.
-value(q{ALTER ROLE app SET statement_timeout = '50ms'});
+query(q{ALTER ROLE app SET statement_timeout = '50ms'});
 is(as_task(q{SELECT pg_sleep(0.2); SELECT app.note('done')}),
 	'', 'the role has one');
 is(effects(), "done\n\n", 'which does not end a run');
-value(q{ALTER ROLE app RESET statement_timeout});
+query(q{ALTER ROLE app RESET statement_timeout});
 
 # A worker that goes in the middle has the task run again.
 schedule($waits, '');
 await_waiting();
-value(
+query(
 	q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'taskshed worker'}
 );
 await(
@@ -429,7 +424,7 @@ is(psql_as($node, 'app', q{SELECT taskshed.try_task('task')}),
 is(effects(), "\n\n", 'of which nothing is done');
 
 # Under another default, too.  (The role cannot schedule then.)
-value(
+query(
 	q{SELECT taskshed.remove_task('task', 'app');
 	ALTER ROLE app SET default_transaction_isolation = 'serializable';
 	ALTER ROLE app SET default_transaction_read_only = on}
@@ -444,7 +439,7 @@ foreach my $each (
 {
 	my ($command, $status, $done) = @$each;
 
-	value(
+	query(
 		"SELECT taskshed.add_task('taskshed.execute', kwargs => jsonb_build_object('command', \$m\$$command\$m\$::text),
 			task_id => 'other', owner => 'app')"
 	);
@@ -452,14 +447,14 @@ foreach my $each (
 		$node,
 		q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks},
 		'has run with other defaults');
-	is( value(
+	is( query(
 			q{SELECT status FROM taskshed.runs WHERE task_id = 'other' ORDER BY run_id DESC LIMIT 1}
 		),
 		$status,
 		"with other defaults, which count unless it says otherwise: $command"
 	);
 	is(effects(), $done, 'and its effect');
-	value(q{SELECT taskshed.remove_all_tasks('app')});
+	query(q{SELECT taskshed.remove_all_tasks('app')});
 }
 
 no_crash($node);

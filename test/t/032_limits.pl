@@ -64,21 +64,6 @@ BEGIN
 END $$;
 });
 
-# Calls a function of taskshed as app.
-sub app
-{
-	my ($call) = @_;
-	return $node->safe_psql('postgres',
-		"SET client_min_messages = warning; SET ROLE app; SELECT taskshed.$call"
-	);
-}
-
-sub query
-{
-	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
-}
-
 #
 # Time limits
 #

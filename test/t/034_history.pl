@@ -40,19 +40,6 @@ BEGIN
 END $$;
 });
 
-sub query
-{
-	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
-}
-
-# Calls a function of taskshed as app.
-sub app
-{
-	my ($call) = @_;
-	return query("SET ROLE app; SELECT taskshed.$call");
-}
-
 #
 # What is recorded
 #

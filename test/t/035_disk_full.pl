@@ -146,7 +146,7 @@ sub add_until
 }
 
 # Waits until so many more runs have had their effect.
-sub await_effects
+sub await_effects_of_all
 {
 	my ($n)    = @_;
 	my $count  = 'SELECT count(*) FROM effects';
@@ -178,7 +178,7 @@ sub bring_up
 	return;
 }
 
-await_effects(300);
+await_effects_of_all(300);
 
 # The disk of the data is full.  Callbacks fail, and there is no space to write
 # that down; the processes stay and try again.
@@ -214,7 +214,7 @@ add_until(
 is($node->safe_psql('postgres', $scheduler_pid),
 	$scheduler, 'the scheduler is still the same one');
 make_space('data');
-await_effects(300);
+await_effects_of_all(300);
 
 # The disk of the WAL is full.  The server goes down, and comes up as long as
 # its recovery finds some space.
@@ -232,7 +232,7 @@ cmp_ok(count_in_log($node, qr/PANIC: .*No space left on device/, $log),
 	'>', 0, 'without space for its WAL the server goes down');
 make_space('wal');
 bring_up();
-await_effects(300);
+await_effects_of_all(300);
 
 # What has become of all that.
 $node->safe_psql('postgres',
@@ -335,7 +335,7 @@ is( count_in_log(
 
 make_space('data');
 $node->start;
-await_effects(100);
+await_effects_of_all(100);
 
 $node->stop;
 done_testing();

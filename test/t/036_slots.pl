@@ -36,7 +36,7 @@ foreach (qw(one two))
 }
 
 # Waits until no database is waiting for a scheduler or a slot.
-sub await_calm
+sub await_served
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return await(
@@ -67,7 +67,7 @@ sub restart_with
 	return;
 }
 
-await_calm();
+await_served();
 is($node->safe_psql('postgres', 'SHOW max_worker_processes'),
 	9, 'slots are scarce');
 
@@ -125,7 +125,7 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM ledger'),
 $holders[0]->query('SELECT pg_advisory_unlock(1)');
 await_effects($node, 'held', 16, 'postgres');
 $_->quit foreach @holders;
-await_calm();
+await_served();
 
 # When another database has no use for them, one can have more than its share:
 # all places but the one that is kept for each of the others.
@@ -146,12 +146,12 @@ $holder->query('SELECT pg_advisory_unlock(1)');
 await_effects($node, 'more', 9, 'postgres');
 $holder->quit;
 $node->safe_psql('one', 'CREATE EXTENSION taskshed');
-await_calm();
+await_served();
 
 # There are four places for three databases.  A worker that is idle, and would be
 # for a day, leaves for one of another database, or of another role.
 restart_with(7);
-await_calm();
+await_served();
 foreach my $role (@roles[ 0, 1 ])
 {
 	foreach my $database (@databases)
@@ -193,12 +193,12 @@ await(
 	"SELECT min(run_count) > $runs FROM taskshed.tasks",
 	'the greedy go on');
 $node->safe_psql('postgres', q{SELECT taskshed.remove_all_tasks('role_3')});
-await_calm();
+await_served();
 
 # There is no place for a worker if each database has its scheduler: these make
 # room for each other, even if a callback does not end.
 restart_with(6);
-await_calm();
+await_served();
 $holder = session($node);
 $holder->query('SELECT pg_advisory_lock(1)');
 $node->safe_psql('postgres',
@@ -220,7 +220,7 @@ $holder->quit;
 
 # Slots are taken by others.
 restart_with(9);
-await_calm();
+await_served();
 $log = -s $node->logfile;
 my $session = session($node);
 $session->query(
@@ -254,7 +254,7 @@ $node->safe_psql('postgres',
 like($session->result, qr/canceling statement/, 'the query has ended');
 $session->quit;
 await_effects($node, 'parallel', 1, $_) foreach @databases;
-await_calm();
+await_served();
 
 # Each launcher has said so once a minute at most, however often it was told.
 my @complaints = slurp_file($node->logfile) =~

@@ -116,12 +116,6 @@ BEGIN
 END $$;
 });
 
-sub query
-{
-	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
-}
-
 # Stops the server.  It has to end by itself, however long that takes on a
 # machine that is busy.
 sub stops

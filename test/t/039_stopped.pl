@@ -106,20 +106,6 @@ BEGIN
 END $$;
 });
 
-# Calls a function of taskshed as app.
-sub app
-{
-	my ($call) = @_;
-	return $node->safe_psql('postgres',
-		"SET ROLE app; SELECT taskshed.$call");
-}
-
-sub query
-{
-	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
-}
-
 # The worker that has run, or runs, a task last.
 sub worker_of
 {

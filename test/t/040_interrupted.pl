@@ -53,19 +53,6 @@ BEGIN
 END $$;
 });
 
-sub query
-{
-	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
-}
-
-# Calls a function of taskshed as app.
-sub app
-{
-	my ($call) = @_;
-	return query("SET ROLE app; SELECT taskshed.$call");
-}
-
 # A task that has nothing to do with all this still runs.
 # Terminates the worker of a task that waits for lock 1, and waits until
 # another one has come as far.

@@ -42,7 +42,7 @@ my $session = session($node);
 
 $session->safe_query('SET client_min_messages = error');
 
-sub query { return $session->safe_query(shift) }
+sub ask { return $session->safe_query(shift) }
 
 # Changes with each restart after a crash.
 sub checkpointer
@@ -67,8 +67,7 @@ sub works
 	my $before;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	query(
-		qq{SET ROLE plain;
+	ask(qq{SET ROLE plain;
 		SELECT taskshed.add_task('note', kwargs => '{"what": "$what"}');
 		SELECT taskshed.add_task('note', now() + interval '0.5 s', '{"what": "$what"}');
 		RESET ROLE}
@@ -114,10 +113,10 @@ sub call_all
 	my ($task_id, $owner) = @_;
 
 	# (If the session were lost, this would die.)
-	query("SET ROLE '$owner'");
+	ask("SET ROLE '$owner'");
 	$session->query(
 		"SELECT * FROM taskshed.next_runs(task_id => '$task_id')");
-	query('RESET ROLE');
+	ask('RESET ROLE');
 	foreach my $call (
 		"fetch_task(%s, %o)",
 		"fetch_tasks(ARRAY[%s], owner => %o)",
@@ -646,7 +645,7 @@ my $became = q{
 sub what_became
 {
 	my ($task_id) = @_;
-	return query("SELECT $became FROM (VALUES ('$task_id')) x (id)");
+	return ask("SELECT $became FROM (VALUES ('$task_id')) x (id)");
 }
 
 sub try_rows
@@ -660,8 +659,7 @@ sub try_rows
 		my $run_at = $set =~ /\brun_at =/ ? '' : 'run_at = now(),';
 
 		# one after the other, so that it is known which one was the end of it
-		query(
-			add($task_id, $base) . (
+		ask(add($task_id, $base) . (
 				$table eq 'task'
 				? qq{UPDATE taskshed.task SET $set WHERE task_id = '$task_id';
 				UPDATE taskshed.alarm SET run_at = now(), scheduled_at = now(), anchor = now()
@@ -683,7 +681,7 @@ sub try_rows
 		is(call_all($task_id, 'odd'),
 			'', "the calls for $task_id work or raise an error");
 	}
-	query(  'DELETE FROM taskshed.task WHERE owner <> '
+	ask(    'DELETE FROM taskshed.task WHERE owner <> '
 		  . q{'plain'::regrole; DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole}
 	);
 	works("with those of $when gone");
@@ -713,8 +711,7 @@ foreach my $set (
 		qr/ERROR:  (new row for relation|null value)/,
 		"$set is refused");
 }
-query(
-	q{SELECT taskshed.remove_all_tasks('odd');
+ask(q{SELECT taskshed.remove_all_tasks('odd');
 	ALTER TABLE taskshed.task DROP CONSTRAINT kwargs_object, DROP CONSTRAINT task_id_length,
 		DROP CONSTRAINT group_id_length, DROP CONSTRAINT run_type_values, DROP CONSTRAINT catch_up_values,
 		DROP CONSTRAINT history_values, DROP CONSTRAINT either_times});
@@ -759,16 +756,14 @@ try_rows(
 	[ 'no group', 'once', 'task', "group_id = ''", '1 gone' ]);
 
 # Names that are a nuisance.
-query(
-	q{SELECT taskshed.add_task('fails', kwargs => '{"what": "names"}', owner => 'odd', task_id => n)
+ask(q{SELECT taskshed.add_task('fails', kwargs => '{"what": "names"}', owner => 'odd', task_id => n)
 	FROM unnest(ARRAY[E'two\nlines', 'a "quoted" ''one''', repeat(U&'\+01F600', 255), E'\\x %s $1 ;--']) n}
 );
 await(
 	$session,
 	q{SELECT count(*) = 4 FROM taskshed.tasks WHERE owner = 'odd' AND state = 'failed'},
 	'tasks with odd names have run');
-is( query(
-		q{SELECT count(taskshed.remove_task(task_id, 'odd')) FROM taskshed.tasks WHERE owner = 'odd'}
+is( ask(q{SELECT count(taskshed.remove_task(task_id, 'odd')) FROM taskshed.tasks WHERE owner = 'odd'}
 	),
 	'4',
 	'and can be removed');
@@ -776,19 +771,16 @@ is( query(
 # Rows that do not fit together.
 my $clear = q{DELETE FROM taskshed.task WHERE owner <> 'plain'::regrole;
 	DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole;};
-query(
-	add('alone', 'once') . q{
+ask(add('alone', 'once') . q{
 	DELETE FROM taskshed.alarm WHERE owner = 'odd'::regrole});
 works('with a task without an alarm');
 is(call_all('alone', 'odd'), '', 'a task without an alarm');
-query(
-	$clear . add('alone', 'once') . q{
+ask($clear . add('alone', 'once') . q{
 	DELETE FROM taskshed.task WHERE owner = 'odd'::regrole;
 	UPDATE taskshed.alarm SET run_at = now() WHERE owner = 'odd'::regrole});
 works('with an alarm without a task');
 is(call_all('alone', 'odd'), '', 'an alarm without a task');
-query(
-	$clear . add('twice', 'every') . q{
+ask($clear . add('twice', 'every') . q{
 	INSERT INTO taskshed.alarm SELECT a.* FROM taskshed.alarm a, generate_series(1, 3) WHERE owner = 'odd'::regrole;
 	INSERT INTO taskshed.alarm SELECT a.id, run_at, scheduled_at, anchor, revision, run_count, 'other'::regrole, 0, 0, 0
 	FROM taskshed.alarm a WHERE owner = 'odd'::regrole;
@@ -796,8 +788,7 @@ query(
 	WHERE owner <> 'plain'::regrole});
 works('with several alarms of a task');
 is(call_all('twice', 'odd'), '', 'several alarms of a task');
-query(
-	$clear . add('one', 'once') . q{
+ask($clear . add('one', 'once') . q{
 	SELECT taskshed.add_task('note', '2100-01-01', '{"what": "the other"}', owner => 'other', task_id => 'the other');
 	UPDATE taskshed.alarm a SET id = b.id, run_at = now() FROM taskshed.alarm b
 	WHERE a.owner IN ('odd'::regrole, 'other'::regrole) AND b.owner IN ('odd'::regrole, 'other'::regrole)
@@ -807,12 +798,12 @@ await(
 	q{SELECT count(*) = 2 FROM taskshed.tasks WHERE task_id IN ('one', 'the other') AND state = 'failed'
 		AND last_error = 'the rows of the task have different owners'},
 	'two tasks that have swapped ids have failed');
-is( query(q{SELECT count(*) FROM ledger WHERE what IN ('one', 'the other')}),
+is(ask(q{SELECT count(*) FROM ledger WHERE what IN ('one', 'the other')}),
 	'0', 'and have not run as each other');
 works('with swapped ids');
 is(call_all('one', 'odd') . call_all('the other', 'other'),
 	'', 'tasks with swapped ids');
-query($clear);
+ask($clear);
 
 # An id of 0 stands for no task in memory.
 my %odd_ids = (
@@ -821,8 +812,7 @@ my %odd_ids = (
 	'id most'  => '9223372036854775807');
 foreach my $task_id (sort keys %odd_ids)
 {
-	query(
-		add($task_id, 'every') . qq{
+	ask(add($task_id, 'every') . qq{
 		BEGIN;
 		UPDATE taskshed.alarm a SET id = $odd_ids{$task_id}, run_at = '-infinity'
 		FROM taskshed.task t WHERE t.id = a.id AND task_id = '$task_id';
@@ -837,8 +827,7 @@ is(what_became('id most'), '1 scheduled succeeded', 'id most does');
 is(call_all($_, 'odd'), '', "the calls for $_") foreach (sort keys %odd_ids);
 
 # Aliases
-query(
-	$clear . q{
+ask($clear . q{
 	INSERT INTO taskshed.callback VALUES ('odd'::regrole, '', 'a', ''),
 		('odd'::regrole, '', 'b', repeat('x', 1000000)),
 		('odd'::regrole, '', 'c', '"'), ('odd'::regrole, '', 'd', 'd'), (0, '', 'e', 'note');
@@ -850,33 +839,30 @@ await(
 	'odd aliases fail');
 works('with odd aliases');
 is(call_all($_, 'odd'), '', "alias $_") foreach ('a' .. 'e');
-query('TRUNCATE taskshed.callback');
+ask('TRUNCATE taskshed.callback');
 
 # Rows that come in other ways.
 my $file = $node->basedir . '/alarm';
-query(
-	add('copied', 'once') . q{
+ask(add('copied', 'once') . q{
 	CREATE TABLE saved AS SELECT a.* FROM taskshed.alarm a JOIN taskshed.task USING (id) WHERE task_id = 'copied';
 	UPDATE saved SET run_at = now();
 	DELETE FROM taskshed.alarm a USING saved WHERE a.id = saved.id});
-query("COPY saved TO '$file'; COPY taskshed.alarm FROM '$file'");
+ask("COPY saved TO '$file'; COPY taskshed.alarm FROM '$file'");
 await_no_task($session, 'copied');
-query(
-	add('replicated', 'once') . q{
+ask(add('replicated', 'once') . q{
 	SET session_replication_role = replica;
 	UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'replicated';
 	RESET session_replication_role}
 );
 await_no_task($session, 'replicated');
-query(add('unnoticed', 'once'));
+ask(add('unnoticed', 'once'));
 works('before that');
-query(q{ALTER TABLE taskshed.alarm DISABLE TRIGGER alarm_changed});
-query(
-	q{UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'unnoticed'}
+ask(q{ALTER TABLE taskshed.alarm DISABLE TRIGGER alarm_changed});
+ask(q{UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'unnoticed'}
 );
 works('while nobody was told of a row');
 is(what_became('unnoticed'), '0 due -', 'it waits to be found');
-query(q{ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
+ask(q{ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
 await_no_task($session, 'unnoticed');
 
 # Rows that go away or change while the task runs.
@@ -895,38 +881,35 @@ foreach my $sql (
 	'UPDATE taskshed.alarm SET revision = -revision, run_at = now()')
 {
 	$holder->query('SELECT pg_advisory_lock(1)');
-	query(
-		q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}', owner => 'odd', every => '1 day')}
+	ask(q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}', owner => 'odd', every => '1 day')}
 	);
 	await_blocked($session, 1);
-	query($sql);
+	ask($sql);
 	$holder->query('SELECT pg_advisory_unlock(1)');
 	await(
 		$session,
 		'SELECT running = 0 FROM taskshed.status',
 		"a run is over after $sql");
 	works("after $sql");
-	query('TRUNCATE taskshed.task, taskshed.alarm');
+	ask('TRUNCATE taskshed.task, taskshed.alarm');
 }
 $holder->quit;
 
 # Two columns of the history that have changed places: nothing is recorded in
 # the wrong one.
-my $part = query(
+my $part = ask(
 	q{SELECT 'taskshed.run_' || part FROM taskshed.history ORDER BY began_at DESC LIMIT 1}
 );
 my $swap = "ALTER TABLE $part RENAME message TO other;
 	ALTER TABLE $part RENAME detail TO message;
 	ALTER TABLE $part RENAME other TO detail";
-my $recorded = query("SELECT count(*) FROM $part");
-query($swap);
+my $recorded = ask("SELECT count(*) FROM $part");
+ask($swap);
 works('with two columns of the history swapped');
-is(query("SELECT count(*) FROM $part"),
-	$recorded, 'and is not recorded there');
-query($swap);
+is(ask("SELECT count(*) FROM $part"), $recorded, 'and is not recorded there');
+ask($swap);
 works('with the columns in their places');
-cmp_ok(query("SELECT count(*) FROM $part"),
-	'>', $recorded, 'and is recorded');
+cmp_ok(ask("SELECT count(*) FROM $part"), '>', $recorded, 'and is recorded');
 
 # The history: whatever has become of it, tasks run.
 foreach my $sql (
@@ -943,20 +926,19 @@ foreach my $sql (
 	'ALTER TABLE taskshed.history ALTER part TYPE text',
 	'ALTER TABLE taskshed.history RENAME TO h')
 {
-	my $scheduler = query('SELECT scheduler_pid FROM taskshed.status');
+	my $scheduler = ask('SELECT scheduler_pid FROM taskshed.status');
 
-	query(
-		"DO \$\$ BEGIN ALTER EXTENSION taskshed DROP VIEW taskshed.runs; DROP VIEW taskshed.runs; EXCEPTION WHEN OTHERS THEN END \$\$"
+	ask("DO \$\$ BEGIN ALTER EXTENSION taskshed DROP VIEW taskshed.runs; DROP VIEW taskshed.runs; EXCEPTION WHEN OTHERS THEN END \$\$"
 	) if $sql =~ /run_\d (DROP|ALTER)/;
-	query($sql);
-	query("SELECT pg_terminate_backend($scheduler)");
+	ask($sql);
+	ask("SELECT pg_terminate_backend($scheduler)");
 	await(
 		$session,
 		"SELECT scheduler_pid <> $scheduler AND state = 'active' FROM taskshed.status",
 		"a scheduler has seen $sql");
 	works("after $sql");
 }
-query('DROP EXTENSION taskshed CASCADE');
+ask('DROP EXTENSION taskshed CASCADE');
 
 # Tables and indexes that are not as we have made them: an error, and no process
 # that takes one thing for another.  The scheduler leaves.
@@ -992,15 +974,14 @@ foreach my $sql (
 	'ALTER SEQUENCE taskshed.task_seq RENAME TO s; CREATE TABLE taskshed.task_seq ()'
   )
 {
-	query(
-		q{CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
+	ask(q{CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
 		SELECT taskshed.add_task('note', kwargs => '{"what": "warm"}', owner => 'odd')}
 	);
 	await_no_task($session, '%');
-	query(add('altered', 'every')
+	ask(add('altered', 'every')
 		  . q{SELECT taskshed.add_task('note', now() + interval '0.2 s', '{"what": "altered"}', owner => 'odd')}
 	);
-	query("$drop_views $sql");
+	ask("$drop_views $sql");
 	foreach my $call (
 		q{add_task('note', kwargs => '{"what": "x"}', owner => 'odd')},
 		q{pause_task('altered', 'odd')},
@@ -1021,11 +1002,10 @@ foreach my $sql (
 		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'taskshed scheduler' AND datname = 'postgres'},
 		'the scheduler leaves');
 	is(checkpointer(), $checkpointer, 'nothing has crashed');
-	query(
-		'DROP EXTENSION taskshed CASCADE; DROP SCHEMA IF EXISTS taskshed CASCADE'
+	ask('DROP EXTENSION taskshed CASCADE; DROP SCHEMA IF EXISTS taskshed CASCADE'
 	);
 }
-query('CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC');
+ask('CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC');
 works('at last');
 
 $session->quit;

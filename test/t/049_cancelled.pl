@@ -24,8 +24,6 @@ wal_level = replica
 max_wal_senders = 2
 });
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 query(
 	q{
 CREATE PROCEDURE commits() LANGUAGE plpgsql AS $$

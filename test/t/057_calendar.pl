@@ -25,8 +25,6 @@ CREATE FUNCTION tick(what text) RETURNS void LANGUAGE sql AS $$
 	SELECT note(what, (taskshed.current_task()).run_at) $$;
 });
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 sub as_app
 {
 	my ($sql) = @_;

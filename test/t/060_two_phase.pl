@@ -18,22 +18,11 @@ use TaskshedTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = PostgreSQL::Test::Cluster->new('two_phase');
-$node->init(allows_streaming => 'logical');
-$node->append_conf(
-	'postgresql.conf', q{
-shared_preload_libraries = 'taskshed'
-max_worker_processes = 20
-max_prepared_transactions = 200
-log_statement = none
-log_min_messages = info
-log_line_prefix = '%m [%p] %b %q%u@%d '
-});
-$node->start;
-taskshed_database($node, 'postgres');
+my $node = taskshed_node(
+	'two_phase',
+	init => [ allows_streaming => 'logical' ],
+	conf => 'max_prepared_transactions = 200');
 my $super = $node->safe_psql('postgres', 'SELECT current_user');
-
-sub query { return $node->safe_psql('postgres', shift) }
 
 # Prepares what has these statements, and leaves.
 sub prepare

@@ -17,8 +17,6 @@ use Test::More;
 
 my $node = taskshed_node('transactions');
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 # The SQLSTATE of the first error, or the output
 sub try_query
 {

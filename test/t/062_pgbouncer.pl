@@ -68,8 +68,6 @@ foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 }
 ok($up, 'pgbouncer is there') or diag(slurp_file("$dir/out") . $log);
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 # Two clients take turns.
 my ($one, $two) = (client(), client());
 is( $one->query('SELECT pg_backend_pid()'),

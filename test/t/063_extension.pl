@@ -28,8 +28,6 @@ $node->safe_psql(
 		COMMIT;
 	END $$});
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 my $again = 'DROP EXTENSION taskshed; CREATE EXTENSION taskshed;';
 
 # While callbacks run: none is waited for, and what they do in the end is done.

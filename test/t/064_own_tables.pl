@@ -17,8 +17,6 @@ use Time::HiRes qw(time);
 
 my $node = taskshed_node('own_tables');
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 # Tasks flow: ten recurring ones, and one-off ones that two sessions add.
 query(
 	q{SELECT taskshed.add_task('note', kwargs => '{"what": "often"}', every => '5 ms', task_id => 'often ' || i) FROM generate_series(1, 10) i}

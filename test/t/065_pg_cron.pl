@@ -62,13 +62,6 @@ sub value_in
 	return $out;
 }
 
-sub value
-{
-	my ($sql) = @_;
-
-	return $node->safe_psql('postgres', $sql);
-}
-
 $node->safe_psql(
 	'postgres', q{
 CREATE ROLE app LOGIN;
@@ -140,7 +133,7 @@ sub job
 		%columns);
 	my @names = sort keys %all;
 
-	$job{$what} = value(
+	$job{$what} = query(
 		sprintf 'INSERT INTO cron.job (%s) VALUES (%s) RETURNING jobid',
 		join(', ', @names),
 		join(', ', map { defined $_ ? "\$q\$$_\$q\$" : 'NULL' } @all{@names})
@@ -150,7 +143,7 @@ sub job
 
 sub no_jobs
 {
-	value('DELETE FROM cron.job');
+	query('DELETE FROM cron.job');
 	%job = ();
 	return;
 }
@@ -185,7 +178,7 @@ my $odd_command =
 $node->safe_psql('postgres',
 	"SET ROLE app; SELECT cron.schedule('vacuum', '0 3 * * *', 'VACUUM ledger')"
 );
-$job{vacuum} = value(q{SELECT jobid FROM cron.job WHERE jobname = 'vacuum'});
+$job{vacuum} = query(q{SELECT jobid FROM cron.job WHERE jobname = 'vacuum'});
 job('unnamed', schedule => '*/5 * * * 1-5');
 job('odd', command => $odd_command, jobname => qq{it's "odd" \\ %s});
 job('of odd',
@@ -255,9 +248,9 @@ sub expect
 
 # In background workers, which are all here, a job's host does not count.
 my $tasks = q{SELECT count(*) FROM taskshed.tasks WHERE group_id = 'pg_cron'};
-value('BEGIN; SELECT count(*) FROM taskshed.import_pg_cron(true); ROLLBACK');
-is(value($tasks), '0', 'rolled back, nothing was imported');
-is(value('SELECT count(*) FROM cron.job WHERE NOT active'),
+query('BEGIN; SELECT count(*) FROM taskshed.import_pg_cron(true); ROLLBACK');
+is(query($tasks), '0', 'rolled back, nothing was imported');
+is(query('SELECT count(*) FROM cron.job WHERE NOT active'),
 	'1', 'and nothing switched off');
 import_jobs('');
 expect('imported', remote => 'imported');
@@ -277,13 +270,13 @@ my $all = q{
 		ORDER BY task_id COLLATE "C")
 	FROM taskshed.tasks WHERE owner = 'app' AND task_id IN ('vacuum', 'month end', 'off', 'pg_cron_}
   . $job{unnamed} . q{')};
-is( value($all),
+is( query($all),
 	qq{month end taskshed.execute 0 0 \$ * * GMT pg_cron paused {"command": "SELECT 1"}
 off taskshed.execute 0 3 * * * GMT pg_cron paused {"command": "SELECT 1"}
 pg_cron_$job{unnamed} taskshed.execute */5 * * * 1-5 GMT pg_cron paused {"command": "SELECT 1"}
 vacuum taskshed.execute 0 3 * * * GMT pg_cron paused {"command": "VACUUM ledger"}},
 	'they are paused tasks of the same schedules');
-is( value(
+is( query(
 		q{
 		SELECT count(*) FROM taskshed.tasks t JOIN cron.job j
 		ON j.jobname = t.task_id AND j.username = t.owner AND j.schedule = t.schedule
@@ -291,25 +284,25 @@ is( value(
 		WHERE t.task_id IN (E'it\'s "odd" \\\\ %s', 'vacuum')}),
 	'3',
 	'also with odd names');
-is( value(q{SELECT kwargs->>'what' FROM taskshed.fetch_task('taken', 'app')}),
+is( query(q{SELECT kwargs->>'what' FROM taskshed.fetch_task('taken', 'app')}),
 	'mine', 'a task of that name is left alone');
 
 # Once more: nothing happens.
 my $before =
-  value('SELECT jsonb_agg(t ORDER BY task_id) FROM taskshed.tasks t');
+  query('SELECT jsonb_agg(t ORDER BY task_id) FROM taskshed.tasks t');
 my %again =
   map { $_ => $expected{$_} =~ s/^imported/unchanged/r } keys %expected;
 import_jobs('');
 expect('imported again', %again);
-is(value('SELECT jsonb_agg(t ORDER BY task_id) FROM taskshed.tasks t'),
+is(query('SELECT jsonb_agg(t ORDER BY task_id) FROM taskshed.tasks t'),
 	$before, 'that changes nothing');
 
 # An imported task is the command, as its owner.
-value(q{SELECT taskshed.run_tasks(array['vacuum'], owner => 'app')});
+query(q{SELECT taskshed.run_tasks(array['vacuum'], owner => 'app')});
 await($node,
 	q{SELECT EXISTS (SELECT FROM taskshed.runs WHERE task_id = 'vacuum')},
 	'it has run');
-is( value(
+is( query(
 		q{SELECT status, callback FROM taskshed.runs WHERE task_id = 'vacuum'}
 	),
 	'succeeded|taskshed.execute',
@@ -319,11 +312,11 @@ is( value(
 # ------------------------------------------------------------------------
 # What changes in pg_cron before it is switched over
 
-value(
+query(
 	"SELECT cron.alter_job($job{vacuum}, schedule := '30 3 * * *');
 	UPDATE cron.job SET command = 'SELECT 2' WHERE jobid IN ($job{'month end'}, $job{off})"
 );
-value(
+query(
 	q{
 	SELECT taskshed.resume_task('month end', 'app');
 	SELECT taskshed.add_task('taskshed.execute', schedule => '1 1 1 1 *', kwargs => '{"command": "SELECT 3"}',
@@ -336,7 +329,7 @@ my %changed = (
 	'month end' => "unchanged | $differs");
 import_jobs('');
 expect('jobs that have changed', %changed);
-is( value(
+is( query(
 		q{
 		SELECT string_agg(concat_ws(' ', task_id, schedule, kwargs->>'command', state), ', ' ORDER BY task_id)
 		FROM taskshed.tasks WHERE owner = 'app' AND task_id IN ('vacuum', 'month end', 'off')}
@@ -348,14 +341,14 @@ like(
 	$said{vacuum},
 	qr/^unchanged \| the job stays active: \Q$differs\E \| Remove the task/,
 	'they are not switched over');
-is( value(
+is( query(
 		"SELECT count(*) FROM cron.job WHERE active AND jobid IN ($job{vacuum}, $job{'month end'})"
 	),
 	'2',
 	'but stay active');
 
 # Back to where it was.
-value(
+query(
 	"SELECT taskshed.remove_tasks(group_id => 'pg_cron', owner => owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o;
 	UPDATE cron.job SET active = jobid <> $job{off}"
 );
@@ -368,7 +361,7 @@ expect('removed and imported anew');
 
 # From 1.5 on pg_cron hides the zone of the schedules, without which they mean nothing.
 my $hides_zone =
-  value(q{SELECT count(*) FROM pg_settings WHERE name = 'cron.timezone'});
+  query(q{SELECT count(*) FROM pg_settings WHERE name = 'cron.timezone'});
 SKIP:
 {
 	skip 'this pg_cron has no cron.timezone', 2 if !$hides_zone;
@@ -378,7 +371,7 @@ SKIP:
 			'42501', "$call without the right to see cron.timezone");
 	}
 }
-value('GRANT pg_read_all_settings TO app, ungranted, dba');
+query('GRANT pg_read_all_settings TO app, ungranted, dba');
 
 is( import_jobs('', 'ungranted'),
 	"ungranted: $grant",
@@ -391,18 +384,18 @@ like(
 	$said{unnamed},
 	qr/^unchanged \| the job stays active: permission denied for table job/,
 	'and needs the right to switch them off');
-is( value(
+is( query(
 		"SELECT state FROM taskshed.tasks WHERE task_id = 'pg_cron_$job{unnamed}'"
 	),
 	'paused',
 	'without it the task stays paused');
 
 # Roles whose tasks one cannot see are not acted for.
-value(
+query(
 	$node->pg_version >= 16
 	? 'GRANT app TO dba WITH INHERIT FALSE'
 	: 'GRANT app TO dba; ALTER ROLE dba NOINHERIT');
-value('CREATE POLICY all_jobs ON cron.job FOR SELECT TO dba USING (true)');
+query('CREATE POLICY all_jobs ON cron.job FOR SELECT TO dba USING (true)');
 SKIP:
 {
 	skip 'a role that inherits nothing does not see cron.timezone', 1
@@ -412,7 +405,7 @@ SKIP:
 		'refused | permission denied for tasks of role "app"',
 		'not for a role whose privileges one does not have');
 }
-value(
+query(
 	'DROP POLICY all_jobs ON cron.job; REVOKE app FROM dba; ALTER ROLE dba INHERIT'
 );
 
@@ -421,11 +414,11 @@ value(
 # Switching over
 
 # Two have come due meanwhile, which pg_cron has seen to.
-value(
+query(
 	"SELECT taskshed.update_execution_times(array[('vacuum', now() - interval '1 day'),
 		('pg_cron_$job{unnamed}', now() - interval '1 day')]::taskshed.task_execution_time[], 'app')"
 );
-value(
+query(
 	'GRANT EXECUTE ON FUNCTION cron.alter_job(bigint, text, text, text, text, boolean) TO app'
 );
 my %switched =
@@ -433,7 +426,7 @@ my %switched =
 $switched{'month end'} = 'switched';
 import_jobs('true', 'app');
 is($said{vacuum}, 'switched', 'its owner switches a job');
-is(value("SELECT active FROM cron.job WHERE jobid = $job{vacuum}"),
+is(query("SELECT active FROM cron.job WHERE jobid = $job{vacuum}"),
 	'f', 'it is off in pg_cron');
 import_jobs('true');
 expect(
@@ -443,7 +436,7 @@ expect(
 		  ? 'unchanged | the job is not active'
 		  : $switched{$_}
 	} keys %switched);
-is( value(
+is( query(
 		q{
 		SELECT string_agg(concat_ws(' ', j.jobid, j.active, t.state, t.run_at > now()), ', ' ORDER BY jobid)
 		FROM cron.job j LEFT JOIN taskshed.tasks t ON t.owner = j.username AND
@@ -459,39 +452,39 @@ is( value(
 		} sort { $job{$a} <=> $job{$b} }
 		  grep { $_ ne 'elsewhere' } keys %job),
 	'each job is on in one of the two');
-is(value(q{SELECT count(*) FROM taskshed.runs WHERE group_id = 'pg_cron'}),
+is(query(q{SELECT count(*) FROM taskshed.runs WHERE group_id = 'pg_cron'}),
 	'1', 'and what had come due was not run once more');
 
 # What was switched over is ours from then on.
-value(q{SELECT taskshed.pause_task('vacuum', 'app')});
+query(q{SELECT taskshed.pause_task('vacuum', 'app')});
 import_jobs('true');
-is(value(q{SELECT state FROM taskshed.fetch_task('vacuum', 'app')}),
+is(query(q{SELECT state FROM taskshed.fetch_task('vacuum', 'app')}),
 	'paused', 'a task that was paused since stays so');
-value("SELECT cron.alter_job($job{vacuum}, active := true)");
+query("SELECT cron.alter_job($job{vacuum}, active := true)");
 import_jobs('true');
 is($said{vacuum}, 'switched', 'and can be switched once more');
 
 # Without alter_job, which older versions do not have.
-value("SELECT cron.alter_job($job{long}, active := true)");
-value(
+query("SELECT cron.alter_job($job{long}, active := true)");
+query(
 	'ALTER EXTENSION pg_cron DROP FUNCTION cron.alter_job; ALTER FUNCTION cron.alter_job RENAME TO alter_job_'
 );
 import_jobs('true');
 is($said{long}, 'switched', 'without alter_job');
-is(value('SELECT active FROM cron.job WHERE jobid = ' . $job{long}),
+is(query('SELECT active FROM cron.job WHERE jobid = ' . $job{long}),
 	'f', 'the table is changed');
 
 # A trap in the place of alter_job is not called.
-value(
+query(
 	q{
 	CREATE FUNCTION cron.alter_job(bigint, text, text, text, text, boolean) RETURNS void LANGUAGE plpgsql AS
 		'BEGIN RAISE ''trapped''; END'}
 );
-value("UPDATE cron.job SET active = true WHERE jobid = $job{long}");
+query("UPDATE cron.job SET active = true WHERE jobid = $job{long}");
 import_jobs('true');
 is($said{long}, 'switched',
 	'a function that is not of pg_cron is not called');
-value(
+query(
 	'DROP FUNCTION cron.alter_job; ALTER FUNCTION cron.alter_job_ RENAME TO alter_job; ALTER EXTENSION pg_cron ADD FUNCTION cron.alter_job'
 );
 
@@ -509,7 +502,7 @@ sub normal
 }
 
 no_jobs();
-value(
+query(
 	q{
 	SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o;
 	ALTER SEQUENCE cron.jobid_seq RESTART;
@@ -553,7 +546,7 @@ while ($page =~ /^```pgsql\n(.*?)^```\n(?:```text\n(.*?)^```\n)?/msg)
 	$n++;
 }
 is($n, 5, 'the README has these examples');
-value('GRANT EXECUTE ON PROCEDURE taskshed.execute TO app');
+query('GRANT EXECUTE ON PROCEDURE taskshed.execute TO app');
 
 
 # ------------------------------------------------------------------------
@@ -561,7 +554,7 @@ value('GRANT EXECUTE ON PROCEDURE taskshed.execute TO app');
 
 # Of what real jobs are like, all is taken: several commands, also with settings in front, none.
 no_jobs();
-value(
+query(
 	q{
 	SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o;
 	TRUNCATE ledger});
@@ -576,7 +569,7 @@ my %several = (
 	'in blocks' =>
 	  q{BEGIN; SELECT public.note('in blocks'); COMMIT; BEGIN; DELETE FROM ledger; ROLLBACK},
 	'nothing' => q{-- nothing});
-value('GRANT ALL ON sessions TO PUBLIC; ALTER TABLE sessions OWNER TO app');
+query('GRANT ALL ON sessions TO PUBLIC; ALTER TABLE sessions OWNER TO app');
 job($_,     jobname => $_,     command => $several{$_}) foreach keys %several;
 job('open', jobname => 'open', command => 'BEGIN; DELETE FROM ledger');
 import_jobs('true');
@@ -588,12 +581,12 @@ is_deeply(
 		  'refused | command leaves a transaction block open | End it with COMMIT.'
 	},
 	'several commands are imported');
-value(q{SELECT taskshed.run_tasks(group_id => 'pg_cron', owner => 'app')});
+query(q{SELECT taskshed.run_tasks(group_id => 'pg_cron', owner => 'app')});
 await(
 	$node,
 	q{SELECT count(*) = 6 FROM taskshed.runs WHERE group_id = 'pg_cron' AND task_id IN ('two', 'on lines', 'with limit', 'temporary', 'in blocks', 'nothing')},
 	'they have run');
-is( value(
+is( query(
 		q{SELECT string_agg(what, ', ' ORDER BY what COLLATE "C") FROM ledger}
 	),
 	'in blocks, on lines, on lines, temporary, two, two, with limit',
@@ -601,7 +594,7 @@ is( value(
 
 # What bounds a job there bounds the task here: the statement_timeout of its owner's sessions.
 no_jobs();
-value(
+query(
 	q{
 	SELECT taskshed.remove_all_tasks('app');
 	CREATE ROLE of_role LOGIN;
@@ -631,7 +624,7 @@ job('own',
 	jobname => 'own',
 	command => q{SET statement_timeout = '1h'; SELECT 1});
 import_jobs('');
-is( value(
+is( query(
 		q{SELECT string_agg(concat_ws(' ', task_id, timeout), ', ' ORDER BY task_id COLLATE "C") FROM taskshed.tasks}
 	),
 	'app 00:20:00, of_role 00:00:00.3, of_role_here 00:01:30, of_role_there 00:20:00, own, unbounded',
@@ -639,28 +632,28 @@ is( value(
 is( join(', ',
 		map    { /timeout => (\S+), .*owner => '(\w+)'/ ? "$2 $1" : () }
 		  grep { /'there'/ } split /\n/,
-		value('SELECT taskshed.export_pg_cron()')),
+		query('SELECT taskshed.export_pg_cron()')),
 	q{app NULL, of_role '00:00:00.3', of_role_here '00:00:30', of_role_there '00:00:40', unbounded NULL},
 	'and so it is in a script for another');
 
 # The mistake to guard against: leaving the last job's in the transaction of whoever asks.
 foreach my $call ('import_pg_cron()', 'export_pg_cron()')
 {
-	is( value(
+	is( query(
 			"BEGIN; SET LOCAL statement_timeout = '17min'; SELECT count(*) > 0 FROM taskshed.$call;
 			SHOW statement_timeout; COMMIT; SHOW statement_timeout"
 		),
 		"t\n17min\n20min",
 		"$call leaves the caller's statement_timeout alone");
 }
-value(q{SELECT taskshed.run_tasks(array['of_role'], owner => 'of_role')});
+query(q{SELECT taskshed.run_tasks(array['of_role'], owner => 'of_role')});
 await(
 	$node,
 	q{SELECT EXISTS (SELECT FROM taskshed.runs WHERE task_id = 'of_role' AND status = 'timeout')},
 	'it ends a run');
 
 # Where nobody has one, that of the server counts.
-value(
+query(
 	q{
 	ALTER DATABASE postgres RESET statement_timeout;
 	ALTER SYSTEM SET statement_timeout = '25min';
@@ -672,25 +665,25 @@ await(
 	q{SELECT current_setting('statement_timeout') = '25min'},
 	'the server has one');
 import_jobs('');
-is( value(
+is( query(
 		q{SELECT string_agg(concat_ws(' ', task_id, timeout), ', ' ORDER BY task_id COLLATE "C") FROM taskshed.tasks}
 	),
 	'app 00:25:00, of_role 00:00:00.3, of_role_here 00:01:30, of_role_there 00:25:00, own, unbounded',
 	'the timeout is that of the server');
-is(value(q{SELECT current_setting('statement_timeout')}),
+is(query(q{SELECT current_setting('statement_timeout')}),
 	'25min', 'and the settings stay as they are');
-is( value(
+is( query(
 		q{BEGIN; SELECT count(*) > 0 FROM taskshed.import_pg_cron();
 		SELECT setting || ' ' || source FROM pg_settings WHERE name = 'statement_timeout'; COMMIT}
 	),
 	"t\n1500000 configuration file",
 	'also within the transaction');
-value('ALTER SYSTEM RESET statement_timeout');
+query('ALTER SYSTEM RESET statement_timeout');
 $node->reload;
 
 # What knows of jobs only is pointed out.
 no_jobs();
-value(
+query(
 	q{SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o}
 );
 my %mentions = (
@@ -717,10 +710,10 @@ is_deeply(
 	},
 	'a command that uses what is of pg_cron is pointed out');
 like(
-	value('SELECT taskshed.export_pg_cron()'),
+	query('SELECT taskshed.export_pg_cron()'),
 	qr/^-- its command uses cron\.job_run_details, which knows nothing of tasks: see taskshed\.tasks and taskshed\.runs$/m,
 	'in a script, too');
-value(
+query(
 	q{SELECT taskshed.remove_all_tasks(owner) FROM (SELECT DISTINCT owner FROM taskshed.tasks) AS o}
 );
 
@@ -744,7 +737,7 @@ job('remote', nodename => "node\n1", database => 'other');
 job('bad',    database => 'other',   schedule => 'x');
 job('lost',   database => "long 'gone\\");
 job('closed', database => 'closed');
-value('CREATE DATABASE closed ALLOW_CONNECTIONS false');
+query('CREATE DATABASE closed ALLOW_CONNECTIONS false');
 
 # Who could put functions in front of others in a database does not get at the script's rights.
 value_in(
@@ -793,7 +786,7 @@ foreach my $run (1, 2)
 		is( value_in($database, $made),
 			"app pg_cron_$job{\"1 $database\"} paused pg_cron 0 3 * * * GMT {\"command\": \"SELECT 1\"}\n"
 			  . qq{odd "r'\\ole $database it's "odd" \\ %s paused pg_cron 0 0 \$ * * GMT }
-			  . value(
+			  . query(
 				"SELECT jsonb_build_object('command', \$q\$$odd_command\$q\$)"
 			  ),
 			"run $run of the script in $database");
@@ -825,7 +818,7 @@ SKIP:
 	$node->restart;
 	job('tokyo', jobname => 'tokyo');
 	import_jobs('');
-	is(value(q{SELECT timezone FROM taskshed.fetch_task('tokyo', 'app')}),
+	is(query(q{SELECT timezone FROM taskshed.fetch_task('tokyo', 'app')}),
 		'Asia/Tokyo', 'the zone is that of pg_cron');
 }
 
@@ -835,7 +828,7 @@ SKIP:
 
 $node->append_conf('postgresql.conf', 'cron.use_background_workers = on');
 no_jobs();
-value('TRUNCATE ledger');
+query('TRUNCATE ledger');
 job('minutely',
 	jobname  => 'minutely',
 	schedule => '* * * * *',
@@ -854,7 +847,7 @@ await(
 	$node,
 	q{SELECT EXISTS (SELECT FROM ledger WHERE what = 'taskshed worker')},
 	'taskshed has run it');
-is( value(
+is( query(
 		q{
 		SELECT count(*) = 1 + extract(epoch FROM date_trunc('minute', max(started)) - date_trunc('minute', min(started))) / 60,
 			count(DISTINCT date_trunc('minute', started)) = count(*)

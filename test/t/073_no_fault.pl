@@ -29,15 +29,10 @@ CREATE FUNCTION fail() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$
 GRANT pg_read_all_stats TO app;
 });
 
-sub app
+sub try_as_app
 {
 	my ($call) = @_;
 	return psql_as($node, 'app', "SELECT taskshed.$call");
-}
-
-sub query
-{
-	return $node->safe_psql('postgres', $_[0]);
 }
 
 sub ledger
@@ -91,7 +86,8 @@ foreach my $cut (sort keys %cuts)
 	my ($command, $result, $undo) = @{ $cuts{$cut} };
 
 	$inside->query('SELECT pg_advisory_lock(1)');
-	app(qq{add_task('in_steps', kwargs => '{"what": "$cut", "lock": 1}', task_id => '$cut')}
+	try_as_app(
+		qq{add_task('in_steps', kwargs => '{"what": "$cut", "lock": 1}', task_id => '$cut')}
 	);
 	await_blocked($node, 1);
 	my $pid =
@@ -118,13 +114,14 @@ $outside->quit;
 #
 # Failures over and over
 #
-app(q{add_task('fail', task_id => 'hopeless', max_attempts => 0, retry_delay => '0')}
+try_as_app(
+	q{add_task('fail', task_id => 'hopeless', max_attempts => 0, retry_delay => '0')}
 );
 await(
 	$node,
 	q{SELECT attempt >= 12 FROM taskshed.tasks WHERE task_id = 'hopeless'},
 	'many attempts have failed');
-app(q{remove_task('hopeless')});
+try_as_app(q{remove_task('hopeless')});
 is( query(
 		q{
 		SELECT string_agg(attempt::text, ', ' ORDER BY attempt)
@@ -144,7 +141,7 @@ is_deeply(
 	'those at powers of two are in the log');
 
 # What fails now and then is logged each time.
-app(q{add_task('fail', task_id => 'nightly', every => '1 day')});
+try_as_app(q{add_task('fail', task_id => 'nightly', every => '1 day')});
 foreach my $night (1 .. 3)
 {
 	await(
@@ -155,7 +152,7 @@ foreach my $night (1 .. 3)
 		q{UPDATE taskshed.alarm SET last_run_at = last_run_at - interval '1 day'
 		WHERE id IN (SELECT id FROM taskshed.task WHERE task_id = 'nightly')}
 	);
-	app(q{update_execution_time('nightly', clock_timestamp())});
+	try_as_app(q{update_execution_time('nightly', clock_timestamp())});
 }
 await(
 	$node,
@@ -207,12 +204,15 @@ SKIP:
 
 	foreach my $code (@codes)
 	{
-		app(qq{add_task('run_short', kwargs => '{"what": "once $code", "sqlstate": "$code"}', task_id => 'once $code')}
+		try_as_app(
+			qq{add_task('run_short', kwargs => '{"what": "once $code", "sqlstate": "$code"}', task_id => 'once $code')}
 		);
 	}
-	app(q{add_task('run_short', kwargs => '{"what": "skips", "sqlstate": "53100"}', every => '1 day',
+	try_as_app(
+		q{add_task('run_short', kwargs => '{"what": "skips", "sqlstate": "53100"}', every => '1 day',
 		catch_up => 'skip', max_runs => 1, task_id => 'skips')});
-	app(q{add_task('steps_short', kwargs => '{"what": "steps", "sqlstate": "53200"}', task_id => 'steps')}
+	try_as_app(
+		q{add_task('steps_short', kwargs => '{"what": "steps", "sqlstate": "53200"}', task_id => 'steps')}
 	);
 	my @tasks = ((map { "once $_" } @codes), 'skips', 'steps');
 	my $tasks = join(', ', map { "'$_'" } @tasks);
@@ -269,9 +269,10 @@ SKIP:
 
 	# A run by hand is not tried again: that would keep the schedule waiting.
 	query('CREATE TABLE short ()');
-	app(q{add_task('run_short', '2100-01-01', '{"what": "by hand", "sqlstate": "53200"}', task_id => 'by hand')}
+	try_as_app(
+		q{add_task('run_short', '2100-01-01', '{"what": "by hand", "sqlstate": "53200"}', task_id => 'by hand')}
 	);
-	app(q{run_tasks(ARRAY['by hand'])});
+	try_as_app(q{run_tasks(ARRAY['by hand'])});
 	await(
 		$node,
 		q{SELECT last_status = 'failed' FROM taskshed.tasks WHERE task_id = 'by hand' AND state = 'scheduled'},
@@ -293,10 +294,11 @@ SKIP:
 			PERFORM public.hold('held', 2);
 			PERFORM public.bad_error('53100');
 		END $$});
-	app(q{add_task('held_short', every => '1 day', max_runs => 1, task_id => 'moved')}
+	try_as_app(
+		q{add_task('held_short', every => '1 day', max_runs => 1, task_id => 'moved')}
 	);
 	await_blocked($node, 1, 2);
-	app(q{update_execution_time('moved', '2100-01-01')});
+	try_as_app(q{update_execution_time('moved', '2100-01-01')});
 	$locker->query('SELECT pg_advisory_unlock(2)');
 	$locker->quit;
 	await(
@@ -312,7 +314,8 @@ SKIP:
 
 	# After an hour it counts.
 	query('CREATE TABLE short ()');
-	app(q{add_task('run_short', kwargs => '{"what": "long", "sqlstate": "53100"}', task_id => 'long')}
+	try_as_app(
+		q{add_task('run_short', kwargs => '{"what": "long", "sqlstate": "53100"}', task_id => 'long')}
 	);
 	await(
 		$node,
@@ -325,9 +328,11 @@ SKIP:
 	is(scalar(@{ logged('long') }), 2, 'then it is logged again');
 
 	# No shortage: what the callback itself says, a limit that somebody has set.
-	app(qq{add_task('says_short', kwargs => '{"sqlstate": "$_"}', task_id => 'says $_')}
+	try_as_app(
+		qq{add_task('says_short', kwargs => '{"sqlstate": "$_"}', task_id => 'says $_')}
 	) foreach @codes;
-	app(q{add_task('run_short', kwargs => '{"what": "limit", "sqlstate": "53400"}', task_id => 'limit')}
+	try_as_app(
+		q{add_task('run_short', kwargs => '{"what": "limit", "sqlstate": "53400"}', task_id => 'limit')}
 	);
 	await_state($node, $_, 'failed')
 	  foreach ((map { "says $_" } @codes), 'limit');

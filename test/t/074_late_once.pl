@@ -43,7 +43,7 @@ END $$;
 GRANT ALL ON account TO app;
 });
 
-sub app
+sub try_as_app
 {
 	my ($call) = @_;
 	return psql_as($node, 'app', "SELECT taskshed.$call");
@@ -69,7 +69,8 @@ my $holder = session($node);
 # A lost deadlock
 #
 $holder->query('SELECT pg_advisory_lock(2)');
-app(qq{add_task('transfer', clock_timestamp(), '{"a": $_->[1], "b": $_->[2]}', every => '1 day',
+try_as_app(
+	qq{add_task('transfer', clock_timestamp(), '{"a": $_->[1], "b": $_->[2]}', every => '1 day',
 	catch_up => 'skip', task_id => '$_->[0]')}
 ) foreach ([ 'deadlock 12', 1, 2 ], [ 'deadlock 21', 2, 1 ]);
 await_blocked($node, 2, 2);
@@ -97,13 +98,17 @@ sub begin_held
 	my ($round) = @_;
 
 	$holder->query('SELECT pg_advisory_lock(3)');
-	app(qq{add_task('hold', clock_timestamp(), '{"what": "skip $round", "lock": 3}', every => '1 day',
+	try_as_app(
+		qq{add_task('hold', clock_timestamp(), '{"what": "skip $round", "lock": 3}', every => '1 day',
 		catch_up => 'skip', task_id => '$round: skip')});
-	app(qq{add_task('hold', clock_timestamp(), '{"what": "within $round", "lock": 3}',
+	try_as_app(
+		qq{add_task('hold', clock_timestamp(), '{"what": "within $round", "lock": 3}',
 		start_within => '1 s', task_id => '$round: within')});
-	app(qq{add_task('hold', clock_timestamp(), '{"what": "until $round", "lock": 3}', every => '1 day',
+	try_as_app(
+		qq{add_task('hold', clock_timestamp(), '{"what": "until $round", "lock": 3}', every => '1 day',
 		until => clock_timestamp() + '1 s', task_id => '$round: until')});
-	app(qq{add_task('in_steps', clock_timestamp(), '{"lock": 3}', start_within => '1 s',
+	try_as_app(
+		qq{add_task('in_steps', clock_timestamp(), '{"lock": 3}', start_within => '1 s',
 		task_id => '$round: procedure')});
 	await_blocked($node, 4, 3);
 	return await_late(1.2, "$round: %");
@@ -178,13 +183,14 @@ my @calls = (
 		'moved',
 		q{update_execution_time('moved', clock_timestamp() - interval '1 hour')}
 	]);
-app(qq{add_task('hold', kwargs => '{"what": "$_->[0]", "lock": 4}', task_id => '$_->[0]',
+try_as_app(
+	qq{add_task('hold', kwargs => '{"what": "$_->[0]", "lock": 4}', task_id => '$_->[0]',
 	start_within => '6 s', every => }
 	  . ($_->[0] eq 'asked again' ? 'NULL' : q{'1 day'}) . ')'
 ) foreach @calls;
 await_blocked($node, 3, 4);
 await_late(6.1, $_->[0]) foreach @calls;
-app($_->[1]) foreach @calls;
+try_as_app($_->[1]) foreach @calls;
 $holder->query('SELECT pg_advisory_unlock(4)');
 await(
 	$node,
@@ -195,7 +201,8 @@ is( runs_of($node, $_->[0]),
 	"$_->[0] while it ran: a run of its own") foreach @calls;
 
 # What has failed is not late for the time that it has failed at.
-app(q{add_task('transfer', clock_timestamp(), '{"a": null}', every => '1 day', max_runs => 1, start_within => '1 s',
+try_as_app(
+	q{add_task('transfer', clock_timestamp(), '{"a": null}', every => '1 day', max_runs => 1, start_within => '1 s',
 	validate => false, task_id => 'retried')});
 await_state($node, 'retried', 'failed');
 $node->safe_psql(
@@ -206,7 +213,7 @@ await(
 	$node,
 	q{SELECT clock_timestamp() > last_run_at + interval '1.1 s' FROM taskshed.tasks WHERE task_id = 'retried'},
 	'the time is over');
-app(q{retry_task('retried')});
+try_as_app(q{retry_task('retried')});
 await_no_task($node, 'retried');
 is( runs_of($node, 'retried'),
 	'failed 1, succeeded 1',
@@ -219,7 +226,8 @@ foreach my $changed (
 	q{update_tasks('{"timeout": "2 hours"}', ARRAY['cut off'])})
 {
 	$holder->query('SELECT pg_advisory_lock(5)');
-	app(q{add_task('in_steps', kwargs => '{"lock": 5}', every => '1 day', catch_up => 'skip', task_id => 'cut off')}
+	try_as_app(
+		q{add_task('in_steps', kwargs => '{"lock": 5}', every => '1 day', catch_up => 'skip', task_id => 'cut off')}
 	);
 	await_blocked($node, 1, 5);
 	await_late(1.1, 'cut off');
@@ -229,7 +237,7 @@ foreach my $changed (
 	$node->start;
 	await($node, q{SELECT state = 'disabled' FROM taskshed.status},
 		'nothing runs');
-	app($changed);
+	try_as_app($changed);
 	$holder = session($node);
 	$node->safe_psql('postgres',
 		q{DELETE FROM ledger WHERE what LIKE 'attempt%'});
@@ -246,10 +254,11 @@ foreach my $changed (
 		),
 		'attempt 2',
 		'which is the second time');
-	app(q{remove_task('cut off')});
+	try_as_app(q{remove_task('cut off')});
 	$node->safe_psql('postgres', 'TRUNCATE taskshed.run_0');
 }
-app(q{add_task('hold', clock_timestamp(), '{"what": null, "lock": 0}', validate => false, max_attempts => 3, retry_delay => '1 hour',
+try_as_app(
+	q{add_task('hold', clock_timestamp(), '{"what": null, "lock": 0}', validate => false, max_attempts => 3, retry_delay => '1 hour',
 	start_within => '1 s', task_id => 'tried')});
 await(
 	$node,
@@ -259,7 +268,8 @@ await(
 	$node,
 	q{SELECT clock_timestamp() > last_run_at + interval '1.1 s' FROM taskshed.tasks WHERE task_id = 'tried'},
 	'its time is over');
-app(q{update_tasks('{"every": "1 day", "kwargs": {"what": "tried", "lock": 6}}', ARRAY['tried'])}
+try_as_app(
+	q{update_tasks('{"every": "1 day", "kwargs": {"what": "tried", "lock": 6}}', ARRAY['tried'])}
 );
 await(
 	$node,
@@ -271,10 +281,11 @@ is( runs_of($node, 'tried'),
 
 # What is asked for by hand while a task has its last run is not late.
 $holder->query('SELECT pg_advisory_lock(5)');
-app(q{add_task('hold', kwargs => '{"what": "last", "lock": 5}', start_within => '1 s', task_id => 'last')}
+try_as_app(
+	q{add_task('hold', kwargs => '{"what": "last", "lock": 5}', start_within => '1 s', task_id => 'last')}
 );
 await_blocked($node, 1, 5);
-app(q{run_task('last')});
+try_as_app(q{run_task('last')});
 await_late(1.2, 'last');
 $holder->query('SELECT pg_advisory_unlock(5)');
 await_no_task($node, 'last');
@@ -300,11 +311,13 @@ sub schedule_slowly
 		'other times' => q{every => '2 days', start_within => '1 s'},
 		twice         => q{start_within => '1 s'});
 
-	app(qq{add_task('note', '2100-01-01', '{"what": "x"}', every => '1 day', task_id => '$round: other times')}
+	try_as_app(
+		qq{add_task('note', '2100-01-01', '{"what": "x"}', every => '1 day', task_id => '$round: other times')}
 	);
 	foreach my $name ('failed', 'failed for good')
 	{
-		app(qq{add_task('hold', kwargs => '{"what": null, "lock": 0}', validate => false, start_within => '1 s',
+		try_as_app(
+			qq{add_task('hold', kwargs => '{"what": null, "lock": 0}', validate => false, start_within => '1 s',
 			task_id => '$round: $name'}
 			  . (
 				$name eq 'failed'
@@ -366,7 +379,8 @@ schedule_slowly(
 	q{COMMIT PREPARED 'slow'});
 
 # What has gone with a savepoint is somebody else's, and not waited for.
-app(q{add_task('note', '2100-01-01', '{"what": "x"}', every => '1 day', task_id => 'of others')}
+try_as_app(
+	q{add_task('note', '2100-01-01', '{"what": "x"}', every => '1 day', task_id => 'of others')}
 );
 my $other = session($node);
 $holder->query(

@@ -33,12 +33,6 @@ BEGIN
 END $$;
 });
 
-sub query
-{
-	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
-}
-
 sub done
 {
 	return query(q{SELECT string_agg(what, ' ' ORDER BY n) FROM done});

@@ -21,8 +21,6 @@ taskshed.scheduler_idle_timeout = '1s'
 taskshed.worker_idle_timeout = '1s'
 });
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 query('CREATE ROLE app LOGIN');
 my $role = query(q{SELECT 'app'::regrole::oid});
 my $database =

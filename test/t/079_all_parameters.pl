@@ -16,8 +16,6 @@ use Test::More;
 
 my $node = taskshed_node('all_parameters');
 
-sub query { return $node->safe_psql('postgres', shift) }
-
 query(
 	q{
 CREATE ROLE app LOGIN;

@@ -17,6 +17,8 @@ our @EXPORT = qw(
   taskshed_node
   taskshed_database
   set_and_reload
+  query
+  app
   session
   psql_as
   await
@@ -74,9 +76,13 @@ GRANT USAGE, CREATE ON SCHEMA public TO PUBLIC;
 GRANT USAGE ON SCHEMA taskshed TO PUBLIC;
 };
 
+# The server that a script has started first, which most of it is about.
+my $main;
+
 # Starts a server with taskshed.  Parameters: conf => lines for
 # postgresql.conf, data => an empty folder for its data if these are not to be
-# in the usual place, initdb => further options of initdb,
+# in the usual place, initdb => further options of initdb, init => what else
+# the server's own init() is to be given,
 # install_path => where another PostgreSQL is.
 sub taskshed_node
 {
@@ -85,7 +91,8 @@ sub taskshed_node
 		install_path => $params{install_path});
 
 	symlink $params{data}, $node->data_dir if defined $params{data};
-	$node->init(defined $params{initdb} ? (extra => $params{initdb}) : ());
+	$node->init(defined $params{initdb} ? (extra => $params{initdb}) : (),
+		@{ $params{init} || [] });
 	$node->append_conf(
 		'postgresql.conf', q{
 shared_preload_libraries = 'taskshed'
@@ -98,7 +105,24 @@ log_line_prefix = '%m [%p] %b %q%u@%d '
 	  if defined $params{conf};
 	$node->start;
 	taskshed_database($node, 'postgres');
+	$main = $node unless defined $main;
 	return $node;
+}
+
+# What SQL returns in the server that was started first.  An error ends the script.
+sub query
+{
+	my ($sql, $database) = @_;
+
+	return $main->safe_psql($database || 'postgres', $sql);
+}
+
+# There, too: what a function of taskshed returns to the role app.
+sub app
+{
+	my ($call) = @_;
+
+	return query("SET ROLE app; SELECT taskshed.$call");
 }
 
 # Gives a database the extension and the functions above.
