@@ -109,7 +109,8 @@ run_start_read_limits(RunStart *start, const TaskRow *task)
 
 /*
  * Take from a task's rows what a run needs to know of them at its end, into the
- * current memory context.
+ * current memory context.  The task's row stays where it is, for what only some
+ * runs need of it.
  */
 void
 run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, TimestampTz now)
@@ -131,6 +132,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->worker_pid = MyProcPid;
 	start->asked_at = ROW_ISNULL(alarm, alarm_asked_at) ? DT_NOBEGIN :
 		ROW_GET(TimestampTz, alarm, alarm_asked_at);
+	start->task = task;
 	start->places.known = false;
 	ItemPointerSetInvalid(&start->places.task);
 

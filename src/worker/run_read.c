@@ -52,7 +52,6 @@ run_read(Run *run)
 {
 	Store	   *store = store_try_open(AccessShareLock);
 	AlarmRow	alarm;
-	TaskRow		task;
 	RowPlaces	places;
 	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext old;
@@ -74,17 +73,22 @@ run_read(Run *run)
 	}
 
 	/* find the rows */
-	there = store_get_alarm_at(store, run->id, &run->place, &alarm) &&
-		store_get_task(store, run->id, &task);
+	there = store_get_alarm_at(store, run->id, &run->place, &alarm);
+	if (there)
+	{
+		old = MemoryContextSwitchTo(run->context);
+		there = store_get_task(store, run->id, &run->task);
+		MemoryContextSwitchTo(old);
+	}
 
 	/*
 	 * in between, somebody may have given it to another role, both rows at
 	 * once
 	 */
-	if (there && ROW_GET(ObjectId, &task, task_owner) != ROW_GET(ObjectId, &alarm, alarm_owner))
+	if (there && ROW_GET(ObjectId, &run->task, task_owner) != ROW_GET(ObjectId, &alarm, alarm_owner))
 		there = store_get_alarm(store, run->id, &alarm);
 	if (there)
-		store_remember(store, &task, &alarm, &places);
+		store_remember(store, &run->task, &alarm, &places);
 	store_close(store, AccessShareLock);
 
 	/* is it to run now, and by us? */
@@ -99,7 +103,7 @@ run_read(Run *run)
 
 	/* remember what its end is compared with */
 	old = MemoryContextSwitchTo(run->context);
-	run_start_read(&run->start, &task, &alarm, now);
+	run_start_read(&run->start, &run->task, &alarm, now);
 	run->start.places = places;
 	if (run->begun_for == run->start.scheduled_at && run->begun_revision == run->start.revision)
 		run->start.late_from = DT_NOEND;
@@ -116,14 +120,14 @@ run_read(Run *run)
 	}
 
 	/* what is to be called */
-	if (ROW_GET(ObjectId, &task, task_owner) != GetSessionUserId())
+	if (ROW_GET(ObjectId, &run->task, task_owner) != GetSessionUserId())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the rows of the task have different owners"),
 				 errdetail("They can only have been written by hand.")));
-	if (ROW_GET(Bool, &task, task_is_alias))
+	if (ROW_GET(Bool, &run->task, task_is_alias))
 		run->callback = alias_require(run->start.owner, run->start.callback);
-	run->kwargs = DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs));
+	run->kwargs = DatumGetJsonbP(ROW_DATUM(&run->task, task_kwargs));
 	MemoryContextSwitchTo(old);
 	return true;
 }

@@ -59,6 +59,7 @@ typedef struct Run
 {
 	int64		id;
 	ItemPointerData place;		/* where its alarm was seen, or invalid */
+	TaskRow		task;			/* in the context below */
 	RunStart	start;
 	bool		started;		/* start is filled in */
 	bool		missed;			/* it is too late for it */
