@@ -49,6 +49,7 @@ CREATE TABLE taskshed.task (
 	retry_backoff double precision,
 	retry_max_delay interval,
 	history text COLLATE "C",
+	description text,
 	CONSTRAINT task_pkey PRIMARY KEY (id),
 	CONSTRAINT task_key UNIQUE (owner, task_id),
 	CONSTRAINT task_id_length CHECK (length(task_id) BETWEEN 1 AND 255),
@@ -85,6 +86,7 @@ COMMENT ON COLUMN taskshed.task.retry_delay IS 'Delay before the second attempt.
 COMMENT ON COLUMN taskshed.task.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
 COMMENT ON COLUMN taskshed.task.retry_max_delay IS 'Longest delay between attempts.';
 COMMENT ON COLUMN taskshed.task.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
+COMMENT ON COLUMN taskshed.task.description IS 'What the task is for, in the words of who added it; for people only.';
 COMMENT ON INDEX taskshed.task_pkey IS 'Finds a task by its internal key.';
 COMMENT ON INDEX taskshed.task_key IS 'Finds a task by its owner and task_id.';
 COMMENT ON INDEX taskshed.task_group IS 'Finds the tasks of a group.';
@@ -370,11 +372,12 @@ CREATE FUNCTION taskshed.add_task(
 	retry_max_delay interval DEFAULT NULL,
 	history text DEFAULT NULL,
 	owner name DEFAULT NULL,
-	validate boolean DEFAULT NULL)
+	validate boolean DEFAULT NULL,
+	description text DEFAULT NULL)
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_task';
-COMMENT ON FUNCTION taskshed.add_task(text, timestamptz, jsonb, text, interval, text, text, boolean, text, boolean, text, text, timestamptz, integer, interval, interval, integer, interval, double precision, interval, text, name, boolean) IS
-'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id too long, 42501 not allowed.';
+COMMENT ON FUNCTION taskshed.add_task IS
+'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. description is shown, and never read. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id or description too long, 42501 not allowed.';
 
 CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT NULL)
 RETURNS text[]
@@ -928,7 +931,8 @@ SELECT t.id,
 	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN a.last_error END AS last_error,
 	greatest(a.run_count, 0) AS run_count,
 	a.failures_in_row,
-	t.created_at
+	t.created_at,
+	t.description
 FROM taskshed.task t
 	JOIN taskshed.alarm a ON a.id = t.id
 	LEFT JOIN taskshed._running() x ON x.id = t.id
@@ -953,7 +957,7 @@ CREATE VIEW taskshed.tasks AS
 SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
 	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
 	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
-	last_sqlstate, last_error, run_count, failures_in_row, created_at
+	last_sqlstate, last_error, run_count, failures_in_row, created_at, description
 FROM taskshed.task_details;
 COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
 

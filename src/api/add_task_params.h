@@ -42,3 +42,4 @@ ADD_TASK_PARAM(ADD_RETRY_MAX_DELAY, "retry_max_delay", INTERVALOID, Anum_task_re
 ADD_TASK_PARAM(ADD_HISTORY, "history", TEXTOID, Anum_task_history, spec_check_word,.words = history_words)
 ADD_TASK_PARAM(ADD_OWNER, "owner", NAMEOID, 0)
 ADD_TASK_PARAM(ADD_VALIDATE, "validate", BOOLOID, 0)
+ADD_TASK_PARAM(ADD_DESCRIPTION, "description", TEXTOID, Anum_task_description, spec_check_length, 0, 1000)
