@@ -115,6 +115,7 @@ extern char *spec_check_call(const TaskSpec *spec, const char *name);
  */
 extern void spec_from_task(const TaskRow *task, Datum *values, bool *nulls);
 extern void spec_fill_task(TaskRow *row, const TaskSpec *spec);
+extern bool spec_same_work(const TaskRow *a, const TaskRow *b, TupleDesc desc);
 extern bool spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc);
 extern bool spec_same_times(const TaskSpec *spec, const TaskRow *new, const TaskRow *old,
 							TupleDesc desc);

@@ -320,7 +320,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 	add_fill_task(&new, task);
 	same_task = spec_same_task(&new, old, desc);
 	same_times = add_same_start(spec, alarm) && spec_same_times(spec, &new, old, desc);
-	same = same_task && same_times && ROW_ISNULL(alarm, alarm_failed_at);
+	same = same_times && spec_same_work(&new, old, desc) && ROW_ISNULL(alarm, alarm_failed_at);
 
 	next = add_next_time(task, alarm, same_times, spec_same_until(&new, old, desc), now);
 	if (spec_is_over(spec, next, spec->recurring && was_recurring ?
@@ -330,7 +330,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 		(void) change_remove(store, alarm, 0);
 		return;
 	}
-	if (same && !again && spec->recurring && paused == was_paused)
+	if (same && same_task && !again && spec->recurring && paused == was_paused)
 		return;
 
 	add_claim(adding);

@@ -65,16 +65,23 @@ spec_same_column(const TaskRow *a, const TaskRow *b, AttrNumber column, TupleDes
 	return datum_image_eq(a->values[i], b->values[i], att->attbyval, att->attlen);
 }
 
-/* Do two rows say the same of a task? */
+/* Return whether two rows say the same of what a task does; to that a description is nothing. */
 bool
-spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc)
+spec_same_work(const TaskRow *a, const TaskRow *b, TupleDesc desc)
 {
 	for (AttrNumber column = 1; column <= Natts_task; column++)
 	{
-		if (!spec_same_column(a, b, column, desc))
+		if (column != Anum_task_description && !spec_same_column(a, b, column, desc))
 			return false;
 	}
 	return true;
+}
+
+/* Return whether two rows say the same of a task. */
+bool
+spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc)
+{
+	return spec_same_work(a, b, desc) && spec_same_column(a, b, Anum_task_description, desc);
 }
 
 /* Does it make a difference to a task's times in which time zone they are counted? */

@@ -150,6 +150,11 @@ SELECT taskshed.add_task('nothing', task_id => 'x', max_attempts => 3, paused =>
 SELECT * FROM waits;
 SELECT taskshed.add_task('nothing', task_id => 'x', max_attempts => 3, paused => false, replace_existing => false);
 SELECT * FROM waits;
+-- Other words for it are no other task, but are kept.
+SELECT revision FROM taskshed.alarm \gset
+SELECT taskshed.add_task('nothing', task_id => 'x', max_attempts => 3, description => 'waits');
+SELECT description, (SELECT revision FROM taskshed.alarm) <> :revision AS raised FROM taskshed.fetch_task('x');
+SELECT * FROM waits;
 -- Another definition begins anew: at once, as there is no other time.
 SELECT taskshed.add_task('nothing', task_id => 'x', max_attempts => 4);
 SELECT attempt, interruptions, run_at BETWEEN now() AND clock_timestamp() AS now, scheduled_at = run_at AS same FROM taskshed.alarm;
@@ -162,6 +167,9 @@ CALL failed_once();
 SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'x', max_attempts => 3);
 SELECT * FROM waits;
 SELECT taskshed.add_task('nothing', '2099-01-01', every => '1 day', task_id => 'x', max_attempts => 3, paused => true);
+SELECT * FROM waits;
+SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'x', max_attempts => 3, description => 'waits');
+SELECT description FROM taskshed.fetch_task('x');
 SELECT * FROM waits;
 SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'x', max_attempts => 4);
 SELECT attempt, interruptions, run_at = now() - interval '1 hour' AS then, "for then" FROM waits;
