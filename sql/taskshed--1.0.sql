@@ -463,10 +463,18 @@ COMMENT ON FUNCTION taskshed.next_wakeup() IS
 'Earliest run_at of the tasks that the current user may see and that are neither paused nor failed; NULL when there is none.';
 
 
-CREATE FUNCTION taskshed.current_task(
-	OUT task_id text, OUT group_id text, OUT run_at timestamptz, OUT attempt integer,
-	OUT lag interval, OUT previous_run_at timestamptz)
-RETURNS record
+CREATE TYPE taskshed.current_run AS (
+	task_id text, group_id text, run_at timestamptz, attempt integer, lag interval, previous_run_at timestamptz);
+COMMENT ON TYPE taskshed.current_run IS 'What a run is told of itself.';
+COMMENT ON COLUMN taskshed.current_run.task_id IS 'The task.';
+COMMENT ON COLUMN taskshed.current_run.group_id IS 'Group that the task belongs to, or NULL.';
+COMMENT ON COLUMN taskshed.current_run.run_at IS 'The time that this run is for.';
+COMMENT ON COLUMN taskshed.current_run.attempt IS 'Which attempt it is, from 1.';
+COMMENT ON COLUMN taskshed.current_run.lag IS 'How late it started.';
+COMMENT ON COLUMN taskshed.current_run.previous_run_at IS 'The time that the run before was for; NULL if there was none.';
+
+CREATE FUNCTION taskshed.current_task()
+RETURNS taskshed.current_run
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_current_task';
 COMMENT ON FUNCTION taskshed.current_task() IS
 'Within a run: the task, the time this run is for, which attempt it is, how late it started, and the time the run before was for. NULL elsewhere.';
@@ -1137,7 +1145,7 @@ BEGIN
 END $$;
 
 GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
-GRANT USAGE ON TYPE taskshed.task_execution_time TO PUBLIC;
+GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run TO PUBLIC;
 
 -- The owner of the database can dump it, and let others in.
 GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;

@@ -38,6 +38,20 @@ extern void check_length(const char *what, text *text, int least, int most);
 extern void check_run_at(TimestampTz run_at);
 
 /* ------------------------------------------------------------------------
+ * named_row.c
+ */
+typedef struct NamedRow
+{
+	TupleDesc	desc;
+	Datum	   *values;
+	bool	   *nulls;
+} NamedRow;
+
+extern void named_row_begin(NamedRow *row, FunctionCallInfo fcinfo);
+extern void named_row_set(NamedRow *row, const char *name, Oid type, Datum value);
+extern Datum named_row_datum(const NamedRow *row);
+
+/* ------------------------------------------------------------------------
  * spec.c
  */
 /* Parameters of add_task in their order, which are also keys in add_tasks. */

@@ -9,9 +9,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -28,28 +27,26 @@ PG_FUNCTION_INFO_V1(ts_current_task);
 Datum
 ts_current_task(PG_FUNCTION_ARGS)
 {
-	Run		   *run = current_run;
-	TupleDesc	desc;
-	Datum		values[6] = {0};
-	bool		nulls[6] = {false};
+	const Run  *run = current_run;
+	NamedRow	row;
 	Interval   *lag;
 
 	if (run == NULL)
 		PG_RETURN_NULL();
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-
 	lag = palloc0(sizeof(Interval));
 	lag->time = run->start.started_at - run->start.scheduled_at;
-	values[0] = CStringGetTextDatum(run->start.task_id);
+
+	named_row_begin(&row, fcinfo);
+	named_row_set(&row, "task_id", TEXTOID, CStringGetTextDatum(run->start.task_id));
 	if (run->start.group_id != NULL)
-		values[1] = CStringGetTextDatum(run->start.group_id);
-	nulls[1] = (run->start.group_id == NULL);
-	values[2] = TimestampTzGetDatum(run->start.scheduled_at);
+		named_row_set(&row, "group_id", TEXTOID, CStringGetTextDatum(run->start.group_id));
+	named_row_set(&row, "run_at", TIMESTAMPTZOID, TimestampTzGetDatum(run->start.scheduled_at));
 	/* of an earlier run that was cut off only a procedure has left anything */
-	values[3] = Int32GetDatum(run->start.attempt + (run->begun != 0 ? run->start.restarts : 0));
-	values[4] = IntervalPGetDatum(lag);
-	values[5] = TimestampTzGetDatum(run->start.previous_run_at);
-	nulls[5] = (run->start.previous_run_at == DT_NOBEGIN);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	named_row_set(&row, "attempt", INT4OID,
+				  Int32GetDatum(run->start.attempt + (run->begun != 0 ? run->start.restarts : 0)));
+	named_row_set(&row, "lag", INTERVALOID, IntervalPGetDatum(lag));
+	if (run->start.previous_run_at != DT_NOBEGIN)
+		named_row_set(&row, "previous_run_at", TIMESTAMPTZOID,
+					  TimestampTzGetDatum(run->start.previous_run_at));
+	PG_RETURN_DATUM(named_row_datum(&row));
 }

@@ -87,11 +87,14 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_held';
 
 -- What was not there yet, or was another.
 DROP FUNCTION taskshed.add_task;
+DROP FUNCTION taskshed.current_task();
 DROP FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text);
 DROP FUNCTION taskshed.describe(text, text);
 DROP FUNCTION taskshed.import_pg_cron(boolean);
 DROP FUNCTION taskshed.export_pg_cron();
 -- as in 1.0: add_task
+-- as in 1.0: current_run
+-- as in 1.0: current_task
 -- as in 1.0: next_runs
 -- as in 1.0: describe
 -- as in 1.0: _pg_cron_jobs
@@ -168,7 +171,7 @@ BEGIN
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
 	END LOOP;
 END $$;
-GRANT USAGE ON TYPE taskshed.task_execution_time TO PUBLIC;
+GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run TO PUBLIC;
 GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;
 GRANT SELECT ON SEQUENCE taskshed.task_seq TO pg_database_owner;
 GRANT SELECT ON taskshed.task, taskshed.alarm, taskshed.callback TO pg_database_owner;

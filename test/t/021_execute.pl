@@ -328,6 +328,41 @@ is( query(
 	'1',
 	'NULL where a task is only tried');
 query('TRUNCATE seen');
+
+# A later version may tell more of a run: what uses it goes on as it is.
+$node->safe_psql(
+	'postgres', q{
+CREATE VIEW the_run AS SELECT t.task_id, (taskshed.current_task()).attempt, t IS NULL AS is_null FROM taskshed.current_task() AS t;
+CREATE FUNCTION see_view() RETURNS text LANGUAGE sql BEGIN ATOMIC
+	SELECT concat_ws(' ', v.task_id, v.attempt, v.is_null, (taskshed.current_task()).group_id) FROM public.the_run v;
+END;
+CREATE FUNCTION see_row() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	me record := taskshed.current_task();
+	typed taskshed.current_run := taskshed.current_task();
+BEGIN
+	RETURN concat_ws(' ', me.task_id, typed.attempt, to_jsonb(me) = to_jsonb(typed), to_jsonb(me) -> 'more');
+END $$;
+GRANT SELECT ON the_run TO PUBLIC});
+foreach my $seen ([ 'v 1 f g', 'r 1 t' ], [ 'v 1 f g', 'r 1 t null' ])
+{
+	$app->query(
+		q{SELECT taskshed.add_task('public.see_view', task_id => 'v', group_id => 'g'); SELECT taskshed.add_task('public.see_row', task_id => 'r')}
+	);
+	await($node, q{SELECT count(*) = 0 FROM taskshed.tasks}, 'both have run');
+	is_deeply(
+		[
+			split /\n/,
+			query(
+				q{SELECT DISTINCT ON (task_id) result FROM taskshed.runs WHERE task_id IN ('v', 'r') ORDER BY task_id DESC, run_id DESC}
+			)
+		],
+		$seen,
+		'what a view, a BEGIN ATOMIC function and variables see');
+	query('ALTER TYPE taskshed.current_run ADD ATTRIBUTE more text')
+	  if $seen->[1] !~ /null/;
+}
+query('ALTER TYPE taskshed.current_run DROP ATTRIBUTE more');
 $app->query(
 	q{SELECT taskshed.add_task('public.see', kwargs => '{"place": "again"}', task_id => 'r', every => '20 ms')}
 );
