@@ -373,11 +373,28 @@ CREATE FUNCTION taskshed.add_task(
 	history text DEFAULT NULL,
 	owner name DEFAULT NULL,
 	validate boolean DEFAULT NULL,
-	description text DEFAULT NULL)
+	queue text DEFAULT NULL,
+	queue_key text DEFAULT NULL,
+	priority integer DEFAULT NULL,
+	after text[] DEFAULT NULL,
+	after_group text DEFAULT NULL,
+	after_status text DEFAULT NULL,
+	before text[] DEFAULT NULL,
+	on_failure text DEFAULT NULL,
+	notify text DEFAULT NULL,
+	debounce interval DEFAULT NULL,
+	debounce_max interval DEFAULT NULL,
+	throttle interval DEFAULT NULL,
+	spread interval DEFAULT NULL,
+	except_on text DEFAULT NULL,
+	settings jsonb DEFAULT NULL,
+	description text DEFAULT NULL,
+	keep interval DEFAULT NULL,
+	options jsonb DEFAULT NULL)
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_task';
 COMMENT ON FUNCTION taskshed.add_task IS
-'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. description is shown, and never read. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id or description too long, 42501 not allowed.';
+'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. description is shown, and never read; the others behind validate are for later versions: 0A000. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id or description too long, 42501 not allowed, 0A000 not supported yet.';
 
 CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT NULL)
 RETURNS text[]
@@ -548,11 +565,11 @@ COMMENT ON FUNCTION taskshed.set_owner(name, text[], text, name) IS
 CREATE FUNCTION taskshed.next_runs(
 	schedule text DEFAULT NULL, timezone text DEFAULT NULL, after timestamptz DEFAULT NULL, n integer DEFAULT NULL,
 	every interval DEFAULT NULL, run_at timestamptz DEFAULT NULL, task_id text DEFAULT NULL,
-	owner name DEFAULT NULL)
+	owner name DEFAULT NULL, spread interval DEFAULT NULL, except_on text DEFAULT NULL)
 RETURNS SETOF timestamptz
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 5 AS 'MODULE_PATHNAME', 'ts_next_runs';
-COMMENT ON FUNCTION taskshed.next_runs(text, text, timestamptz, integer, interval, timestamptz, text, name) IS
-'The next n times, 5 if not given, 10,000 at most, of a cron expression, of an interval that is counted from run_at, or of a task of owner''s (default: the current user''s): those after a time, by default now; with a task, from its next run on, as if it were not paused. Exactly one of schedule, every and task_id must be given. Errors: 22023, also for a wrong schedule; 42501 no such task, or not allowed; 42704 no such owner.';
+COMMENT ON FUNCTION taskshed.next_runs IS
+'The next n times, 5 if not given, 10,000 at most, of a cron expression, of an interval that is counted from run_at, or of a task of owner''s (default: the current user''s): those after a time, by default now; with a task, from its next run on, as if it were not paused. spread and except_on are for later versions: 0A000. Exactly one of schedule, every and task_id must be given. Errors: 22023, also for a wrong schedule; 42501 no such task, or not allowed; 42704 no such owner.';
 
 CREATE FUNCTION taskshed.describe(schedule text, timezone text DEFAULT NULL)
 RETURNS text

@@ -8,6 +8,9 @@
  * list.  Of a parameter that has a column nothing else is needed to keep it in the
  * task's row, as it was given, and to take it from there again.
  *
+ * Some are for what is to come, since a function cannot be given more parameters
+ * once others call it.  Whoever builds it replaces spec_check_not_supported.
+ *
  * Copyright (c) 2026, the taskshed developers
  *
  *-------------------------------------------------------------------------
@@ -42,4 +45,21 @@ ADD_TASK_PARAM(ADD_RETRY_MAX_DELAY, "retry_max_delay", INTERVALOID, Anum_task_re
 ADD_TASK_PARAM(ADD_HISTORY, "history", TEXTOID, Anum_task_history, spec_check_word,.words = history_words)
 ADD_TASK_PARAM(ADD_OWNER, "owner", NAMEOID, 0)
 ADD_TASK_PARAM(ADD_VALIDATE, "validate", BOOLOID, 0)
+ADD_TASK_PARAM(ADD_QUEUE, "queue", TEXTOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_QUEUE_KEY, "queue_key", TEXTOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_PRIORITY, "priority", INT4OID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_AFTER, "after", TEXTARRAYOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_AFTER_GROUP, "after_group", TEXTOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_AFTER_STATUS, "after_status", TEXTOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_BEFORE, "before", TEXTARRAYOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_ON_FAILURE, "on_failure", TEXTOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_NOTIFY, "notify", TEXTOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_DEBOUNCE, "debounce", INTERVALOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_DEBOUNCE_MAX, "debounce_max", INTERVALOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_THROTTLE, "throttle", INTERVALOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_SPREAD, "spread", INTERVALOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_EXCEPT_ON, "except_on", TEXTOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_SETTINGS, "settings", JSONBOID, 0, spec_check_not_supported)
 ADD_TASK_PARAM(ADD_DESCRIPTION, "description", TEXTOID, Anum_task_description, spec_check_length, 0, 1000)
+ADD_TASK_PARAM(ADD_KEEP, "keep", INTERVALOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_OPTIONS, "options", JSONBOID, 0, spec_check_options)

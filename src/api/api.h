@@ -25,7 +25,8 @@ extern char *zone_offsets(pg_tz *zone, TimestampTz now);
 /* ------------------------------------------------------------------------
  * api_checks.c
  */
-#define MAX_ID_LENGTH	255		/* characters */
+/* Longest task_id, group_id or alias, in characters. */
+#define MAX_ID_LENGTH	255
 
 extern void check_writable(const char *function);
 extern bool check_is_template(void);
@@ -36,6 +37,8 @@ extern void check_login(Oid owner);
 extern void check_selector(bool no_task_ids, bool no_group_id);
 extern void check_length(const char *what, text *text, int least, int most);
 extern void check_run_at(TimestampTz run_at);
+extern void check_not_supported(const char *param) pg_attribute_noreturn();
+extern void check_options(const char *param, Jsonb *options);
 
 /* ------------------------------------------------------------------------
  * named_row.c

@@ -24,8 +24,6 @@
 
 #include "api/api.h"
 
-/* Longest task_id, group_id or alias, in characters. */
-
 /*
  * Nobody calls our functions without USAGE on our schema.  The server asks for
  * that where a name is looked up, which has been done long before in views,
@@ -242,4 +240,36 @@ check_run_at(TimestampTz run_at)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("run_at must be finite"),
 				 errhint("To keep a task from running, pause it.")));
+}
+
+/* Refuse a parameter that is for what is to come, since it is not null: 0A000. */
+void
+check_not_supported(const char *param)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("parameter \"%s\" is not supported yet", param),
+			 errhint("Leave it out, or give NULL.")));
+}
+
+/*
+ * Check an object of options, each of them a key: 22023 for those that there are
+ * not.  So far there are none.
+ */
+void
+check_options(const char *param, Jsonb *options)
+{
+	JsonbIterator *it = JsonbIteratorInit(&options->root);
+	JsonbValue	key;
+
+	if (!JB_ROOT_IS_OBJECT(options))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a JSON object", param)));
+	(void) JsonbIteratorNext(&it, &key, true);
+	if (JsonbIteratorNext(&it, &key, true) == WJB_KEY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown option \"%s\"", pnstrdup(key.val.string.val, key.val.string.len)),
+				 errhint("There are no options yet.")));
 }

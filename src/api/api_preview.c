@@ -34,7 +34,9 @@ enum
 	NEXT_EVERY,
 	NEXT_RUN_AT,
 	NEXT_TASK_ID,
-	NEXT_OWNER
+	NEXT_OWNER,
+	NEXT_SPREAD,
+	NEXT_EXCEPT_ON
 };
 
 /* Where the times go, and which are wanted. */
@@ -154,6 +156,10 @@ ts_next_runs(PG_FUNCTION_ARGS)
 	Calendar	calendar = {0};
 	int			given = 0;
 
+	if (!PG_ARGISNULL(NEXT_SPREAD))
+		check_not_supported("spread");
+	if (!PG_ARGISNULL(NEXT_EXCEPT_ON))
+		check_not_supported("except_on");
 	given += !PG_ARGISNULL(NEXT_SCHEDULE);
 	given += !PG_ARGISNULL(NEXT_EVERY);
 	given += !PG_ARGISNULL(NEXT_TASK_ID);

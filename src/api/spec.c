@@ -41,6 +41,18 @@ spec_check_length(const SpecParam *param, Datum value)
 }
 
 static void
+spec_check_not_supported(const SpecParam *param, Datum value)
+{
+	check_not_supported(param->name);
+}
+
+static void
+spec_check_options(const SpecParam *param, Datum value)
+{
+	check_options(param->name, DatumGetJsonbP(value));
+}
+
+static void
 spec_check_at_least(const SpecParam *param, Datum value)
 {
 	if (DatumGetInt32(value) < param->least)

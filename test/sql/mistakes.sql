@@ -66,6 +66,22 @@ SELECT taskshed.add_task('nothing', '2100-01-01', every => '1000 years', timeout
 SELECT * FROM taskshed.next_runs(task_id => 'x', n => 2);
 SELECT taskshed.remove_all_tasks();
 
+-- What is to come, and keys that there are not
+CALL fails($$SELECT taskshed.add_task('nothing', queue => 'mail')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "nothing", "after": ["a"]}]')$$);
+SELECT taskshed.add_tasks('[{"callback": "nothing", "task_id": "x", "after": null, "priority": null, "options": {}}]');
+CALL fails($$SELECT taskshed.update_tasks('{"priority": 5}', array['x'])$$);
+SELECT taskshed.update_tasks('{"priority": null, "options": null}', array['x']);
+CALL fails($$SELECT taskshed.add_task('nothing', options => '{"a": 1}')$$);
+CALL fails($$SELECT taskshed.update_tasks('{"options": {"a": null}}', array['x'])$$);
+CALL fails($$SELECT taskshed.add_task('nothing', options => '[]')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', options => '"a"')$$);
+CALL fails($$SELECT taskshed.next_runs(every => '1 day', spread => '1 hour')$$);
+CALL fails($$SELECT taskshed.next_runs('0 4 * * *', except_on => 'holidays')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', description => repeat(chr(252), 1001))$$);
+SELECT length(description) FROM taskshed.fetch_task(taskshed.add_task('nothing', '2100-01-01', description => repeat(chr(252), 1000)));
+SELECT taskshed.remove_all_tasks();
+
 -- An interval for the schedule
 CREATE FUNCTION as_schedule(schedule text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

@@ -65,7 +65,7 @@ DECLARE
 	base jsonb := keys('callback', 'task_id', CASE param.name WHEN 'schedule' THEN NULL ELSE 'every' END) - param.name;
 	full_keys jsonb := base || keys(param.name);
 	-- what says how a task is to be added, and not what it is
-	shown boolean := param.name NOT IN ('paused', 'replace_existing', 'validate');
+	shown boolean := param.name NOT IN ('paused', 'replace_existing', 'validate', 'options');
 	-- what a task keeps that is replaced
 	kept boolean := param.name IN ('run_at', 'paused', 'timezone', 'owner', 'task_id', 'callback');
 	updates boolean := param.name NOT IN ('callback', 'task_id', 'owner', 'replace_existing');
@@ -136,7 +136,8 @@ foreach my $answer (split /\n/,
 is( query(
 		q{SELECT string_agg(name, ' ' ORDER BY n) FROM answers WHERE added = '0A000'}
 	),
-	'',
+	'queue queue_key priority after after_group after_status before on_failure notify debounce debounce_max throttle spread '
+	  . 'except_on settings keep',
 	'those that are not supported yet');
 
 # None given, as a driver does it that sends them all
@@ -164,10 +165,15 @@ query(
 is( query(
 		q{SELECT string_agg(p.name, ' ') FROM params p, answers a, LATERAL (SELECT task() || (SELECT to_jsonb(t) FROM taskshed.tasks t)) t (task)
 		WHERE a.name = p.name AND a.added = 'ok' AND t.task ->> p.name IS NULL AND
-			p.name NOT IN ('every', 'paused', 'replace_existing', 'validate')}
+			p.name NOT IN ('every', 'paused', 'replace_existing', 'validate', 'options')}
 	),
 	'',
 	'a task with everything');
+query(
+	q{CREATE FUNCTION add_atomically() RETURNS text LANGUAGE sql BEGIN ATOMIC
+		SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'atomic', description => 'some words');
+	END}
+);
 my $dump = $node->basedir . '/dump';
 my $task = q{SELECT to_jsonb(t) FROM taskshed.tasks t};
 my $was  = query($task);
@@ -178,6 +184,12 @@ $node->command_ok(
 	[ 'pg_restore', '--exit-on-error', '--dbname', 'restored', $dump ],
 	'restored');
 is($node->safe_psql('restored', $task), $was, 'it is what it was');
+is( $node->safe_psql(
+		'restored',
+		q{SET client_min_messages = error; SELECT add_atomically(), (taskshed.fetch_task('atomic')).description}
+	),
+	'atomic|some words',
+	'so is a function that has one in its parsed body');
 
 $node->stop;
 done_testing();
