@@ -60,7 +60,7 @@ typedef struct Hold
 	TsDatabase *db;				/* reserved; NULL if shared memory has no room
 								 * for it, so that no process of ours is there */
 	SubTransactionId subid;		/* that has taken it */
-	bool		held;			/* else only to be looked into */
+	bool		keeps_out;		/* else only to be looked into */
 	bool		closed;			/* at commit, and all others may come before */
 	bool		opened;			/* at commit */
 	bool		dropped;		/* at commit */
@@ -106,12 +106,12 @@ database_hold_end(Hold *hold, XactEvent event)
 			shared_look_around();	/* when there is room */
 		return;
 	}
-	if (hold->held || opened)
+	if (hold->keeps_out || opened)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
 		SpinLockAcquire(&hold->db->mutex);
-		if (hold->held)
+		if (hold->keeps_out)
 		{
 			Assert(hold->db->holds > 0);
 			hold->db->holds--;
@@ -121,14 +121,14 @@ database_hold_end(Hold *hold, XactEvent event)
 		SpinLockRelease(&hold->db->mutex);
 	}
 	/* one whose scheduler is away may be closed or gone now */
-	if (hold->held && event != XACT_EVENT_ABORT)
+	if (hold->keeps_out && event != XACT_EVENT_ABORT)
 		database_end_sleep(hold->db);
 	if (hold->dropped && event == XACT_EVENT_COMMIT)
 		database_hold_forget(hold->db);
 	if (opened)
 		database_want_scheduler(hold->db);
 	database_release(hold->db);
-	if (hold->held || opened)
+	if (hold->keeps_out || opened)
 		shared_wake_launcher();
 }
 
@@ -308,7 +308,7 @@ database_hold_take(Oid database)
 	SpinLockAcquire(&hold->db->mutex);
 	hold->db->holds++;
 	SpinLockRelease(&hold->db->mutex);
-	hold->held = true;
+	hold->keeps_out = true;
 
 	for (;;)
 	{

@@ -76,9 +76,9 @@ ending_try_remove(Store *store, const RunEnd *run)
 {
 	const RunStart *start = run->start;
 
-	if (!store_try_delete_alarm_at(store, start->id, &start->places))
+	if (!store_try_delete_alarm_at(store, start->id, &start->tids))
 		return false;
-	store_delete_task_at(store, start->id, &start->places);
+	store_delete_task_at(store, start->id, &start->tids);
 	ending_settle(store, start->id, ENDING_DONE, run);
 	return true;
 }
@@ -88,7 +88,7 @@ void
 ending_remove_done(Store *store, AlarmRow *alarm, const RunEnd *run)
 {
 	store_delete_alarm(store, alarm);
-	store_delete_task_at(store, run->start->id, &run->start->places);
+	store_delete_task_at(store, run->start->id, &run->start->tids);
 	ending_settle(store, run->start->id, ENDING_DONE, run);
 }
 

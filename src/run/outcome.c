@@ -58,14 +58,14 @@ outcome_init(void)
 Found
 outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
-	TM_Result	result = store_relock_alarm(store, start->id, &start->places, alarm, LockWaitSkip);
+	TM_Result	result = store_relock_alarm(store, start->id, &start->tids, alarm, LockWaitSkip);
 
 	if (result == TM_WouldBlock)
 	{
 		enable_timeout_every(deadlock_check,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DEADLOCK_CHECK),
 							 DEADLOCK_CHECK);
-		result = store_relock_alarm(store, start->id, &start->places, alarm, LockWaitBlock);
+		result = store_relock_alarm(store, start->id, &start->tids, alarm, LockWaitBlock);
 		disable_timeout(deadlock_check, false);
 	}
 
@@ -157,7 +157,7 @@ outcome_heed_changes(Store *store, RunStart *start, const AlarmRow *alarm)
 {
 	TaskRow		task;
 
-	if (start->places.known && ItemPointerEquals(&start->places.alarm, (ItemPointer) &alarm->tid))
+	if (start->tids.known && ItemPointerEquals(&start->tids.alarm, (ItemPointer) &alarm->tid))
 		return;
 	if (store_get_task(store, start->id, &task))
 		run_start_read_limits(start, &task);
@@ -356,7 +356,7 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 		RunStart	start_of_last = *start;
 		RunEnd		last = *run;
 
-		start_of_last.places.known = false;
+		start_of_last.tids.known = false;
 		last.start = &start_of_last;
 		if (succeeded)
 			outcome_remove(store, alarm, &last, report);
@@ -366,7 +366,7 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 	}
 
 	/* one that was replaced may fare better */
-	if (failed && start->recurring && ItemPointerEquals(&task.tid, (ItemPointer) &start->places.task))
+	if (failed && start->recurring && ItemPointerEquals(&task.tid, (ItemPointer) &start->tids.task))
 		outcome_pause_failing(alarm);
 	ending_go_on(store, alarm, ENDING_NEXT, run);
 }

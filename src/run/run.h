@@ -36,7 +36,7 @@ typedef struct RunStart
 	int			restarts;		/* of it, after runs that were cut off */
 	int			worker_pid;
 	const TaskRow *task;		/* all that the task is, as it was then */
-	RowPlaces	places;			/* known only in the transaction that looked */
+	RowTids		tids;			/* known only in the transaction that looked */
 
 	Oid			owner;
 	NameData	owner_name;		/* as last known */

@@ -133,8 +133,8 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->asked_at = ROW_ISNULL(alarm, alarm_asked_at) ? DT_NOBEGIN :
 		ROW_GET(TimestampTz, alarm, alarm_asked_at);
 	start->task = task;
-	start->places.known = false;
-	ItemPointerSetInvalid(&start->places.task);
+	start->tids.known = false;
+	ItemPointerSetInvalid(&start->tids.task);
 
 	/* the alarm's: its task may have been given away before it was read */
 	start->owner = ROW_GET(ObjectId, alarm, alarm_owner);

@@ -41,13 +41,13 @@
 bool
 store_sees(Snapshot snapshot, TupleTableSlot *slot)
 {
-	BufferHeapTupleTableSlot *place = (BufferHeapTupleTableSlot *) slot;
+	BufferHeapTupleTableSlot *buffered = (BufferHeapTupleTableSlot *) slot;
 	bool		sees;
 
 	Assert(TTS_IS_BUFFERTUPLE(slot));
-	LockBuffer(place->buffer, BUFFER_LOCK_SHARE);
-	sees = HeapTupleSatisfiesVisibility(place->base.tuple, snapshot, place->buffer);
-	LockBuffer(place->buffer, BUFFER_LOCK_UNLOCK);
+	LockBuffer(buffered->buffer, BUFFER_LOCK_SHARE);
+	sees = HeapTupleSatisfiesVisibility(buffered->base.tuple, snapshot, buffered->buffer);
+	LockBuffer(buffered->buffer, BUFFER_LOCK_UNLOCK);
 	return sees;
 }
 
@@ -187,9 +187,9 @@ store_get_alarm(Store *store, int64 id, AlarmRow *row)
  * there now and has its id is the one, for no other version of it is valid.
  */
 bool
-store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRow *row)
+store_get_alarm_at(Store *store, int64 id, const ItemPointerData *alarm_tid, AlarmRow *row)
 {
-	ItemPointerData tid = *place;
+	ItemPointerData tid = *alarm_tid;
 
 	if (ItemPointerIsValid(&tid) &&
 		ItemPointerGetBlockNumber(&tid) < RelationGetNumberOfBlocks(store->alarm) &&
@@ -275,14 +275,14 @@ typedef enum VersionState
 static VersionState
 store_version_state(TupleTableSlot *slot, Snapshot begun)
 {
-	BufferHeapTupleTableSlot *place = (BufferHeapTupleTableSlot *) slot;
-	HeapTuple	tuple = place->base.tuple;
+	BufferHeapTupleTableSlot *buffered = (BufferHeapTupleTableSlot *) slot;
+	HeapTuple	tuple = buffered->base.tuple;
 	VersionState state = VERSION_GONE;
 	TransactionId remover;
 
 	Assert(TTS_IS_BUFFERTUPLE(slot));
-	LockBuffer(place->buffer, BUFFER_LOCK_SHARE);
-	switch (HeapTupleSatisfiesVacuumHorizon(tuple, place->buffer, &remover))
+	LockBuffer(buffered->buffer, BUFFER_LOCK_SHARE);
+	switch (HeapTupleSatisfiesVacuumHorizon(tuple, buffered->buffer, &remover))
 	{
 		case HEAPTUPLE_LIVE:
 		case HEAPTUPLE_INSERT_IN_PROGRESS:
@@ -300,7 +300,7 @@ store_version_state(TupleTableSlot *slot, Snapshot begun)
 		case HEAPTUPLE_DEAD:
 			break;
 	}
-	LockBuffer(place->buffer, BUFFER_LOCK_UNLOCK);
+	LockBuffer(buffered->buffer, BUFFER_LOCK_UNLOCK);
 	return state;
 }
 

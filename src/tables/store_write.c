@@ -8,7 +8,7 @@
  *
  * A run comes back to rows that it has read, and a row has not moved unless
  * somebody has changed it: it is locked or deleted at the place where it was
- * (RowPlaces), and looked for in an index only if it is not there any more.
+ * (RowTids), and looked for in an index only if it is not there any more.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -70,13 +70,13 @@ store_lock_alarm(Store *store, int64 id, AlarmRow *row, LockWaitPolicy wait_poli
 
 /* Remember where a task's rows are, for somebody who comes back to them. */
 void
-store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowPlaces *places)
+store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowTids *tids)
 {
-	places->known = !compat_snapshots_expire();
-	places->task = task->tid;
-	places->task_file = store->task->rd_rel->relfilenode;
-	places->alarm = alarm->tid;
-	places->alarm_file = store->alarm->rd_rel->relfilenode;
+	tids->known = !compat_snapshots_expire();
+	tids->task = task->tid;
+	tids->task_file = store->task->rd_rel->relfilenode;
+	tids->alarm = alarm->tid;
+	tids->alarm_file = store->alarm->rd_rel->relfilenode;
 }
 
 /*
@@ -86,15 +86,15 @@ store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowPlac
  * place and put another row there.
  */
 TM_Result
-store_relock_alarm(Store *store, int64 id, const RowPlaces *places, AlarmRow *row,
+store_relock_alarm(Store *store, int64 id, const RowTids *tids, AlarmRow *row,
 				   LockWaitPolicy wait_policy)
 {
 	TM_Result	result;
 
 	/* (VACUUM FULL and the like give a table a new file) */
-	if (!places->known || places->alarm_file != store->alarm->rd_rel->relfilenode)
+	if (!tids->known || tids->alarm_file != store->alarm->rd_rel->relfilenode)
 		return store_lock_alarm(store, id, row, wait_policy);
-	row->tid = places->alarm;
+	row->tid = tids->alarm;
 	result = store_lock_version(store, row, wait_policy);
 
 	/* this transaction may have changed it itself, by hand even its id */
@@ -248,10 +248,10 @@ store_delete_alarm(Store *store, AlarmRow *row)
  * would be a change of the row and a WAL record by itself.
  */
 bool
-store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places)
+store_try_delete_alarm_at(Store *store, int64 id, const RowTids *tids)
 {
-	return places->known && places->alarm_file == store->alarm->rd_rel->relfilenode &&
-		store_try_delete_at(store->alarm, store->alarm_slot, Anum_alarm_id, places->alarm, id);
+	return tids->known && tids->alarm_file == store->alarm->rd_rel->relfilenode &&
+		store_try_delete_at(store->alarm, store->alarm_slot, Anum_alarm_id, tids->alarm, id);
 }
 
 /*
@@ -259,12 +259,12 @@ store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places)
  * store_relock_alarm.
  */
 void
-store_delete_task_at(Store *store, int64 id, const RowPlaces *places)
+store_delete_task_at(Store *store, int64 id, const RowTids *tids)
 {
 	TaskRow		row;
 
-	if (places->known && places->task_file == store->task->rd_rel->relfilenode &&
-		store_try_delete_at(store->task, store->task_slot, Anum_task_id, places->task, id))
+	if (tids->known && tids->task_file == store->task->rd_rel->relfilenode &&
+		store_try_delete_at(store->task, store->task_slot, Anum_task_id, tids->task, id))
 		return;
 	if (store_get_task(store, id, &row))
 		store_delete_task(store, &row);

@@ -135,7 +135,7 @@ extern bool store_find_task(Store *store, Oid owner, Datum task_id, TaskRow *row
 extern bool store_get_task(Store *store, int64 id, TaskRow *row);
 extern void store_copy_alarm(Store *store, AlarmRow *row);
 extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
-extern bool store_get_alarm_at(Store *store, int64 id, const ItemPointerData *place, AlarmRow *row);
+extern bool store_get_alarm_at(Store *store, int64 id, const ItemPointerData *alarm_tid, AlarmRow *row);
 extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
 extern int64 *store_find_owned(Store *store, Oid owner, int *n);
 extern int	store_count_owned(Store *store, Oid owner, int limit, int *removed);
@@ -144,20 +144,20 @@ extern int	store_count_owned(Store *store, Oid owner, int limit, int *removed);
  * store_write.c
  */
 /* Where the rows of a task were seen, and in which files. */
-typedef struct RowPlaces
+typedef struct RowTids
 {
 	bool		known;
 	ItemPointerData task;
 	Oid			task_file;
 	ItemPointerData alarm;
 	Oid			alarm_file;
-} RowPlaces;
+} RowTids;
 
 extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
 								  LockWaitPolicy wait_policy);
 extern void store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm,
-						   RowPlaces *places);
-extern TM_Result store_relock_alarm(Store *store, int64 id, const RowPlaces *places,
+						   RowTids *tids);
+extern TM_Result store_relock_alarm(Store *store, int64 id, const RowTids *tids,
 									AlarmRow *row, LockWaitPolicy wait_policy);
 extern bool store_await_removal(Store *store, int64 id);
 extern void store_insert_task(Store *store, TaskRow *row);
@@ -167,8 +167,8 @@ extern void store_delete_task(Store *store, TaskRow *row);
 extern void store_insert_alarm(Store *store, AlarmRow *row);
 extern void store_update_alarm(Store *store, AlarmRow *row);
 extern void store_delete_alarm(Store *store, AlarmRow *row);
-extern bool store_try_delete_alarm_at(Store *store, int64 id, const RowPlaces *places);
-extern void store_delete_task_at(Store *store, int64 id, const RowPlaces *places);
+extern bool store_try_delete_alarm_at(Store *store, int64 id, const RowTids *tids);
+extern void store_delete_task_at(Store *store, int64 id, const RowTids *tids);
 
 /* ------------------------------------------------------------------------
  * queue.c

@@ -58,13 +58,13 @@ run_prepare(Run *run)
 	callback = callback_prepare(run->callback, run->kwargs);
 	if (callback->kind == CALLBACK_FUNCTION)
 	{
-		if (run->start.places.known)
+		if (run->start.tids.known)
 			run->pin = RegisterSnapshotOnOwner(GetActiveSnapshot(), TopTransactionResourceOwner);
 		return callback;
 	}
 
 	/* it can end transactions */
-	run->start.places.known = false;
+	run->start.tids.known = false;
 	if (run->begun == run->start.revision)
 		return callback;
 
@@ -193,7 +193,7 @@ run_attempt(Run *run)
 	if (IsolationUsesXactSnapshot())
 	{
 		/* what the callback sees must not be older than what was read */
-		run->start.places.known = false;
+		run->start.tids.known = false;
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		transaction_begin();
@@ -202,7 +202,7 @@ run_attempt(Run *run)
 	/* call it */
 	if (run->missed)
 	{
-		run->start.places.known = false;
+		run->start.tids.known = false;
 		PopActiveSnapshot();
 	}
 	else if ((callback = run_prepare(run)) != NULL)
@@ -244,7 +244,7 @@ RunStatus
 run_task(const TsHanded *task, TsReport *report)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Run			run = {.id = task->id,.place = task->alarm_tid,.report = report,.context = context,
+	Run			run = {.id = task->id,.alarm_tid = task->alarm_tid,.report = report,.context = context,
 	.begun_for = DT_NOBEGIN};
 	ErrorData  *volatile error = NULL;
 	volatile int tries = 0;

@@ -50,7 +50,7 @@ run_failure_write(Run *run, const ErrorData *error)
 	transaction_begin();
 	transaction_enter_bookkeeping(run);
 	ts_my_worker->ending = true;
-	run->start.places.known = false;
+	run->start.tids.known = false;
 	if (run->binding != NULL)
 		unbound = callback_unbound(run->binding);
 	if (unbound != NULL)

@@ -52,7 +52,7 @@ run_read(Run *run)
 {
 	Store	   *store = store_try_open(AccessShareLock);
 	AlarmRow	alarm;
-	RowPlaces	places;
+	RowTids		tids;
 	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext old;
 	bool		there;
@@ -73,7 +73,7 @@ run_read(Run *run)
 	}
 
 	/* find the rows */
-	there = store_get_alarm_at(store, run->id, &run->place, &alarm);
+	there = store_get_alarm_at(store, run->id, &run->alarm_tid, &alarm);
 	if (there)
 	{
 		old = MemoryContextSwitchTo(run->context);
@@ -88,7 +88,7 @@ run_read(Run *run)
 	if (there && ROW_GET(ObjectId, &run->task, task_owner) != ROW_GET(ObjectId, &alarm, alarm_owner))
 		there = store_get_alarm(store, run->id, &alarm);
 	if (there)
-		store_remember(store, &run->task, &alarm, &places);
+		store_remember(store, &run->task, &alarm, &tids);
 	store_close(store, AccessShareLock);
 
 	/* is it to run now, and by us? */
@@ -104,7 +104,7 @@ run_read(Run *run)
 	/* remember what its end is compared with */
 	old = MemoryContextSwitchTo(run->context);
 	run_start_read(&run->start, &run->task, &alarm, now);
-	run->start.places = places;
+	run->start.tids = tids;
 	if (run->begun_for == run->start.scheduled_at && run->begun_revision == run->start.revision)
 		run->start.late_from = DT_NOEND;
 	run->missed = catch_up_is_missed(&run->start);

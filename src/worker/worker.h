@@ -58,7 +58,7 @@ typedef struct Surroundings
 typedef struct Run
 {
 	int64		id;
-	ItemPointerData place;		/* where its alarm was seen, or invalid */
+	ItemPointerData alarm_tid;	/* where its alarm was seen, or invalid */
 	TaskRow		task;			/* in the context below */
 	RunStart	start;
 	bool		started;		/* start is filled in */
