@@ -80,7 +80,7 @@ activate_visit_owner(Oid owner, const NameData *name, void *owners)
 	(void) hash_search(owners, &key, HASH_ENTER, NULL);
 }
 
-/* By name; the one whom the name is most likely to be meant for is the last. */
+/* Compare by name; the one whom the name is most likely to be meant for is the last. */
 static int
 activate_owner_cmp(const ListCell *a, const ListCell *b)
 {
@@ -97,7 +97,7 @@ activate_owner_cmp(const ListCell *a, const ListCell *b)
 	return (x->key.oid > y->key.oid) - (x->key.oid < y->key.oid);
 }
 
-/* All who have tasks or aliases here, in that order. */
+/* Return all who have tasks or aliases here, in that order. */
 static List *
 activate_owners(Store *store)
 {
@@ -136,7 +136,7 @@ activate_owners(Store *store)
 }
 
 /*
- * Gives tasks and aliases to another owner, their names as they are.  Returns how
+ * Give tasks and aliases to another owner, their names as they are.  Return how
  * many that one has others of the same name for, which stay.
  */
 static int
@@ -172,7 +172,7 @@ activate_move(Store *store, Oid owner, const NameData *name, Oid new_owner)
 	return left;
 }
 
-/* The next stand-in that nobody has. */
+/* Return the next stand-in that nobody has. */
 static Oid
 activate_next_stand_in(List *owners, Oid last)
 {
@@ -191,8 +191,8 @@ activate_next_stand_in(List *owners, Oid last)
 }
 
 /*
- * Decides who is to have what came with a dump, or only what has a stand-in.
- * Returns those whose owner changes.
+ * Decide who is to have what came with a dump, or only what has a stand-in.
+ * Return those whose owner changes.
  */
 static List *
 activate_decide(List *owners, bool stand_ins_only)
@@ -247,7 +247,7 @@ activate_decide(List *owners, bool stand_ins_only)
 }
 
 /*
- * Gives tasks and aliases to the roles that have their owners' names.  In two
+ * Give tasks and aliases to the roles that have their owners' names.  In two
  * steps, since one's new OID may be another's old one.
  */
 static void
@@ -282,7 +282,7 @@ activate_adopt(Store *store, bool stand_ins_only)
 	}
 }
 
-/* May the current user have what came with this copy run here?  See above. */
+/* Refuse a user who may not have run here what came with this copy: 42501.  See above. */
 static void
 activate_check_origin(Store *store, const HomeOrigin *origin)
 {

@@ -54,14 +54,14 @@ ts_add_task(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(task.task_id);
 }
 
-/* Says which element of add_tasks' array an error is about. */
+/* Say which element of add_tasks' array an error is about. */
 static void
 add_element_context(void *arg)
 {
 	errcontext("element %d of tasks", *(int *) arg);
 }
 
-/* Turns one element of add_tasks' array into a task, in the current memory context. */
+/* Turn one element of add_tasks' array into a task, in the current memory context. */
 static void
 add_parse_element(Adding *adding, NewTask *task, Jsonb *object)
 {
@@ -81,7 +81,7 @@ add_parse_element(Adding *adding, NewTask *task, Jsonb *object)
 	add_prepare(adding, task);
 }
 
-/* The order in which named tasks are written: by owner and name. */
+/* Compare as named tasks are written: by owner and name. */
 static int
 new_task_cmp(const void *a, const void *b)
 {

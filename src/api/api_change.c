@@ -31,7 +31,7 @@
 #include "api/api.h"
 
 /*
- * Notes that a task which was in the queue, or not, is in it no more.  (How many
+ * Note that a task which was in the queue, or not, is in it no more.  (How many
  * have failed may have changed, too.)
  */
 static void
@@ -41,7 +41,7 @@ change_note_gone(const AlarmRow *alarm, bool was_queued)
 				   ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
 }
 
-/* When a task is due as it stands: DT_NOEND if it is not in the queue. */
+/* Return when a task is due as it stands: DT_NOEND if it is not in the queue. */
 TimestampTz
 change_due_at(const AlarmRow *alarm)
 {
@@ -88,7 +88,7 @@ change_resume(Store *store, AlarmRow *alarm, TimestampTz now)
 	return true;
 }
 
-/* Removes a task; a TaskChange that takes no argument. */
+/* Remove a task; a TaskChange that takes no argument. */
 bool
 change_remove(Store *store, AlarmRow *alarm, int64 unused)
 {
@@ -136,7 +136,7 @@ change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
 	return change_schedule(store, alarm, run_at);
 }
 
-/* Sends a failed task round again, now, with its attempts counted anew. */
+/* Send a failed task round again, now, with its attempts counted anew. */
 static bool
 change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 {
@@ -146,8 +146,8 @@ change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 }
 
 /*
- * Asks for one run beside the schedule, paused or not.  The revision stays, so
- * a run in progress ends as it would have, and this one comes after it.
+ * Ask for one run beside the schedule, paused or not.  The revision stays, so a
+ * run in progress ends as it would have, and this one comes after it.
  */
 static bool
 change_run(Store *store, AlarmRow *alarm, TimestampTz now)
@@ -160,7 +160,7 @@ change_run(Store *store, AlarmRow *alarm, TimestampTz now)
 	return true;
 }
 
-/* Stops the run in progress, if there is one, at the commit. */
+/* Stop the run in progress, if there is one, at the commit. */
 static bool
 change_cancel(Store *store, AlarmRow *alarm, TimestampTz now)
 {
@@ -168,7 +168,7 @@ change_cancel(Store *store, AlarmRow *alarm, TimestampTz now)
 }
 
 /*
- * Gets a task's alarm, locked as far as the change needs it.  Returns false if
+ * Get a task's alarm, locked as far as the change needs it.  Return false if
  * there is none, or if the task was given to another owner while we waited.
  */
 static bool
@@ -193,7 +193,7 @@ change_by_id(Store *store, Oid owner, int64 id, TaskChange change, int64 arg)
 	return change_get_alarm(store, owner, id, change, &alarm) && change(store, &alarm, arg);
 }
 
-/* The same for a task of a group, unless it has left that while we waited. */
+/* Do the same for a task of a group, unless it has left that while we waited. */
 static bool
 change_in_group(Store *store, Oid owner, int64 id, const text *group, TaskChange change, int64 arg)
 {
@@ -238,7 +238,7 @@ text_datum_cmp(const void *a, const void *b)
 					  VARDATA_ANY(y), VARSIZE_ANY_EXHDR(y), C_COLLATION_OID);
 }
 
-/* The elements of a text array, in order, each once and without NULLs. */
+/* Get the elements of a text array, in order, each once and without NULLs. */
 static int
 change_sorted_ids(ArrayType *array, Datum **ids)
 {
@@ -267,8 +267,8 @@ change_sorted_ids(ArrayType *array, Datum **ids)
 }
 
 /*
- * Changes the tasks of an owner that task_ids or group_id selects, or all of
- * them if both are NULL.  Returns how many were changed.
+ * Change the tasks of an owner that task_ids or group_id selects, or all of
+ * them if both are NULL.  Return how many were changed.
  */
 int
 change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
@@ -302,7 +302,7 @@ change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
 	return changed;
 }
 
-/* The bulk calls: task_ids text[], group_id text, owner name. */
+/* Answer the bulk calls: task_ids text[], group_id text, owner name. */
 static Datum
 change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change)
 {
@@ -323,7 +323,7 @@ change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change
 	PG_RETURN_INT32(changed);
 }
 
-/* The calls for one task: task_id text, owner name. */
+/* Answer the calls for one task: task_id text, owner name. */
 static Datum
 change_one(FunctionCallInfo fcinfo, const char *function, TaskChange change)
 {
@@ -482,7 +482,7 @@ new_time_cmp(const void *a, const void *b)
 	return text_datum_cmp(&((const NewTime *) a)->task_id, &((const NewTime *) b)->task_id);
 }
 
-/* The pairs of an array of task_execution_time, in the order of task_ids. */
+/* Get the pairs of an array of task_execution_time, in the order of task_ids. */
 static int
 change_sorted_times(ArrayType *array, NewTime **times)
 {

@@ -25,10 +25,10 @@
 #include "api/api.h"
 
 /*
- * Nobody calls our functions without USAGE on our schema.  The server asks for
- * that where a name is looked up, which has been done long before in views,
- * SQL functions with a parsed body and defaults, by whoever has made them.
- * Error: 42501.
+ * Refuse to work for those who have no USAGE on our schema: 42501.  The server
+ * asks for that where a name is looked up, which has been done long before in
+ * views, SQL functions with a parsed body and defaults, by whoever has made
+ * them.
  */
 static void
 spec_require_usage(void)
@@ -40,12 +40,13 @@ spec_require_usage(void)
 }
 
 /*
- * Starts any call that changes tasks: refuses where a change cannot be or
- * must not be, and makes what this statement has written so far changeable.
+ * Start any call that changes tasks: refuse where a change cannot be or must
+ * not be, and make what this statement has written so far changeable.
  *
- * Errors: 55000 not preloaded, or another version; 25006 in a read-only transaction, or on a
- * standby; 42501 without USAGE on our schema, and in a security-restricted
- * operation, where code of another user than the one who asked for it runs.
+ * Errors: 55000 not preloaded, or another version; 25006 in a read-only
+ * transaction, or on a standby; 42501 without USAGE on our schema, and in a
+ * security-restricted operation, where code of another user than the one who
+ * asked for it runs.
  */
 void
 check_writable(const char *function)
@@ -67,7 +68,7 @@ check_writable(const char *function)
 	store_require_version();
 }
 
-/* Is this database a template, in which nothing of ours runs? */
+/* Return whether this database is a template, in which nothing of ours runs. */
 bool
 check_is_template(void)
 {
@@ -81,10 +82,7 @@ check_is_template(void)
 	return is_template;
 }
 
-/*
- * Says so, once a transaction, when what has been scheduled will not run by
- * itself.
- */
+/* Say so, once a transaction, when what has been scheduled will not run by itself. */
 void
 check_warn_if_waiting(void)
 {
@@ -106,7 +104,7 @@ check_warn_if_waiting(void)
 				 errhint("They run after ALTER DATABASE ... IS_TEMPLATE false.")));
 }
 
-/* The role of that OID if it does not exist, InvalidOid if it does. */
+/* Return the role of that OID if it does not exist, InvalidOid if it does. */
 static Oid
 spec_dropped_role(const char *oid)
 {
@@ -124,9 +122,9 @@ spec_dropped_role(const char *oid)
 }
 
 /*
- * The role that a call acts for: the current user, or one that it may SET
- * ROLE to.  To superusers, and only to them, a role that was dropped is known
- * by the OID that it had, as the views show it, so that they can clear up
+ * Return the role that a call acts for: the current user, or one that it may
+ * SET ROLE to.  To superusers, and only to them, a role that was dropped is
+ * known by the OID that it had, as the views show it, so that they can clear up
  * what it has left.
  *
  * Errors: 42704 no such role, 42501 not a member.
@@ -147,7 +145,7 @@ check_owner(const char *name)
 	return owner;
 }
 
-/* May the current user act for that role?  If not: 42501. */
+/* Refuse to act for a role that the current user may not act for: 42501. */
 void
 check_may_act(Oid owner)
 {
@@ -159,7 +157,7 @@ check_may_act(Oid owner)
 				 errhint("Only a superuser or a role that may SET ROLE to it can act for it.")));
 }
 
-/* A selector is either task_ids or group_id: 22023 unless exactly one is given. */
+/* Check that either task_ids or group_id is given, and only one: 22023. */
 void
 check_selector(bool no_task_ids, bool no_group_id)
 {
@@ -175,8 +173,8 @@ check_selector(bool no_task_ids, bool no_group_id)
 }
 
 /*
- * Refuses to schedule for a role as which no worker can connect, 55000, or
- * none may, 42501, or that does not exist (any more): 42704.
+ * Refuse to schedule for a role as which no worker can connect, 55000, or none
+ * may, 42501, or that does not exist (any more): 42704.
  */
 void
 check_login(Oid owner)
@@ -231,7 +229,7 @@ check_length(const char *what, text *text, int least, int most)
 				 errdetail("It has %d characters; the limit is %d.", length, most)));
 }
 
-/* Refuses times that never come: 22023. */
+/* Refuse times that never come: 22023. */
 void
 check_run_at(TimestampTz run_at)
 {

@@ -21,9 +21,9 @@
 #include "api/api.h"
 
 /*
- * A task that names an alias goes on calling the function that it has called:
- * the new owner's alias of that name may be for another one.  Without either
- * alias the name stays, for somebody to define it.
+ * Have a task that names an alias go on calling the function that it has
+ * called: the new owner's alias of that name may be for another one.  Without
+ * either alias the name stays, for somebody to define it.
  */
 static void
 owner_adapt_callback(TaskRow *task, Oid new_owner)
@@ -45,9 +45,9 @@ owner_adapt_callback(TaskRow *task, Oid new_owner)
 }
 
 /*
- * Writes a task that has a new owner.  If that one has a task of the same
- * task_id, or somebody else adds it at this moment and commits, the index
- * says so: 42710.
+ * Write a task that has a new owner.  If that one has a task of the same
+ * task_id, or somebody else adds it at this moment and commits, the index says
+ * so: 42710.
  */
 static void
 owner_update_task(Store *store, TaskRow *task)
@@ -77,7 +77,7 @@ owner_update_task(Store *store, TaskRow *task)
 	PG_END_TRY();
 }
 
-/* Gives one task to another role: a TaskChange. */
+/* Give one task to another role: a TaskChange. */
 static bool
 owner_change(Store *store, AlarmRow *alarm, int64 arg)
 {
@@ -141,10 +141,10 @@ ts_set_owner(PG_FUNCTION_ARGS)
 }
 
 /*
- * REASSIGN OWNED: the aliases go first, so that tasks that name them find
- * them with their new owner.  The server has checked that the current user
- * has the privileges of both roles; to have somebody's tasks run as the new
- * one needs as much as set_owner asks for.
+ * Do our part of REASSIGN OWNED.  The aliases go first, so that tasks that name
+ * them find them with their new owner.  The server has checked that the current
+ * user has the privileges of both roles; to have somebody's tasks run as the
+ * new one needs as much as set_owner asks for.
  */
 void
 owner_reassign_owned(Store *store, Oid owner, Oid new_owner)
@@ -164,7 +164,7 @@ owner_reassign_owned(Store *store, Oid owner, Oid new_owner)
 	(void) change_tasks(store, owner, NULL, NULL, owner_change, new_owner);
 }
 
-/* DROP OWNED: the role's tasks and aliases go. */
+/* Do our part of DROP OWNED: the role's tasks and aliases go. */
 void
 owner_drop_owned(Store *store, Oid owner)
 {

@@ -47,7 +47,7 @@ typedef struct Preview
 	int			n;				/* so many, still */
 } Preview;
 
-/* Adds a time if it is wanted; returns whether any more are. */
+/* Add a time if it is wanted; return whether any more are. */
 static bool
 preview_add(Preview *preview, TimestampTz time)
 {
@@ -63,7 +63,7 @@ preview_add(Preview *preview, TimestampTz time)
 	return preview->n > 0;
 }
 
-/* The times of an interval or a schedule. */
+/* Add the times of an interval or a schedule. */
 static void
 preview_calendar(Preview *preview, const Calendar *calendar)
 {
@@ -77,10 +77,10 @@ preview_calendar(Preview *preview, const Calendar *calendar)
 }
 
 /*
- * The times of a task, as if each run took no time and succeeded.  It begins
- * with run_at, even if that has passed; a pause is taken for over.  A failed
- * task has none.  The current user may act for the owner.  Errors: 42501 that
- * one has no such task.
+ * Add the times of a task, as if each run took no time and succeeded.  They
+ * begin with run_at, even if that has passed; a pause is taken for over.  A
+ * failed task has none.  The current user may act for the owner.  Errors: 42501
+ * that one has no such task.
  */
 static void
 preview_task(Preview *preview, Oid owner, text *task_id, TimestampTz now)

@@ -24,7 +24,7 @@
 /* So many tasks are read from a queue at once to be counted. */
 #define COUNT_BATCH		256
 
-/* May the current user see the tasks of that role, and that they run? */
+/* Return whether the current user may see the tasks of that role, and that they run. */
 static bool
 read_may_see(Oid role)
 {
@@ -85,8 +85,8 @@ ts_running(PG_FUNCTION_ARGS)
 }
 
 /*
- * How many workers a database has and how many of them are running a task, of
- * those whose runs the current user may see.
+ * Count the workers of a database, and those of them that are running a task,
+ * of those whose runs the current user may see.
  */
 static void
 read_count_workers(Oid database, int *workers, int *running)
@@ -114,7 +114,7 @@ typedef struct TaskCounts
 	int			failed;
 } TaskCounts;
 
-/* Adds what is waiting in one owner's queue, as far as it is due. */
+/* Add what is waiting in one owner's queue, as far as it is due. */
 static void
 read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, TaskCounts *counts)
 {
@@ -146,9 +146,9 @@ read_count_queue(Store *store, Snapshot snapshot, Oid owner, TimestampTz now, Ta
 }
 
 /*
- * Counts the tasks of this database that the current user may see: those that
+ * Count the tasks of this database that the current user may see: those that
  * have failed, and those that wait if that is asked for.  The queues of others
- * are not read.  Returns false if our tables are not there.
+ * are not read.  Return false if our tables are not there.
  */
 static bool
 read_count_tasks(bool waiting, TaskCounts *counts)
@@ -173,7 +173,7 @@ read_count_tasks(bool waiting, TaskCounts *counts)
 
 #define STATUS_COLUMNS	13
 
-/* Are the tasks of this database held, since they came with a copy? */
+/* Return whether the tasks of this database are held, since they came with a copy. */
 static bool
 read_is_held(void)
 {
@@ -198,9 +198,9 @@ ts_held(PG_FUNCTION_ARGS)
 }
 
 /*
- * The row of this database where no scheduler can ever be.  Why that is, is told
- * to everybody.  Without shared memory nothing keeps what we know of the tables
- * up to date, so they are not read.
+ * Put the row of this database where no scheduler can ever be.  Why that is, is
+ * told to everybody.  Without shared memory nothing keeps what we know of the
+ * tables up to date, so they are not read.
  */
 static void
 read_put_unserved(ReturnSetInfo *rsinfo, bool sees_all)

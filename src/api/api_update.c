@@ -39,7 +39,7 @@ typedef struct Update
 	MemoryContext scratch;		/* for one task */
 } Update;
 
-/* Refuses the keys that say which task is meant, and what makes it another one: 22023. */
+/* Refuse the keys that say which task is meant, and what makes it another one: 22023. */
 static void
 update_check_keys(const Update *update)
 {
@@ -72,7 +72,7 @@ update_check_keys(const Update *update)
 				 errhint("Leave it out and tasks keep their times.")));
 }
 
-/* Is anything to be changed? */
+/* Return whether anything is to be changed. */
 static bool
 update_has_changes(const Update *update)
 {
@@ -84,7 +84,7 @@ update_has_changes(const Update *update)
 	return false;
 }
 
-/* The values as they are to a task in that time zone. */
+/* Read the values as they are to a task in that time zone. */
 static void
 update_read(Update *update, pg_tz *zone)
 {
@@ -100,7 +100,7 @@ update_read(Update *update, pg_tz *zone)
 }
 
 /*
- * Refuses values that cannot be, whatever the task, before any is changed.  What
+ * Refuse values that cannot be, whatever the task, before any is changed.  What
  * run_type can be depends on that.
  */
 static void
@@ -118,7 +118,7 @@ update_check_values(const Update *update, Oid owner, pg_tz *zone)
 	spec_build(&spec, values, nulls, owner, zone, update->now);
 }
 
-/* The time zone that a task will have. */
+/* Return the time zone that a task will have. */
 static pg_tz *
 update_zone(const Update *update, const TaskRow *task)
 {
@@ -139,8 +139,9 @@ update_zone(const Update *update, const TaskRow *task)
 }
 
 /*
- * What a task will be.  An interval takes the place of a schedule, and the other
- * way round; without either a task is one that runs once, which must be said.
+ * Find out what a task will be.  An interval takes the place of a schedule, and
+ * the other way round; without either a task is one that runs once, which must
+ * be said.
  */
 static void
 update_build(Update *update, const TaskRow *task, TaskSpec *spec)
@@ -175,10 +176,10 @@ update_build(Update *update, const TaskRow *task, TaskSpec *spec)
 }
 
 /*
- * When a task runs next that recurs in another way than before, or does no more.
- * An interval's grid begins where it did, or if there was none, at the time that
- * the task has: one that waits for that keeps it.  22023 if there is no time to
- * come.
+ * Return when a task runs next that recurs in another way than before, or does
+ * no more.  An interval's grid begins where it did, or if there was none, at
+ * the time that the task has: one that waits for that keeps it.  22023 if there
+ * is no time to come.
  */
 static TimestampTz
 update_next_time(const TaskSpec *spec, const TaskRow *old, AlarmRow *alarm, TimestampTz now)
@@ -205,7 +206,7 @@ update_next_time(const TaskSpec *spec, const TaskRow *old, AlarmRow *alarm, Time
 	return next;
 }
 
-/* Writes what a task is from now on.  Returns false if it was that before. */
+/* Write what a task is from now on.  Return false if it was that before. */
 static bool
 update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *old,
 			 AlarmRow *alarm)
@@ -276,14 +277,14 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 	return true;
 }
 
-/* Says which task an error is about. */
+/* Say which task an error is about. */
 static void
 update_context(void *arg)
 {
 	errcontext("task \"%s\"", (const char *) arg);
 }
 
-/* Changes one task; arg points to the Update. */
+/* Change one task; arg points to the Update. */
 static bool
 update_task(Store *store, AlarmRow *alarm, int64 arg)
 {

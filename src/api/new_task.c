@@ -24,8 +24,8 @@
 #include "api/api.h"
 
 /*
- * A new task_id: 32 hex digits that begin with the time, so that new ids are
- * neighbours in the index, and go on with 80 random bits.
+ * Make a new task_id: 32 hex digits that begin with the time, so that new ids
+ * are neighbours in the index, and go on with 80 random bits.
  */
 static text *
 add_generate_id(void)
@@ -46,7 +46,7 @@ add_generate_id(void)
 	return id;
 }
 
-/* What a callback's name stands for if it is an alias, else NULL. */
+/* Return what a callback's name stands for if it is an alias, else NULL. */
 static char *
 add_find_alias(const TaskSpec *spec, LastAlias *last)
 {
@@ -67,7 +67,7 @@ add_find_alias(const TaskSpec *spec, LastAlias *last)
 }
 
 /*
- * Finds out whether the callback can be called like this, and the name under
+ * Find out whether the callback can be called like this, and the name under
  * which it is stored: an alias as it is, for it may be re-pointed.
  */
 static void
@@ -91,9 +91,9 @@ add_check_callback(NewTask *task, LastAlias *last)
 }
 
 /*
- * The time zone that a task will have: the one that is given, else that of the
- * task that is there already, if there is one, else the session's.  One that
- * this server does not know is not kept: such a task cannot go on.
+ * Return the time zone that a task will have: the one that is given, else that
+ * of the task that is there already, if there is one, else the session's.  One
+ * that this server does not know is not kept: such a task cannot go on.
  */
 static pg_tz *
 add_zone(const NewTask *task, const TaskRow *old)
@@ -107,10 +107,7 @@ add_zone(const NewTask *task, const TaskRow *old)
 	return zone != NULL ? zone : session_timezone;
 }
 
-/*
- * Checks all that is asked for, as it is with that zone; into the current memory
- * context.
- */
+/* Check all that is asked for, as it is with that zone; into the current memory context. */
 static void
 add_check(Adding *adding, NewTask *task, Oid owner, pg_tz *zone)
 {
@@ -132,7 +129,7 @@ add_check(Adding *adding, NewTask *task, Oid owner, pg_tz *zone)
 }
 
 /*
- * Finds out what is asked for.  A task that has no name gets one, and if it is
+ * Find out what is asked for.  A task that has no name gets one, and if it is
  * new, its id: tasks of the same time run in the order of these.
  */
 void
@@ -163,7 +160,10 @@ add_prepare(Adding *adding, NewTask *task)
 		task->id = store_new_id();
 }
 
-/* Has what is asked for be what it is beside the task that is there now, or none. */
+/*
+ * Check again if what is asked for is another beside the task that is there
+ * now, or none.
+ */
 static void
 add_check_again(Adding *adding, NewTask *task, const TaskRow *old)
 {
@@ -173,7 +173,7 @@ add_check_again(Adding *adding, NewTask *task, const TaskRow *old)
 		add_check(adding, task, task->spec.owner, zone);
 }
 
-/* Fills in all that a call of add_task determines of a task's row. */
+/* Fill in all that a call of add_task determines of a task's row. */
 static void
 add_fill_task(TaskRow *row, const NewTask *task)
 {
@@ -189,7 +189,7 @@ add_fill_task(TaskRow *row, const NewTask *task)
 	ROW_SET(Bool, row, task_is_alias, task->is_alias);
 }
 
-/* The first writing of a call is about to happen. */
+/* Prepare for the first writing of a call, which is about to happen. */
 static void
 add_claim(Adding *adding)
 {
@@ -198,7 +198,7 @@ add_claim(Adding *adding)
 	adding->claimed = true;
 }
 
-/* Can a task be late that is due at the call, since nobody has said when? */
+/* Return whether a task can be late that is due at the call, since nobody has said when. */
 static bool
 add_may_be_late(const TaskSpec *spec)
 {
@@ -206,7 +206,7 @@ add_may_be_late(const TaskSpec *spec)
 		(!spec->nulls[ADD_START_WITHIN] || spec->catch_up == CATCH_UP_SKIP);
 }
 
-/* Writes the alarm of a task that has none. */
+/* Write the alarm of a task that has none. */
 static void
 add_insert_alarm(Store *store, const NewTask *task, int64 id, TimestampTz now)
 {
@@ -237,8 +237,9 @@ add_insert_alarm(Store *store, const NewTask *task, int64 id, TimestampTz now)
 }
 
 /*
- * Is a task that is replaced to begin when it does already?  A recurring task is
- * given the time at which it began, an interval's grid that at which that does.
+ * Return whether a task that is replaced is to begin when it does already.  A
+ * recurring task is given the time at which it began, an interval's grid that
+ * at which that does.
  */
 static bool
 add_same_start(const TaskSpec *spec, const AlarmRow *alarm)
@@ -251,9 +252,9 @@ add_same_start(const TaskSpec *spec, const AlarmRow *alarm)
 }
 
 /*
- * The next time of a task that is replaced, as far as that matters to whether its
- * times are over.  A time that has passed is waited for only as long as nobody
- * changes until when the task may run.
+ * Return the next time of a task that is replaced, as far as that matters to
+ * whether its times are over.  A time that has passed is waited for only as
+ * long as nobody changes until when the task may run.
  */
 static TimestampTz
 add_next_time(const NewTask *task, const AlarmRow *alarm, bool same_times, bool same_until,
@@ -269,8 +270,8 @@ add_next_time(const NewTask *task, const AlarmRow *alarm, bool same_times, bool 
 }
 
 /*
- * A task that keeps its times begins anew, with all its attempts: one that has
- * failed, or waits to be tried again, at once.  Returns whether it is one of
+ * Have a task that keeps its times begin anew, with all its attempts: one that
+ * has failed, or waits to be tried again, at once.  Return whether it is one of
  * these.
  */
 static bool
@@ -291,11 +292,11 @@ add_begin_anew(const TaskSpec *spec, AlarmRow *alarm, TimestampTz now)
 }
 
 /*
- * Replaces a task.  Its alarm is locked.  What the caller has left out is
- * kept where the documentation says so; a call that changes nothing of a
- * recurring task writes nothing, and one that changes nothing of a one-off task
- * leaves it its attempts.  But if again, the task has to run once more although
- * it is running.
+ * Replace a task.  Its alarm is locked.  What the caller has left out is kept
+ * where the documentation says so; a call that changes nothing of a recurring
+ * task writes nothing, and one that changes nothing of a one-off task leaves it
+ * its attempts.  But if again, the task has to run once more although it is
+ * running.
  */
 static void
 add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, bool again)
@@ -387,11 +388,11 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 }
 
 /*
- * With replace_existing => false an existing task stays as it is, unless it
- * has failed.  But what the caller wants done must be done after its commit:
- * a run in progress may have begun too early to see what the caller did, and
- * so may one that begins before the commit.  The former gets the new
- * definition; both are made to run again by raising the revision.
+ * Leave an existing task as it is, unless it has failed: replace_existing =>
+ * false.  But what the caller wants done must be done after its commit: a run
+ * in progress may have begun too early to see what the caller did, and so may
+ * one that begins before the commit.  The former gets the new definition; both
+ * are made to run again by raising the revision.
  */
 static void
 add_keep(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm)
@@ -413,7 +414,10 @@ add_keep(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm)
 	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, task->spec.owner);
 }
 
-/* Is a task neither failed nor paused nor due, so that add_keep has nothing to do? */
+/*
+ * Return whether a task is neither failed nor paused nor due, so that add_keep
+ * has nothing to do.
+ */
 static bool
 add_leaves_alone(Store *store, int64 id)
 {
@@ -426,7 +430,10 @@ add_leaves_alone(Store *store, int64 id)
 		!slot_is_running(id);
 }
 
-/* Are the times of a task that is new over?  If so, says that it is not added. */
+/*
+ * Return whether the times of a task that is new are over, and say then that it
+ * is not added.
+ */
 static bool
 add_is_over(const Adding *adding, const NewTask *task)
 {
@@ -439,8 +446,8 @@ add_is_over(const Adding *adding, const NewTask *task)
 }
 
 /*
- * Writes a task that is new, unless its times are over.  Returns false if somebody else has added it
- * meanwhile.  Its owner must be allowed one more.
+ * Write a task that is new, unless its times are over.  Return false if
+ * somebody else has added it meanwhile.  Its owner must be allowed one more.
  */
 static bool
 add_insert(Adding *adding, NewTask *task)
@@ -468,7 +475,7 @@ add_insert(Adding *adding, NewTask *task)
 	return true;
 }
 
-/* Writes one task. */
+/* Write one task. */
 void
 add_write(Adding *adding, NewTask *task)
 {

@@ -78,8 +78,8 @@ spec_check_word(const SpecParam *param, Datum value)
 }
 
 /*
- * The length of an interval in microseconds; months count as 30 days, days as
- * 24 hours.  22008 if that is out of range.
+ * Return the length of an interval in microseconds; months count as 30 days,
+ * days as 24 hours.  22008 if that is out of range.
  */
 static int64
 spec_interval_usecs(const Interval *interval)
@@ -95,7 +95,7 @@ spec_interval_usecs(const Interval *interval)
 	return usecs;
 }
 
-/* An interval that is neither negative nor longer than can be meant. */
+/* Check an interval that must be neither negative nor longer than can be meant. */
 static void
 spec_check_duration(const SpecParam *param, Datum value)
 {
@@ -136,7 +136,7 @@ spec_check_values(const Datum *values, const bool *nulls)
 	}
 }
 
-/* Prepares for reading JSON objects whose keys are parameters. */
+/* Prepare for reading JSON objects whose keys are parameters. */
 void
 spec_init_reader(SpecReader *reader)
 {
@@ -147,9 +147,9 @@ spec_init_reader(SpecReader *reader)
 }
 
 /*
- * Finds out which parameters a JSON object has as keys, whatever their values.
- * Refuses other keys, and a cron expression for every: 22023.  So it does an array
- * or object for an interval or a time: in the input of these, what marks it as one
+ * Find out which parameters a JSON object has as keys, whatever their values.
+ * Refuse other keys, and a cron expression for every: 22023.  So is an array or
+ * object for an interval or a time: in the input of these, what marks it as one
  * counts as space.
  */
 void
@@ -197,8 +197,8 @@ spec_check_keys(Jsonb *object, bool *given)
 }
 
 /*
- * Turns a JSON object, whose keys have been checked, into a row of parameters
- * in the current memory context.  Times without a zone are those of that one.
+ * Turn a JSON object, whose keys have been checked, into a row of parameters in
+ * the current memory context.  Times without a zone are those of that one.
  */
 void
 spec_read(SpecReader *reader, Jsonb *object, pg_tz *zone, Datum *values, bool *nulls)
@@ -220,7 +220,7 @@ spec_read(SpecReader *reader, Jsonb *object, pg_tz *zone, Datum *values, bool *n
 		AtEOXact_GUC(true, level);
 }
 
-/* Does a row of parameters have a time that may have been read in a zone? */
+/* Return whether a row of parameters has a time that may have been read in a zone. */
 bool
 spec_has_times(const bool *nulls)
 {
@@ -251,7 +251,7 @@ spec_kwargs(const Datum *values, const bool *nulls)
 	return kwargs;
 }
 
-/* When a task recurs, if it does. */
+/* Find out when a task recurs, if it does. */
 static void
 spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 {
@@ -292,8 +292,8 @@ spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 }
 
 /*
- * When a task runs first: now, or if it has a schedule at the next time of that,
- * unless it is told when.  22023 if the schedule has none.
+ * Return when a task runs first: now, or if it has a schedule at the next time
+ * of that, unless it is told when.  22023 if the schedule has none.
  */
 TimestampTz
 spec_first_run(const TaskSpec *spec, TimestampTz now)
@@ -311,8 +311,9 @@ spec_first_run(const TaskSpec *spec, TimestampTz now)
 }
 
 /*
- * Are a task's times over?  They are if the next one, which has not come yet or
- * is still waited for, is after the last, or the task has run as often as it may.
+ * Return whether a task's times are over.  They are if the next one, which has
+ * not come yet or is still waited for, is after the last, or the task has run
+ * as often as it may.
  */
 bool
 spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count)
@@ -321,7 +322,7 @@ spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count)
 							run_count, spec->recurring ? spec->max_runs : 0);
 }
 
-/* Says that a task was not added, or is no more, because its times are over. */
+/* Say that a task was not added, or is no more, because its times are over. */
 void
 spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed)
 {
@@ -335,7 +336,7 @@ spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed)
 			 errdetail("It has had its last run, since max_runs is %d.", spec->max_runs)));
 }
 
-/* Until when a task runs. */
+/* Find out until when a task runs. */
 static void
 spec_until(TaskSpec *spec, const Datum *values, const bool *nulls, TimestampTz now)
 {
@@ -351,10 +352,10 @@ spec_until(TaskSpec *spec, const Datum *values, const bool *nulls, TimestampTz n
 }
 
 /*
- * Turns a row of parameters, in the order of ADD_CALLBACK and so on, into a
- * TaskSpec in the current memory context.  The values must stay where they
- * are.  The owner and the time zone are those that the task will have, found out
- * by the caller.  Errors: 22023 and 22001 as documented for add_task.
+ * Turn a row of parameters, in the order of ADD_CALLBACK and so on, into a
+ * TaskSpec in the current memory context.  The values must stay where they are.
+ * The owner and the time zone are those that the task will have, found out by
+ * the caller.  Errors: 0A000, 22023 and 22001 as documented for add_task.
  */
 void
 spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg_tz *zone,
@@ -393,8 +394,8 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 }
 
 /*
- * Finds out whether a callback, which is not an alias, can be called with a task's
- * kwargs as its owner.  Returns its name, schema-qualified.
+ * Find out whether a callback, which is not an alias, can be called with a
+ * task's kwargs as its owner.  Return its name, schema-qualified.
  */
 char *
 spec_check_call(const TaskSpec *spec, const char *name)

@@ -15,8 +15,8 @@
 #include "api/api.h"
 
 /*
- * The parameters by which a task would have been added as its row says, without
- * those that are kept in another way: the time zone among them.
+ * Get the parameters by which a task would have been added as its row says,
+ * without those that are kept in another way: the time zone among them.
  */
 void
 spec_from_task(const TaskRow *task, Datum *values, bool *nulls)
@@ -84,7 +84,10 @@ spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc)
 	return spec_same_work(a, b, desc) && spec_same_column(a, b, Anum_task_description, desc);
 }
 
-/* Does it make a difference to a task's times in which time zone they are counted? */
+/*
+ * Return whether it makes a difference to a task's times in which time zone
+ * they are counted.
+ */
 static bool
 spec_needs_zone(const TaskSpec *spec)
 {
@@ -93,7 +96,7 @@ spec_needs_zone(const TaskSpec *spec)
 	return spec->every != NULL && (spec->every->month != 0 || spec->every->day != 0);
 }
 
-/* Does a task recur as before? */
+/* Return whether a task recurs as before. */
 bool
 spec_same_times(const TaskSpec *spec, const TaskRow *new, const TaskRow *old, TupleDesc desc)
 {
@@ -102,7 +105,7 @@ spec_same_times(const TaskSpec *spec, const TaskRow *new, const TaskRow *old, Tu
 		(spec_same_column(new, old, Anum_task_timezone, desc) || !spec_needs_zone(spec));
 }
 
-/* Is the last time of a task the same as before? */
+/* Return whether the last time of a task is the same as before. */
 bool
 spec_same_until(const TaskRow *new, const TaskRow *old, TupleDesc desc)
 {

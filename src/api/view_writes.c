@@ -62,7 +62,7 @@ static const struct
 
 static planner_hook_type prev_planner = NULL;
 
-/* Raises the error, as the server does for views without a trigger: 55000. */
+/* Raise the error, as the server does for views without a trigger: 55000. */
 static void
 view_writes_refuse(Oid relid, CmdType operation)
 {
@@ -84,7 +84,10 @@ view_writes_refuse(Oid relid, CmdType operation)
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
-/* Is a view one of ours?  That is looked up where it can be, not for all others. */
+/*
+ * Return whether a view is one of ours.  That is looked up where it can be, not
+ * for all others.
+ */
 static bool
 view_writes_is_ours(Oid relid)
 {
@@ -98,9 +101,9 @@ view_writes_is_ours(Oid relid)
 }
 
 /*
- * What a query does to its result relation.  For MERGE that is the first of its
- * actions that does anything, which is what the server names, too; CMD_NOTHING if
- * there is none.
+ * Return what a query does to its result relation.  For MERGE that is the first
+ * of its actions that does anything, which is what the server names, too;
+ * CMD_NOTHING if there is none.
  */
 static CmdType
 view_writes_operation(const Query *query)
@@ -119,7 +122,7 @@ view_writes_operation(const Query *query)
 	return CMD_NOTHING;
 }
 
-/* Refuses a query that writes to one of our views, itself or in WITH. */
+/* Refuse a query that writes to one of our views, itself or in WITH. */
 static void
 view_writes_check_query(const Query *query)
 {
@@ -166,7 +169,7 @@ ts_cannot_write_view(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
-/* At the library's load, with shared memory. */
+/* Have the planner ask us: at the library's load, with shared memory. */
 void
 view_writes_init(void)
 {

@@ -26,7 +26,7 @@
 /* A name that is meant has at most so many letters more, fewer or other. */
 #define MAX_EDITS		2
 
-/* An offset from UTC as people write it, from seconds to the east. */
+/* Write an offset from UTC as people do, from seconds to the east. */
 static char *
 zone_offset_text(long offset)
 {
@@ -39,7 +39,7 @@ zone_offset_text(long offset)
 }
 
 /*
- * Refuses what SET TimeZone reads as a number, 22023, unless it is the same zone
+ * Refuse what SET TimeZone reads as a number, 22023, unless it is the same zone
  * there.  zone is what it is in POSIX notation, which can be one where clocks
  * change: of 3.5, .5 is the name of its summer time.
  */
@@ -79,8 +79,8 @@ zone_refuse_number(const char *name, pg_tz *zone)
 }
 
 /*
- * How far a zone's name is from what somebody has written, who may have left
- * out the continent; more than the bound if it is too far.
+ * Return how far a zone's name is from what somebody has written, who may have
+ * left out the continent; more than the bound if it is too far.
  */
 static int
 zone_distance(const char *written, const char *name, int bound)
@@ -94,9 +94,9 @@ zone_distance(const char *written, const char *name, int bound)
 }
 
 /*
- * The zone whose name somebody is likely to have meant, or NULL.  Of two that
- * are as close it is the one with the shorter name, so that it is none of a
- * folder that has them all once more.
+ * Return the zone whose name somebody is likely to have meant, or NULL.  Of two
+ * that are as close it is the one with the shorter name, so that it is none of
+ * a folder that has them all once more.
  */
 static char *
 zone_closest(const char *written)
@@ -130,7 +130,7 @@ zone_closest(const char *written)
 	return closest;
 }
 
-/* A time zone by its name, the session's if that is NULL; 22023 if unknown. */
+/* Return a time zone by its name, the session's if that is NULL; 22023 if unknown. */
 pg_tz *
 zone_by_name(const char *name)
 {
@@ -157,10 +157,11 @@ zone_by_name(const char *name)
 }
 
 /*
- * What is to be said of a zone beside its name: its offset from UTC if there is
- * one in the name, since that has the opposite sign; and nothing of others.
- * Those of now and after the next change if clocks are changed there.  That is
- * within a year: EST5EDT5 has a summer time without end that changes no clock.
+ * Return what is to be said of a zone beside its name: its offset from UTC if
+ * there is one in the name, since that has the opposite sign; and nothing of
+ * others.  Those of now and after the next change if clocks are changed there.
+ * That is within a year: EST5EDT5 has a summer time without end that changes no
+ * clock.
  */
 char *
 zone_offsets(pg_tz *zone, TimestampTz now)
