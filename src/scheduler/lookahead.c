@@ -101,7 +101,9 @@ lookahead_cut_back(TaskQueue *queue)
 	}
 
 	foreach(lc, kept)
+	{
 		task_queue_add(queue, lfirst(lc));
+	}
 	list_free(kept);
 }
 

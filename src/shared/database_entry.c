@@ -66,8 +66,10 @@ database_find(Oid database)
 		return last;
 	for (int i = 0; i < TS_MAX_DATABASES; i++)
 	{
-		if (database_oid(&ts_shared->databases[i]) == database)
-			return last = &ts_shared->databases[i];
+		TsDatabase *db = &ts_shared->databases[i];
+
+		if (database_oid(db) == database)
+			return last = db;
 	}
 	return NULL;
 }
