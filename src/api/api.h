@@ -37,7 +37,7 @@ extern void check_login(Oid owner);
 extern void check_selector(bool no_task_ids, bool no_group_id);
 extern void check_length(const char *what, text *text, int least, int most);
 extern void check_run_at(TimestampTz run_at);
-extern void check_not_supported(const char *param) pg_attribute_noreturn();
+pg_noreturn extern void check_not_supported(const char *param);
 extern void check_options(const char *param, Jsonb *options);
 
 /* ------------------------------------------------------------------------

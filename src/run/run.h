@@ -35,7 +35,7 @@ typedef struct RunStart
 	int			attempt;		/* counted from 1 */
 	int			restarts;		/* of it, after runs that were cut off */
 	int			worker_pid;
-	const TaskRow *task;		/* all that the task is, as it was then */
+	const TaskRow *task;		/* all that the task is, as last read */
 	RowTids		tids;			/* known only in the transaction that looked */
 
 	Oid			owner;

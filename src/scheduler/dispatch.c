@@ -221,16 +221,21 @@ dispatch_round(Oid database, TimestampTz now, bool *backlog)
 		wake = Min(wake, dispatch_wake(role, task, now));
 	}
 
-	/* have as many workers come as are needed, and no more */
-	worker_limits_withdraw(now);
-	wake = Min(wake, worker_limits_ask(database, wanting, nwanting, now));
+	/*
+	 * say who waits in vain; the launcher may say more when it is asked for
+	 * workers
+	 */
 	for (int i = 0; i < nwanting; i++)
 	{
 		if (wanting[i]->failed_starts > 0)
 			failing = wanting[i];
 	}
-	pfree(wanting);
 	dispatch_tell_failing(database, failing);
+
+	/* have as many workers come as are needed, and no more */
+	worker_limits_withdraw(now);
+	wake = Min(wake, worker_limits_ask(database, wanting, nwanting, now));
+	pfree(wanting);
 
 	if (dispatch_waits_behind_run())
 		wake = Min(wake, now + TS_LONG_RUN_CHECK);

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -41,6 +42,22 @@ run_read_role_fits(void)
 	}
 	checked = generation;
 	return true;
+}
+
+/*
+ * Fetch the values of a row that are stored out of line, into the current memory
+ * context.  A procedure commits, and then they may be gone before its run ends.
+ */
+static void
+run_read_whole(TaskRow *task, TupleDesc desc)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (!task->nulls[i] && TupleDescAttr(desc, i)->attlen == -1 &&
+			VARATT_IS_EXTERNAL(DatumGetPointer(task->values[i])))
+			task->values[i] = PointerGetDatum(detoast_external_attr((struct varlena *)
+																	DatumGetPointer(task->values[i])));
+	}
 }
 
 /*
@@ -78,6 +95,8 @@ run_read(Run *run)
 	{
 		old = MemoryContextSwitchTo(run->context);
 		there = store_get_task(store, run->id, &run->task);
+		if (there)
+			run_read_whole(&run->task, RelationGetDescr(store->task));
 		MemoryContextSwitchTo(old);
 	}
 
