@@ -11,7 +11,8 @@
  * What is asked of the callers:
  *
  *	- One of these functions is called, once, for each end.  (A run whose task was
- *	  removed meanwhile finds nothing to end: that was the end.)  What has become
+ *	  removed meanwhile, or dropped with the extension, finds nothing to end: that
+ *	  was the end.)  What has become
  *	  of the run is in the history already, and in the alarm all but what is
  *	  written here.
  *	- A transaction is in progress and has an active snapshot.

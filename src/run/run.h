@@ -35,7 +35,8 @@ typedef struct RunStart
 	int			attempt;		/* counted from 1 */
 	int			restarts;		/* of it, after runs that were cut off */
 	int			worker_pid;
-	const TaskRow *task;		/* all that the task is, as last read */
+	const TaskRow *task;		/* all that the task is, as last read: what is
+								 * changed during the run is not there */
 	RowTids		tids;			/* known only in the transaction that looked */
 
 	Oid			owner;

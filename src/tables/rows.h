@@ -95,7 +95,7 @@ alarm_is_queued(const AlarmRow *alarm)
 }
 
 /*
- * Has what a run in progress will write come too late.  Revisions are compared
+ * Make what a run in progress will write come too late.  Revisions are compared
  * for being equal only, so it does not matter where they begin again.
  */
 static inline void
@@ -105,7 +105,7 @@ alarm_raise_revision(AlarmRow *alarm)
 			(int64) ((uint64) ROW_GET(Int64, alarm, alarm_revision) + 1));
 }
 
-/* A task's attempts, and the runs that were interrupted, are counted anew. */
+/* Count a task's attempts, and its runs that were interrupted, anew. */
 static inline void
 alarm_count_anew(AlarmRow *alarm)
 {

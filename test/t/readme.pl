@@ -361,14 +361,15 @@ foreach my $file (@pages)
 	is("@dead", '', "the links of $file lead somewhere");
 }
 
-# The pages for those who read the sources name files that are there.
-foreach my $file (grep { m{^src/|^docs/design|^CONTRIBUTING} } @pages)
+# The pages name files of the sources that are there.
+foreach my $file (@pages)
 {
 	my ($folder) = $file =~ m{^(.*)/};
 	my @missing = grep {
 		my $name = $_;
 
-		!grep { -e "$_/$name" } $folder // '.', '.', 'src';
+		!grep { -e "$_/$name" } $folder // '.', '.', 'src',
+		  $file =~ m{^docs/} ? glob 'src/*' : ();
 	} prose($file) =~ /`([\w\/]+\.[ch])`/g;
 
 	is("@missing", '', "$file names files that there are");
