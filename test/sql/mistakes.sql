@@ -69,7 +69,7 @@ SELECT taskshed.remove_all_tasks();
 -- What is to come, and keys that there are not
 CALL fails($$SELECT taskshed.add_task('nothing', queue => 'mail')$$);
 CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "nothing", "after": ["a"]}]')$$);
-SELECT taskshed.add_tasks('[{"callback": "nothing", "task_id": "x", "after": null, "priority": null, "options": {}}]');
+SELECT taskshed.add_tasks('[{"callback": "nothing", "run_at": "2100-01-01", "task_id": "x", "after": null, "priority": null, "options": {}}]');
 CALL fails($$SELECT taskshed.update_tasks('{"priority": 5}', array['x'])$$);
 SELECT taskshed.update_tasks('{"priority": null, "options": null}', array['x']);
 CALL fails($$SELECT taskshed.add_task('nothing', options => '{"a": 1}')$$);
