@@ -24,7 +24,6 @@
 /* So many times of day are listed at most; more are described. */
 #define MAX_LISTED		6
 
-#define ALL_SECONDS		CRON_BITS(0, 59)
 #define ALL_MINUTES		CRON_BITS(0, 59)
 #define ALL_HOURS		CRON_BITS(0, 23)
 #define ALL_DAYS		CRON_BITS(1, 31)
