@@ -3,7 +3,7 @@
  * settings.c
  *		The settings of taskshed, and whether the library was preloaded.
  *
- * What a setting does is told by its description below and in the README.
+ * What a setting does is told by its description below and in docs/reference.md.
  * Their variables are read where they matter.
  *
  * Copyright (c) 2026, the taskshed developers

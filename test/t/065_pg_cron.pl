@@ -490,7 +490,7 @@ query(
 
 
 # ------------------------------------------------------------------------
-# The chapter of the README: its blocks that readme.pl leaves out, since they need pg_cron
+# docs/pg_cron.md: its blocks that 080_pages.pl leaves out, since they need pg_cron
 
 # What psql prints, without its layout.
 sub normal
@@ -520,7 +520,7 @@ job('monthly',
 	username => 'reports',
 	active   => 'false');
 
-my $page = slurp_file('README.md');
+my $page = slurp_file('docs/pg_cron.md');
 my $n    = 0;
 while ($page =~ /^```pgsql\n(.*?)^```\n(?:```text\n(.*?)^```\n)?/msg)
 {
@@ -538,14 +538,14 @@ while ($page =~ /^```pgsql\n(.*?)^```\n(?:```text\n(.*?)^```\n)?/msg)
 		\$out,
 		'2>',
 		\$err);
-	is($err, '', "README: $sql");
+	is($err, '', "docs/pg_cron.md: $sql");
 	next if !defined $expected;
 	my $pattern = join '.*', map { quotemeta } split /\xe2\x80\xa6/,
 	  normal($expected), -1;
 	like(normal($out), qr/\A$pattern\z/, 'prints that');
 	$n++;
 }
-is($n, 5, 'the README has these examples');
+is($n, 5, 'the page has these examples');
 query('GRANT EXECUTE ON PROCEDURE taskshed.execute TO app');
 
 
