@@ -1006,6 +1006,51 @@ BEGIN
 	END LOOP;
 END $$;
 
+/* What the view overview shows has to fit a terminal. */
+
+CREATE FUNCTION taskshed._fit(value text, width integer DEFAULT NULL) RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_fit';
+COMMENT ON FUNCTION taskshed._fit(text, integer) IS
+'Internal. A text on one line, cut to so many columns of the client''s terminal.';
+
+CREATE FUNCTION taskshed._short_time(value timestamptz) RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_short_time';
+COMMENT ON FUNCTION taskshed._short_time(timestamptz) IS
+'Internal. A time in the session''s time zone, to the second, in 19 columns at most.';
+
+/*
+ * For the eyes: what psql prints of it has 120 columns, which are those here and
+ * 17 between them.  It shows whatever the view tasks does, but is a query of its
+ * own: by the order of an index the first rows of many come without a sort.
+ */
+CREATE VIEW taskshed.overview WITH (security_barrier) AS
+SELECT taskshed._fit(coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner)::text, t.owner::text),
+		10) AS owner,
+	taskshed._fit(t.task_id, 24) AS task_id,
+	CASE WHEN a.failed_at IS NULL AND a.paused_at IS NULL AND NOT taskshed._held()
+		THEN taskshed._short_time(coalesce(a.resume_at, a.run_at)) END AS next_run,
+	CASE WHEN x.id IS NOT NULL THEN 'running'
+		WHEN a.failed_at IS NOT NULL THEN 'failed'
+		WHEN a.paused_at IS NOT NULL THEN 'paused'
+		WHEN taskshed._held() THEN 'held'
+		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
+		ELSE 'scheduled' END AS state,
+	taskshed._short_time(a.last_run_at) AS last_run,
+	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN taskshed._fit(a.last_error, 22) END AS last_error
+FROM taskshed.task t
+	JOIN taskshed.alarm a ON a.id = t.id
+	LEFT JOIN taskshed._running() x ON x.id = t.id
+WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
+	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')
+ORDER BY t.owner, t.task_id;
+COMMENT ON VIEW taskshed.overview IS 'The tasks that the reader may see, for people: psql prints no line of more than 120 columns. Long names and messages are cut, and end with an ellipsis; the view tasks has all.';
+COMMENT ON COLUMN taskshed.overview.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
+COMMENT ON COLUMN taskshed.overview.task_id IS 'The task''s name, unique for its owner.';
+COMMENT ON COLUMN taskshed.overview.next_run IS 'When it runs next by itself, in the session''s time zone; the time of the run in progress while it is running. NULL for a task that is failed, paused or held.';
+COMMENT ON COLUMN taskshed.overview.state IS 'running, failed, paused, held, due or scheduled: the first that fits.';
+COMMENT ON COLUMN taskshed.overview.last_run IS 'When the last run started, in the session''s time zone; NULL if there was none.';
+COMMENT ON COLUMN taskshed.overview.last_error IS 'Message of the last run''s error; NULL after a run that succeeded, and for those who may not see it.';
+
 CREATE VIEW taskshed.status AS
 SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.due, s.oldest_due, s.failed,
 	s.next_wakeup, s.runs_ok, s.runs_failed, s.last_failure_at, s.message
@@ -1155,13 +1200,13 @@ BEGIN
 	FOR function IN
 		SELECT oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc
 		WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace AND prokind = 'f' AND
-			(proname !~ '^_' OR proname IN ('_held', '_pg_cron_jobs', '_running', '_status'))
+			(proname !~ '^_' OR proname IN ('_fit', '_held', '_pg_cron_jobs', '_running', '_short_time', '_status'))
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
 	END LOOP;
 END $$;
 
-GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
+GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.overview, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
 GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run TO PUBLIC;
 
 -- The owner of the database can dump it, and let others in.

@@ -69,10 +69,14 @@ view_writes_refuse(Oid relid, CmdType operation)
 	char	   *view = get_rel_name(relid);
 	const char *hint = NULL;
 
-	/* (task_details is the view under tasks) */
+	const char *shown = view;
+
+	/* two others show the tasks */
+	if (strcmp(view, "task_details") == 0 || strcmp(view, "overview") == 0)
+		shown = "tasks";
 	for (int i = 0; hint == NULL && i < lengthof(view_hints); i++)
 	{
-		if (strcmp(strcmp(view, "task_details") == 0 ? "tasks" : view, view_hints[i].view) == 0)
+		if (strcmp(shown, view_hints[i].view) == 0)
 			hint = operation == CMD_INSERT ? view_hints[i].insert :
 				operation == CMD_DELETE ? view_hints[i].delete : view_hints[i].update;
 	}

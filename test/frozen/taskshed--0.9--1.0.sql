@@ -103,6 +103,9 @@ DROP FUNCTION taskshed.export_pg_cron();
 
 -- as in 1.0: task_details
 -- as in 1.0: tasks
+-- as in 1.0: _fit
+-- as in 1.0: _short_time
+-- as in 1.0: overview
 
 -- Who writes to a view is told what to call instead.
 CREATE FUNCTION taskshed._cannot_write_view() RETURNS trigger
@@ -128,7 +131,7 @@ CREATE FUNCTION taskshed.fetch_task(task_id text, owner name DEFAULT NULL)
 RETURNS taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
 
-GRANT SELECT ON taskshed.task_details, taskshed.tasks TO PUBLIC;
+GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.overview TO PUBLIC;
 
 CREATE OR REPLACE VIEW taskshed.runs WITH (security_barrier) AS
 SELECT r.run_id,
@@ -166,7 +169,7 @@ BEGIN
 	FOR function IN
 		SELECT oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc
 		WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace AND prokind = 'f' AND
-			(proname !~ '^_' OR proname IN ('_held', '_pg_cron_jobs', '_running', '_status'))
+			(proname !~ '^_' OR proname IN ('_fit', '_held', '_pg_cron_jobs', '_running', '_short_time', '_status'))
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
 	END LOOP;

@@ -32,11 +32,12 @@ ORDER BY proname COLLATE "C", 1;
 \pset format aligned
 -- None is overloaded.
 SELECT proname FROM pg_proc WHERE pronamespace = 'taskshed'::regnamespace GROUP BY proname HAVING count(*) > 1;
--- None is strict, run by parallel workers, taken for more stable than it is, or run as somebody else. (describe only looks at its arguments and a setting.)
+-- None is strict, run by parallel workers, taken for more stable than it is, or run as somebody else. (describe, _fit and _short_time only look at their arguments and settings.)
 SELECT proname, proisstrict, proparallel, provolatile, prosecdef, proleakproof
 FROM pg_proc
 WHERE pronamespace = 'taskshed'::regnamespace AND
-	(proisstrict OR proparallel <> 'u' OR provolatile <> 'v' OR prosecdef OR proleakproof);
+	(proisstrict OR proparallel <> 'u' OR provolatile <> 'v' OR prosecdef OR proleakproof)
+ORDER BY proname COLLATE "C";
 -- Every parameter but the first has a default.
 SELECT proname, pronargs, pronargdefaults FROM pg_proc
 WHERE pronamespace = 'taskshed'::regnamespace AND pronargs - pronargdefaults > 1;
