@@ -1,7 +1,7 @@
 -- The view overview: what it shows, that psql prints it in 120 columns whatever is in it, and to whom it shows what.
 SET timezone = 'Asia/Kolkata';
 SET datestyle = 'Postgres, DMY';
-SET client_encoding = 'SQL_ASCII';	-- has no ellipsis; other encodings are in test/t/080_overview.pl
+SET client_encoding = 'SQL_ASCII';	-- has no ellipsis; other encodings are in test/t/083_overview.pl
 \pset format aligned
 
 CREATE ROLE regress_us LOGIN;
