@@ -948,7 +948,7 @@ my $drop_views =
 		EXECUTE format('ALTER EXTENSION taskshed DROP VIEW %s', o.view); END LOOP; END $$;
 	ALTER EXTENSION taskshed DROP FUNCTION taskshed.fetch_task;
 	ALTER EXTENSION taskshed DROP FUNCTION taskshed.fetch_tasks;
-	DROP VIEW taskshed.task_details, taskshed.tasks CASCADE;};
+	DROP VIEW taskshed.task_details, taskshed.tasks, taskshed.overview CASCADE;};
 foreach my $sql (
 	'ALTER TABLE taskshed.task ADD COLUMN more text',
 	'ALTER TABLE taskshed.alarm ADD COLUMN more text',
