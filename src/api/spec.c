@@ -79,7 +79,7 @@ spec_check_word(const SpecParam *param, Datum value)
 
 /*
  * Return the length of an interval in microseconds; months count as 30 days,
- * days as 24 hours.  22008 if that is out of range.
+ * days as 24 hours.  22015 if that is out of range.
  */
 static int64
 spec_interval_usecs(const Interval *interval)
