@@ -217,7 +217,7 @@ setup() {
 }
 
 # make in the copy.  with_llvm: no bitcode, which would need clang.
-make_in_copy() { in_copy make PG_CONFIG="$PG_CONFIG" with_llvm=no "$@"; }
+make_in_copy() { in_copy make PG_CONFIG="$PG_CONFIG" ${CC:+"CC=$CC"} with_llvm=no "$@"; }
 
 compile() { make_in_copy clean && make_in_copy -j "$(nproc)" all "$@"; }
 
