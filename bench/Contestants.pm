@@ -309,7 +309,7 @@ sub drain_plain
 	sql($database, 'TRUNCATE plain');
 	add_many($database, $n, $callback, 'clock_timestamp()', 'plain');
 	sql($database, q{
-		INSERT INTO plain SELECT a.run_at, t.* FROM taskshed.task t JOIN taskshed.alarm a USING (id)}
+		INSERT INTO plain SELECT a.run_at, t.* FROM _taskshed.task t JOIN _taskshed.alarm a USING (id)}
 	);
 	sql($database, 'SELECT taskshed.remove_all_tasks()', 'bench');
 	foreach my $session (@sessions)    # connected, and the code is there

@@ -144,7 +144,7 @@ sub lag_in_flow
 	  value($database, 'SELECT min(planned), max(planned) FROM ledger');
 	await(
 		$database,
-		q{SELECT NOT EXISTS (SELECT FROM taskshed.task WHERE group_id = 'flow')},
+		q{SELECT NOT EXISTS (SELECT FROM _taskshed.task WHERE group_id = 'flow')},
 		60,
 		0.5);
 

@@ -47,12 +47,12 @@ sub prepare
 
 	sql($database, q{
 		CREATE SCHEMA bare;
-		CREATE TABLE bare.task_unchecked (LIKE taskshed.task INCLUDING ALL EXCLUDING CONSTRAINTS);
-		CREATE TABLE bare.alarm_unchecked (LIKE taskshed.alarm INCLUDING ALL EXCLUDING CONSTRAINTS);
-		CREATE TABLE bare.task (LIKE taskshed.task INCLUDING ALL);
-		CREATE TABLE bare.alarm (LIKE taskshed.alarm INCLUDING ALL);
-		CREATE TABLE bare.tasks_to_add (LIKE taskshed.task);
-		CREATE TABLE bare.alarms_to_add (LIKE taskshed.alarm);
+		CREATE TABLE bare.task_unchecked (LIKE _taskshed.task INCLUDING ALL EXCLUDING CONSTRAINTS);
+		CREATE TABLE bare.alarm_unchecked (LIKE _taskshed.alarm INCLUDING ALL EXCLUDING CONSTRAINTS);
+		CREATE TABLE bare.task (LIKE _taskshed.task INCLUDING ALL);
+		CREATE TABLE bare.alarm (LIKE _taskshed.alarm INCLUDING ALL);
+		CREATE TABLE bare.tasks_to_add (LIKE _taskshed.task);
+		CREATE TABLE bare.alarms_to_add (LIKE _taskshed.alarm);
 		CREATE SEQUENCE bare.seq;
 		GRANT ALL ON SCHEMA bare TO bench;
 		GRANT ALL ON ALL TABLES IN SCHEMA bare TO bench;
@@ -73,8 +73,8 @@ sub prepare
 				WHEN 'anchor' THEN 'now() + interval ''1 day'''
 				ELSE format('%L::%s', row.value, format_type(a.atttypid, a.atttypmod)) END,
 				', ' ORDER BY a.attnum))
-			FROM taskshed.$table t, jsonb_each_text(to_jsonb(t)) AS row (key, value)
-				JOIN pg_attribute a ON a.attrelid = 'taskshed.$table'::regclass AND a.attname = row.key}
+			FROM _taskshed.$table t, jsonb_each_text(to_jsonb(t)) AS row (key, value)
+				JOIN pg_attribute a ON a.attrelid = '_taskshed.$table'::regclass AND a.attname = row.key}
 		);
 	}
 	sql($database, 'SELECT taskshed.remove_all_tasks()', 'bench');
@@ -169,8 +169,8 @@ sub in_bulk
 	sql($database, 'SELECT taskshed.remove_all_tasks()', 'bench');
 	sql($database, $add,                                 'bench');
 	sql($database, qq{
-		INSERT INTO bare.tasks_to_add SELECT * FROM taskshed.task;
-		INSERT INTO bare.alarms_to_add SELECT * FROM taskshed.alarm;
+		INSERT INTO bare.tasks_to_add SELECT * FROM _taskshed.task;
+		INSERT INTO bare.alarms_to_add SELECT * FROM _taskshed.alarm;
 		CREATE TABLE bare.batch AS SELECT jsonb_agg(jsonb_build_object('callback', 'public.noop',
 			'run_at', now() + interval '1 day', 'kwargs', jsonb_build_object('n', i))) AS batch
 			FROM generate_series(1, $n) AS i;

@@ -64,10 +64,10 @@ DO $do$
 DECLARE
 	callback text;
 BEGIN
-	IF to_regclass('taskshed.task') IS NULL THEN
+	IF to_regclass('_taskshed.task') IS NULL THEN
 		RETURN;
 	END IF;
-	CREATE TABLE plain (run_at timestamptz NOT NULL, LIKE taskshed.task);
+	CREATE TABLE plain (run_at timestamptz NOT NULL, LIKE _taskshed.task);
 	ALTER TABLE plain ADD PRIMARY KEY (id);
 	CREATE INDEX plain_queue ON plain (run_at, id);
 	FOREACH callback IN ARRAY ARRAY['noop', 'effect'] LOOP

@@ -15,17 +15,21 @@ COMMENT ON FUNCTION taskshed._check_install() IS
 SELECT taskshed._check_install();
 
 /*
- * Tables.  What a task is (task) and when it runs next (alarm) are kept apart,
+ * Tables.  They are in a schema of their own, where psql does not offer their names
+ * to those who look for ours.  What a task is (task) and when it runs next (alarm) are kept apart,
  * so that the keys of a task that recurs are not indexed again at each run.
  * All writing goes through the functions; nobody but superusers has rights here.
  * The constraints are for these: workers write directly, so they check none and
  * rely on none.
  */
 
-CREATE SEQUENCE taskshed.task_seq AS bigint CACHE 1;
-COMMENT ON SEQUENCE taskshed.task_seq IS 'Internal keys of tasks.';
+CREATE SCHEMA _taskshed;
+COMMENT ON SCHEMA _taskshed IS 'The tables of taskshed. Read them through the views in the schema taskshed.';
 
-CREATE TABLE taskshed.task (
+CREATE SEQUENCE _taskshed.task_seq AS bigint CACHE 1;
+COMMENT ON SEQUENCE _taskshed.task_seq IS 'Internal keys of tasks.';
+
+CREATE TABLE _taskshed.task (
 	id bigint NOT NULL,
 	owner oid NOT NULL,
 	created_at timestamptz NOT NULL,
@@ -60,38 +64,38 @@ CREATE TABLE taskshed.task (
 	CONSTRAINT history_values CHECK (history IN ('all', 'errors', 'none')),
 	CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL)
 ) USING heap;
-CREATE INDEX task_group ON taskshed.task (owner, group_id, task_id) WHERE group_id IS NOT NULL;
+CREATE INDEX task_group ON _taskshed.task (owner, group_id, task_id) WHERE group_id IS NOT NULL;
 
-COMMENT ON TABLE taskshed.task IS 'What each task is: one row a task, changed only when the task is replaced. Read it through the view tasks.';
-COMMENT ON COLUMN taskshed.task.id IS 'Internal key; new when a task is removed and added again, kept when it is replaced.';
-COMMENT ON COLUMN taskshed.task.owner IS 'OID of the role that the task runs as.';
-COMMENT ON COLUMN taskshed.task.created_at IS 'When the task was first added.';
-COMMENT ON COLUMN taskshed.task.owner_name IS 'Name that the owner had when the task was last written, for a restore into another server.';
-COMMENT ON COLUMN taskshed.task.is_alias IS 'Whether callback is an alias of the owner''s rather than a function.';
-COMMENT ON COLUMN taskshed.task.task_id IS 'The task''s name, unique for its owner, 1 to 255 characters.';
-COMMENT ON COLUMN taskshed.task.group_id IS 'Group that the task belongs to, 1 to 255 characters, or NULL.';
-COMMENT ON COLUMN taskshed.task.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
-COMMENT ON COLUMN taskshed.task.kwargs IS 'Named arguments of the callback, a JSON object.';
-COMMENT ON COLUMN taskshed.task.run_type IS 'once or recurring.';
-COMMENT ON COLUMN taskshed.task.every IS 'Interval between the times of a recurring task.';
-COMMENT ON COLUMN taskshed.task.schedule IS 'Cron expression of a recurring task, as it was given.';
-COMMENT ON COLUMN taskshed.task.timezone IS 'Time zone in which the schedule, and the days and months of every, are counted.';
-COMMENT ON COLUMN taskshed.task.until IS 'No run after this time.';
-COMMENT ON COLUMN taskshed.task.max_runs IS 'No more runs than this.';
-COMMENT ON COLUMN taskshed.task.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
-COMMENT ON COLUMN taskshed.task.start_within IS 'A run that cannot start this soon after its time is missed.';
-COMMENT ON COLUMN taskshed.task.timeout IS 'Longest duration of a run; NULL is what taskshed.timeout says.';
-COMMENT ON COLUMN taskshed.task.max_attempts IS 'How often a run is tried; 0 means until it succeeds, NULL once.';
-COMMENT ON COLUMN taskshed.task.retry_delay IS 'Delay before the second attempt.';
-COMMENT ON COLUMN taskshed.task.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
-COMMENT ON COLUMN taskshed.task.retry_max_delay IS 'Longest delay between attempts.';
-COMMENT ON COLUMN taskshed.task.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
-COMMENT ON COLUMN taskshed.task.description IS 'What the task is for, in the words of who added it; for people only.';
-COMMENT ON INDEX taskshed.task_pkey IS 'Finds a task by its internal key.';
-COMMENT ON INDEX taskshed.task_key IS 'Finds a task by its owner and task_id.';
-COMMENT ON INDEX taskshed.task_group IS 'Finds the tasks of a group.';
+COMMENT ON TABLE _taskshed.task IS 'What each task is: one row a task, changed only when the task is replaced. Read it through the view tasks.';
+COMMENT ON COLUMN _taskshed.task.id IS 'Internal key; new when a task is removed and added again, kept when it is replaced.';
+COMMENT ON COLUMN _taskshed.task.owner IS 'OID of the role that the task runs as.';
+COMMENT ON COLUMN _taskshed.task.created_at IS 'When the task was first added.';
+COMMENT ON COLUMN _taskshed.task.owner_name IS 'Name that the owner had when the task was last written, for a restore into another server.';
+COMMENT ON COLUMN _taskshed.task.is_alias IS 'Whether callback is an alias of the owner''s rather than a function.';
+COMMENT ON COLUMN _taskshed.task.task_id IS 'The task''s name, unique for its owner, 1 to 255 characters.';
+COMMENT ON COLUMN _taskshed.task.group_id IS 'Group that the task belongs to, 1 to 255 characters, or NULL.';
+COMMENT ON COLUMN _taskshed.task.callback IS 'Schema-qualified name of the function or procedure that is called, or an alias.';
+COMMENT ON COLUMN _taskshed.task.kwargs IS 'Named arguments of the callback, a JSON object.';
+COMMENT ON COLUMN _taskshed.task.run_type IS 'once or recurring.';
+COMMENT ON COLUMN _taskshed.task.every IS 'Interval between the times of a recurring task.';
+COMMENT ON COLUMN _taskshed.task.schedule IS 'Cron expression of a recurring task, as it was given.';
+COMMENT ON COLUMN _taskshed.task.timezone IS 'Time zone in which the schedule, and the days and months of every, are counted.';
+COMMENT ON COLUMN _taskshed.task.until IS 'No run after this time.';
+COMMENT ON COLUMN _taskshed.task.max_runs IS 'No more runs than this.';
+COMMENT ON COLUMN _taskshed.task.catch_up IS 'What becomes of times that were missed: coalesce, all or skip.';
+COMMENT ON COLUMN _taskshed.task.start_within IS 'A run that cannot start this soon after its time is missed.';
+COMMENT ON COLUMN _taskshed.task.timeout IS 'Longest duration of a run; NULL is what taskshed.timeout says.';
+COMMENT ON COLUMN _taskshed.task.max_attempts IS 'How often a run is tried; 0 means until it succeeds, NULL once.';
+COMMENT ON COLUMN _taskshed.task.retry_delay IS 'Delay before the second attempt.';
+COMMENT ON COLUMN _taskshed.task.retry_backoff IS 'Factor by which the delay grows with each further attempt.';
+COMMENT ON COLUMN _taskshed.task.retry_max_delay IS 'Longest delay between attempts.';
+COMMENT ON COLUMN _taskshed.task.history IS 'Which runs are recorded: all, errors or none; NULL is what taskshed.history says.';
+COMMENT ON COLUMN _taskshed.task.description IS 'What the task is for, in the words of who added it; for people only.';
+COMMENT ON INDEX _taskshed.task_pkey IS 'Finds a task by its internal key.';
+COMMENT ON INDEX _taskshed.task_key IS 'Finds a task by its owner and task_id.';
+COMMENT ON INDEX _taskshed.task_group IS 'Finds the tasks of a group.';
 
-CREATE TABLE taskshed.alarm (
+CREATE TABLE _taskshed.alarm (
 	id bigint NOT NULL,
 	run_at timestamptz NOT NULL,
 	scheduled_at timestamptz NOT NULL,
@@ -117,41 +121,41 @@ CREATE TABLE taskshed.alarm (
 	close_failures integer,
 	asked_at timestamptz
 ) USING heap;
-CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id)
+CREATE INDEX alarm_queue ON _taskshed.alarm (owner, run_at, id)
 	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
-CREATE INDEX alarm_task ON taskshed.alarm (id, run_at);
-CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
+CREATE INDEX alarm_task ON _taskshed.alarm (id, run_at);
+CREATE INDEX alarm_failed ON _taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
-COMMENT ON TABLE taskshed.alarm IS 'When each task runs next and how its last run went: one row a task, changed by each run. Read it through the view tasks.';
-COMMENT ON COLUMN taskshed.alarm.id IS 'Internal key of the task.';
-COMMENT ON COLUMN taskshed.alarm.run_at IS 'When the next run or attempt is to start.';
-COMMENT ON COLUMN taskshed.alarm.scheduled_at IS 'The time that this run is for: run_at, unless that is the time of a further attempt.';
-COMMENT ON COLUMN taskshed.alarm.anchor IS 'Time from which the grid of every is counted.';
-COMMENT ON COLUMN taskshed.alarm.revision IS 'Raised when the task is replaced or re-timed; a run writes its outcome only to the revision it started from.';
-COMMENT ON COLUMN taskshed.alarm.run_count IS 'Runs that have ended, failed ones included; -1 while one goes on that was begun for another task of this name.';
-COMMENT ON COLUMN taskshed.alarm.owner IS 'OID of the role that the task runs as.';
-COMMENT ON COLUMN taskshed.alarm.attempt IS 'Attempts made for run_at so far.';
-COMMENT ON COLUMN taskshed.alarm.failures_in_row IS 'Failed runs since the last one that succeeded.';
-COMMENT ON COLUMN taskshed.alarm.interruptions IS 'Runs in a row that lost their worker or the server.';
-COMMENT ON COLUMN taskshed.alarm.resume_at IS 'While a run beside the schedule waits or runs: the run_at to go back to.';
-COMMENT ON COLUMN taskshed.alarm.failed_at IS 'When the task failed for good: it will not run again by itself. Null if it has not.';
-COMMENT ON COLUMN taskshed.alarm.paused_at IS 'When the task was paused; NULL when it is not.';
-COMMENT ON COLUMN taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
-COMMENT ON COLUMN taskshed.alarm.begun_at IS 'When a procedure or command was begun whose end has not been recorded; null otherwise, and for functions always.';
-COMMENT ON COLUMN taskshed.alarm.last_run_at IS 'When the last run started.';
-COMMENT ON COLUMN taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
-COMMENT ON COLUMN taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
-COMMENT ON COLUMN taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
-COMMENT ON COLUMN taskshed.alarm.late_from IS 'How late the next run is, is counted from then, if that is after scheduled_at; infinity: it has begun before, and is not late any more. NULL: from scheduled_at.';
-COMMENT ON COLUMN taskshed.alarm.restarts IS 'Runs for scheduled_at that have begun and were cut off, whatever by; NULL for none.';
-COMMENT ON COLUMN taskshed.alarm.shortage_since IS 'Since when the run for scheduled_at fails because the server is short of disk space, memory or connections, and is tried again without being counted.';
-COMMENT ON COLUMN taskshed.alarm.close_failures IS 'Failures in a row, each within a minute of the one before; NULL after a run that succeeded.';
-COMMENT ON COLUMN taskshed.alarm.asked_at IS 'When a one-off task was last added as it is already: a run in progress then is followed by another, if it succeeds.';
-COMMENT ON INDEX taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
-COMMENT ON INDEX taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
-COMMENT ON INDEX taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';
+COMMENT ON TABLE _taskshed.alarm IS 'When each task runs next and how its last run went: one row a task, changed by each run. Read it through the view tasks.';
+COMMENT ON COLUMN _taskshed.alarm.id IS 'Internal key of the task.';
+COMMENT ON COLUMN _taskshed.alarm.run_at IS 'When the next run or attempt is to start.';
+COMMENT ON COLUMN _taskshed.alarm.scheduled_at IS 'The time that this run is for: run_at, unless that is the time of a further attempt.';
+COMMENT ON COLUMN _taskshed.alarm.anchor IS 'Time from which the grid of every is counted.';
+COMMENT ON COLUMN _taskshed.alarm.revision IS 'Raised when the task is replaced or re-timed; a run writes its outcome only to the revision it started from.';
+COMMENT ON COLUMN _taskshed.alarm.run_count IS 'Runs that have ended, failed ones included; -1 while one goes on that was begun for another task of this name.';
+COMMENT ON COLUMN _taskshed.alarm.owner IS 'OID of the role that the task runs as.';
+COMMENT ON COLUMN _taskshed.alarm.attempt IS 'Attempts made for run_at so far.';
+COMMENT ON COLUMN _taskshed.alarm.failures_in_row IS 'Failed runs since the last one that succeeded.';
+COMMENT ON COLUMN _taskshed.alarm.interruptions IS 'Runs in a row that lost their worker or the server.';
+COMMENT ON COLUMN _taskshed.alarm.resume_at IS 'While a run beside the schedule waits or runs: the run_at to go back to.';
+COMMENT ON COLUMN _taskshed.alarm.failed_at IS 'When the task failed for good: it will not run again by itself. Null if it has not.';
+COMMENT ON COLUMN _taskshed.alarm.paused_at IS 'When the task was paused; NULL when it is not.';
+COMMENT ON COLUMN _taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
+COMMENT ON COLUMN _taskshed.alarm.begun_at IS 'When a procedure or command was begun whose end has not been recorded; null otherwise, and for functions always.';
+COMMENT ON COLUMN _taskshed.alarm.last_run_at IS 'When the last run started.';
+COMMENT ON COLUMN _taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
+COMMENT ON COLUMN _taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
+COMMENT ON COLUMN _taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
+COMMENT ON COLUMN _taskshed.alarm.late_from IS 'How late the next run is, is counted from then, if that is after scheduled_at; infinity: it has begun before, and is not late any more. NULL: from scheduled_at.';
+COMMENT ON COLUMN _taskshed.alarm.restarts IS 'Runs for scheduled_at that have begun and were cut off, whatever by; NULL for none.';
+COMMENT ON COLUMN _taskshed.alarm.shortage_since IS 'Since when the run for scheduled_at fails because the server is short of disk space, memory or connections, and is tried again without being counted.';
+COMMENT ON COLUMN _taskshed.alarm.close_failures IS 'Failures in a row, each within a minute of the one before; NULL after a run that succeeded.';
+COMMENT ON COLUMN _taskshed.alarm.asked_at IS 'When a one-off task was last added as it is already: a run in progress then is followed by another, if it succeeds.';
+COMMENT ON INDEX _taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
+COMMENT ON INDEX _taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
+COMMENT ON INDEX _taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';
 
-CREATE TABLE taskshed.callback (
+CREATE TABLE _taskshed.callback (
 	owner oid NOT NULL,
 	owner_name name COLLATE "C" NOT NULL,
 	name text COLLATE "C" NOT NULL,
@@ -160,32 +164,32 @@ CREATE TABLE taskshed.callback (
 	CONSTRAINT callback_name_length CHECK (length(name) BETWEEN 1 AND 255)
 ) USING heap;
 
-COMMENT ON TABLE taskshed.callback IS 'Aliases of callbacks. Read it through the view callbacks.';
-COMMENT ON COLUMN taskshed.callback.owner IS 'OID of the role whose tasks can use the alias.';
-COMMENT ON COLUMN taskshed.callback.owner_name IS 'Name that the owner had when the alias was last written, for a restore into another server.';
-COMMENT ON COLUMN taskshed.callback.name IS 'The alias, unique for its owner, 1 to 255 characters.';
-COMMENT ON COLUMN taskshed.callback.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
-COMMENT ON INDEX taskshed.callback_pkey IS 'Finds an alias by its owner and name.';
+COMMENT ON TABLE _taskshed.callback IS 'Aliases of callbacks. Read it through the view callbacks.';
+COMMENT ON COLUMN _taskshed.callback.owner IS 'OID of the role whose tasks can use the alias.';
+COMMENT ON COLUMN _taskshed.callback.owner_name IS 'Name that the owner had when the alias was last written, for a restore into another server.';
+COMMENT ON COLUMN _taskshed.callback.name IS 'The alias, unique for its owner, 1 to 255 characters.';
+COMMENT ON COLUMN _taskshed.callback.callback IS 'Schema-qualified name of the function or procedure that it stands for.';
+COMMENT ON INDEX _taskshed.callback_pkey IS 'Finds an alias by its owner and name.';
 
 -- (Not dumped: tasks that were restored without it are held.)
-CREATE TABLE taskshed.home (
+CREATE TABLE _taskshed.home (
 	database oid NOT NULL,
 	restored boolean NOT NULL
 ) USING heap;
-COMMENT ON TABLE taskshed.home IS 'The database that the tasks and aliases are meant for. In another one, a copy, they are held until activate() is called.';
-COMMENT ON COLUMN taskshed.home.database IS 'OID of the database.';
-COMMENT ON COLUMN taskshed.home.restored IS 'Whether they came into it by other ways than scheduling, as when a dump is restored: then they are held as well.';
+COMMENT ON TABLE _taskshed.home IS 'The database that the tasks and aliases are meant for. In another one, a copy, they are held until activate() is called.';
+COMMENT ON COLUMN _taskshed.home.database IS 'OID of the database.';
+COMMENT ON COLUMN _taskshed.home.restored IS 'Whether they came into it by other ways than scheduling, as when a dump is restored: then they are held as well.';
 
 /*
  * The history of runs: a ring of tables.  Runs are recorded in one of them;
  * when that is old or large enough the next is emptied and used.
  */
-CREATE SEQUENCE taskshed.run_seq AS bigint CACHE 1;
-COMMENT ON SEQUENCE taskshed.run_seq IS 'Numbers of runs.';
+CREATE SEQUENCE _taskshed.run_seq AS bigint CACHE 1;
+COMMENT ON SEQUENCE _taskshed.run_seq IS 'Numbers of runs.';
 
 -- (Nothing is ever updated or deleted in these, and they are emptied as a whole: there is nothing to
 -- vacuum for, except once in a while against wraparound.)
-CREATE TABLE taskshed.run_0 (
+CREATE TABLE _taskshed.run_0 (
 	run_id bigint NOT NULL,
 	scheduled_at timestamptz NOT NULL,
 	started_at timestamptz,
@@ -205,33 +209,33 @@ CREATE TABLE taskshed.run_0 (
 	context text,
 	by_hand boolean
 ) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_0_task ON taskshed.run_0 (task_id);
-CREATE TABLE taskshed.run_1 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_1_task ON taskshed.run_1 (task_id);
-CREATE TABLE taskshed.run_2 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_2_task ON taskshed.run_2 (task_id);
-CREATE TABLE taskshed.run_3 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_3_task ON taskshed.run_3 (task_id);
-CREATE TABLE taskshed.run_4 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_4_task ON taskshed.run_4 (task_id);
-CREATE TABLE taskshed.run_5 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_5_task ON taskshed.run_5 (task_id);
-CREATE TABLE taskshed.run_6 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_6_task ON taskshed.run_6 (task_id);
-CREATE TABLE taskshed.run_7 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_7_task ON taskshed.run_7 (task_id);
+CREATE INDEX run_0_task ON _taskshed.run_0 (task_id);
+CREATE TABLE _taskshed.run_1 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_1_task ON _taskshed.run_1 (task_id);
+CREATE TABLE _taskshed.run_2 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_2_task ON _taskshed.run_2 (task_id);
+CREATE TABLE _taskshed.run_3 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_3_task ON _taskshed.run_3 (task_id);
+CREATE TABLE _taskshed.run_4 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_4_task ON _taskshed.run_4 (task_id);
+CREATE TABLE _taskshed.run_5 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_5_task ON _taskshed.run_5 (task_id);
+CREATE TABLE _taskshed.run_6 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_6_task ON _taskshed.run_6 (task_id);
+CREATE TABLE _taskshed.run_7 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_7_task ON _taskshed.run_7 (task_id);
 
-CREATE TABLE taskshed.history (
+CREATE TABLE _taskshed.history (
 	began_at timestamptz NOT NULL,
 	part integer NOT NULL,
 	CONSTRAINT history_pkey PRIMARY KEY (part),
 	CONSTRAINT history_parts CHECK (part BETWEEN 0 AND 7)
 ) USING heap;
-COMMENT ON TABLE taskshed.history IS 'Since when each table of the history has been written to; the latest is in use.';
-COMMENT ON COLUMN taskshed.history.began_at IS 'When the table was emptied and taken into use.';
-COMMENT ON COLUMN taskshed.history.part IS 'Number of the table: 0 is run_0.';
-COMMENT ON INDEX taskshed.history_pkey IS 'Finds a table of the history.';
-INSERT INTO taskshed.history VALUES (pg_catalog.clock_timestamp(), 0);
+COMMENT ON TABLE _taskshed.history IS 'Since when each table of the history has been written to; the latest is in use.';
+COMMENT ON COLUMN _taskshed.history.began_at IS 'When the table was emptied and taken into use.';
+COMMENT ON COLUMN _taskshed.history.part IS 'Number of the table: 0 is run_0.';
+COMMENT ON INDEX _taskshed.history_pkey IS 'Finds a table of the history.';
+INSERT INTO _taskshed.history VALUES (pg_catalog.clock_timestamp(), 0);
 
 DO $$
 DECLARE
@@ -239,9 +243,9 @@ DECLARE
 	col record;
 BEGIN
 	FOR part IN 0..7 LOOP
-		EXECUTE pg_catalog.format('COMMENT ON TABLE taskshed.run_%s IS %L', part,
+		EXECUTE pg_catalog.format('COMMENT ON TABLE _taskshed.run_%s IS %L', part,
 			'A part of the history of runs. Read it through the view runs.');
-		EXECUTE pg_catalog.format('COMMENT ON INDEX taskshed.run_%s_task IS %L', part,
+		EXECUTE pg_catalog.format('COMMENT ON INDEX _taskshed.run_%s_task IS %L', part,
 			'Finds the runs of a task.');
 		FOR col IN SELECT * FROM (VALUES
 			('run_id', 'Number of the run.'),
@@ -263,7 +267,7 @@ BEGIN
 			('context', 'Context of the error.'),
 			('by_hand', 'True for a run beside the schedule that run_tasks asked for; NULL for others.')) AS c (name, description)
 		LOOP
-			EXECUTE pg_catalog.format('COMMENT ON COLUMN taskshed.run_%s.%I IS %L', part,
+			EXECUTE pg_catalog.format('COMMENT ON COLUMN _taskshed.run_%s.%I IS %L', part,
 				col.name, col.description);
 		END LOOP;
 	END LOOP;
@@ -276,10 +280,10 @@ REVOKE ALL ON FUNCTION taskshed._alarm_changed() FROM PUBLIC;
 COMMENT ON FUNCTION taskshed._alarm_changed() IS
 'Internal. Tells the scheduler of rows that were written without the functions of the extension.';
 
-CREATE TRIGGER alarm_changed AFTER INSERT OR UPDATE ON taskshed.alarm
+CREATE TRIGGER alarm_changed AFTER INSERT OR UPDATE ON _taskshed.alarm
 FOR EACH ROW EXECUTE FUNCTION taskshed._alarm_changed();
-ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed;
-COMMENT ON TRIGGER alarm_changed ON taskshed.alarm IS
+ALTER TABLE _taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed;
+COMMENT ON TRIGGER alarm_changed ON _taskshed.alarm IS
 'Tells the scheduler of rows that were written without the functions of the extension.';
 
 -- Not even pg_write_all_data writes what says as whom something is run.
@@ -307,44 +311,44 @@ DECLARE
 	name text;
 BEGIN
 	FOR name IN SELECT relname FROM pg_catalog.pg_class
-		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'r'
+		WHERE relnamespace = '_taskshed'::pg_catalog.regnamespace AND relkind = 'r'
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER superusers_only', name);
-		EXECUTE pg_catalog.format('COMMENT ON TRIGGER superusers_only ON taskshed.%I IS %L', name,
+			ON _taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER superusers_only', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER superusers_only ON _taskshed.%I IS %L', name,
 			'Refuses to have the table written by hand, except by superusers.');
 
 		EXECUTE pg_catalog.format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE
-			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._guard()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
-		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard ON taskshed.%I IS %L', name,
+			ON _taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._guard()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard ON _taskshed.%I IS %L', name,
 			'Notices rows that are restored from a dump, and drops what a subscription receives.');
 
 		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE
-			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncate', name);
-		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard_truncate ON taskshed.%I IS %L', name,
+			ON _taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER guard_truncate', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard_truncate ON _taskshed.%I IS %L', name,
 			'Takes the rows aside that a subscription is about to truncate.');
 		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncated AFTER TRUNCATE
-			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncated', name);
-		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard_truncated ON taskshed.%I IS %L', name,
+			ON _taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER guard_truncated', name);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER guard_truncated ON _taskshed.%I IS %L', name,
 			'Puts the rows back that a subscription has truncated.');
 
 		-- what is published of a table without a key would stop a subscriber
 		IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint
-			WHERE conrelid = pg_catalog.format('taskshed.%I', name)::pg_catalog.regclass AND contype = 'p')
+			WHERE conrelid = pg_catalog.format('_taskshed.%I', name)::pg_catalog.regclass AND contype = 'p')
 		THEN
-			EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I REPLICA IDENTITY FULL', name);
+			EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I REPLICA IDENTITY FULL', name);
 		END IF;
 	END LOOP;
 END $$;
 
-SELECT pg_catalog.pg_extension_config_dump('taskshed.task_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('taskshed.task', '');
-SELECT pg_catalog.pg_extension_config_dump('taskshed.alarm', '');
-SELECT pg_catalog.pg_extension_config_dump('taskshed.callback', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.task_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.task', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.alarm', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.callback', '');
 
 
 /* Scheduling */
@@ -917,7 +921,7 @@ COMMENT ON FUNCTION taskshed._status() IS
  * quals that fetch_task and fetch_tasks add are leakproof, so they reach the
  * indexes in spite of the barrier.
  */
-CREATE VIEW taskshed.task_details WITH (security_barrier) AS
+CREATE VIEW _taskshed.task_details WITH (security_barrier) AS
 SELECT t.id,
 	t.owner AS owner_oid,
 	coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner::text::name) AS owner,
@@ -958,32 +962,32 @@ SELECT t.id,
 	a.failures_in_row,
 	t.created_at,
 	t.description
-FROM taskshed.task t
-	JOIN taskshed.alarm a ON a.id = t.id
+FROM _taskshed.task t
+	JOIN _taskshed.alarm a ON a.id = t.id
 	LEFT JOIN taskshed._running() x ON x.id = t.id
 WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
-COMMENT ON VIEW taskshed.task_details IS 'Internal. The view tasks with the internal keys.';
-COMMENT ON COLUMN taskshed.task_details.id IS 'Internal key of the task.';
-COMMENT ON COLUMN taskshed.task_details.owner_oid IS 'OID of the role that the task runs as.';
-COMMENT ON COLUMN taskshed.task_details.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
-COMMENT ON COLUMN taskshed.task_details.task_id IS 'The task''s name, unique for its owner.';
-COMMENT ON COLUMN taskshed.task_details.group_id IS 'Group that the task belongs to, or NULL.';
-COMMENT ON COLUMN taskshed.task_details.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
-COMMENT ON COLUMN taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
-COMMENT ON COLUMN taskshed.task_details.state IS 'running, failed, paused, held, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate().';
-COMMENT ON COLUMN taskshed.task_details.running_since IS 'Start of the run in progress.';
-COMMENT ON COLUMN taskshed.task_details.worker_pid IS 'Process of the run in progress.';
-COMMENT ON COLUMN taskshed.task_details.last_sqlstate IS 'SQLSTATE of the last run''s error.';
-COMMENT ON COLUMN taskshed.task_details.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
-COMMENT ON COLUMN taskshed.task_details.run_count IS 'Runs that have ended, failed ones included.';
+COMMENT ON VIEW _taskshed.task_details IS 'Internal. The view tasks with the internal keys.';
+COMMENT ON COLUMN _taskshed.task_details.id IS 'Internal key of the task.';
+COMMENT ON COLUMN _taskshed.task_details.owner_oid IS 'OID of the role that the task runs as.';
+COMMENT ON COLUMN _taskshed.task_details.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
+COMMENT ON COLUMN _taskshed.task_details.task_id IS 'The task''s name, unique for its owner.';
+COMMENT ON COLUMN _taskshed.task_details.group_id IS 'Group that the task belongs to, or NULL.';
+COMMENT ON COLUMN _taskshed.task_details.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
+COMMENT ON COLUMN _taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
+COMMENT ON COLUMN _taskshed.task_details.state IS 'running, failed, paused, held, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate().';
+COMMENT ON COLUMN _taskshed.task_details.running_since IS 'Start of the run in progress.';
+COMMENT ON COLUMN _taskshed.task_details.worker_pid IS 'Process of the run in progress.';
+COMMENT ON COLUMN _taskshed.task_details.last_sqlstate IS 'SQLSTATE of the last run''s error.';
+COMMENT ON COLUMN _taskshed.task_details.last_error IS 'Message of the last run''s error; NULL for those who may not see it.';
+COMMENT ON COLUMN _taskshed.task_details.run_count IS 'Runs that have ended, failed ones included.';
 
 CREATE VIEW taskshed.tasks AS
 SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
 	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
 	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
 	last_sqlstate, last_error, run_count, failures_in_row, created_at, description
-FROM taskshed.task_details;
+FROM _taskshed.task_details;
 COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
 
 -- What a column is, is said once: one of task_details without a comment of its own has that of the tables, and one
@@ -993,15 +997,16 @@ DECLARE
 	col record;
 	pair text[];
 BEGIN
-	FOREACH pair SLICE 1 IN ARRAY '{{alarm,task_details},{task,task_details},{task_details,tasks}}'::text[] LOOP
+	FOREACH pair SLICE 1 IN ARRAY '{{_taskshed.alarm,_taskshed.task_details},{_taskshed.task,_taskshed.task_details},
+		{_taskshed.task_details,taskshed.tasks}}'::text[]
+	LOOP
 		FOR col IN
 			SELECT v.attname, pg_catalog.col_description(t.attrelid, t.attnum) AS comment
 			FROM pg_catalog.pg_attribute v JOIN pg_catalog.pg_attribute t ON t.attname = v.attname
-			WHERE t.attrelid = pg_catalog.format('taskshed.%I', pair[1])::pg_catalog.regclass
-				AND v.attrelid = pg_catalog.format('taskshed.%I', pair[2])::pg_catalog.regclass
+			WHERE t.attrelid = pair[1]::pg_catalog.regclass AND v.attrelid = pair[2]::pg_catalog.regclass
 				AND v.attnum > 0 AND pg_catalog.col_description(v.attrelid, v.attnum) IS NULL
 		LOOP
-			EXECUTE pg_catalog.format('COMMENT ON COLUMN taskshed.%I.%I IS %L', pair[2], col.attname, col.comment);
+			EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', pair[2], col.attname, col.comment);
 		END LOOP;
 	END LOOP;
 END $$;
@@ -1037,8 +1042,8 @@ SELECT taskshed._fit(coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE
 		ELSE 'scheduled' END AS state,
 	taskshed._short_time(a.last_run_at) AS last_run,
 	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN taskshed._fit(a.last_error, 22) END AS last_error
-FROM taskshed.task t
-	JOIN taskshed.alarm a ON a.id = t.id
+FROM _taskshed.task t
+	JOIN _taskshed.alarm a ON a.id = t.id
 	LEFT JOIN taskshed._running() x ON x.id = t.id
 WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')
@@ -1089,14 +1094,14 @@ SELECT r.run_id,
 	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.context END AS context,
 	r.worker_pid,
 	r.by_hand IS TRUE AS by_hand
-FROM (SELECT * FROM taskshed.run_0
-	UNION ALL SELECT * FROM taskshed.run_1
-	UNION ALL SELECT * FROM taskshed.run_2
-	UNION ALL SELECT * FROM taskshed.run_3
-	UNION ALL SELECT * FROM taskshed.run_4
-	UNION ALL SELECT * FROM taskshed.run_5
-	UNION ALL SELECT * FROM taskshed.run_6
-	UNION ALL SELECT * FROM taskshed.run_7) r
+FROM (SELECT * FROM _taskshed.run_0
+	UNION ALL SELECT * FROM _taskshed.run_1
+	UNION ALL SELECT * FROM _taskshed.run_2
+	UNION ALL SELECT * FROM _taskshed.run_3
+	UNION ALL SELECT * FROM _taskshed.run_4
+	UNION ALL SELECT * FROM _taskshed.run_5
+	UNION ALL SELECT * FROM _taskshed.run_6
+	UNION ALL SELECT * FROM _taskshed.run_7) r
 WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.runs IS 'The history of runs that the reader may see, bounded by taskshed.history_retention and taskshed.history_max_size.';
@@ -1122,7 +1127,7 @@ COMMENT ON COLUMN taskshed.runs.by_hand IS 'Whether it was a run beside the sche
 CREATE VIEW taskshed.callbacks WITH (security_barrier) AS
 SELECT coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = c.owner), c.owner::text::name) AS owner,
 	c.name, c.callback
-FROM taskshed.callback c
+FROM _taskshed.callback c
 WHERE pg_catalog.pg_has_role(c.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.callbacks IS 'The aliases of callbacks that the reader may see.';
@@ -1139,14 +1144,15 @@ COMMENT ON FUNCTION taskshed._cannot_write_view() IS
 
 DO $$
 DECLARE
-	name text;
+	view text;
 BEGIN
-	FOR name IN SELECT relname FROM pg_catalog.pg_class
-		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'v'
+	FOR view IN SELECT pg_catalog.format('%I.%I', nspname, relname)
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname IN ('taskshed', '_taskshed') AND c.relkind = 'v'
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER cannot_write INSTEAD OF INSERT OR UPDATE OR DELETE
-			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._cannot_write_view()', name);
-		EXECUTE pg_catalog.format('COMMENT ON TRIGGER cannot_write ON taskshed.%I IS %L', name,
+			ON %s FOR EACH ROW EXECUTE FUNCTION taskshed._cannot_write_view()', view);
+		EXECUTE pg_catalog.format('COMMENT ON TRIGGER cannot_write ON %s IS %L', view,
 			'Refuses to have the view written to, and says what to call instead.');
 	END LOOP;
 END $$;
@@ -1161,6 +1167,15 @@ CREATE FUNCTION taskshed.fetch_task(task_id text, owner name DEFAULT NULL)
 RETURNS taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
 COMMENT ON FUNCTION taskshed.fetch_task(text, name) IS 'The task, or NULL when there is none.';
+
+-- What these two query.  (Its body was parsed here: to call it, nobody needs to name what is in it.)
+CREATE FUNCTION taskshed._details(owner_oid oid) RETURNS SETOF _taskshed.task_details
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT * FROM _taskshed.task_details d WHERE d.owner_oid = $1;
+END;
+COMMENT ON FUNCTION taskshed._details(oid) IS
+'Internal. The tasks of a role that the current user may see, with the internal keys.';
 
 
 /* Asks for a scheduler in this database when the transaction commits. */
@@ -1181,38 +1196,41 @@ DO $$
 DECLARE
 	role text;
 	function text;
+	ours CONSTANT oid[] := ARRAY['taskshed'::pg_catalog.regnamespace, '_taskshed'::pg_catalog.regnamespace];
 BEGIN
 	FOR role IN
 		SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
-		FROM (SELECT relacl FROM pg_catalog.pg_class WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace
-			UNION ALL SELECT nspacl FROM pg_catalog.pg_namespace WHERE nspname = 'taskshed'
-			UNION ALL SELECT proacl FROM pg_catalog.pg_proc WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace) AS o (acl),
+		FROM (SELECT relacl FROM pg_catalog.pg_class WHERE relnamespace = ANY (ours)
+			UNION ALL SELECT nspacl FROM pg_catalog.pg_namespace WHERE oid = ANY (ours)
+			UNION ALL SELECT proacl FROM pg_catalog.pg_proc WHERE pronamespace = ANY (ours)) AS o (acl),
 			pg_catalog.aclexplode(o.acl) AS a
 		WHERE a.grantee <> a.grantor
 	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA taskshed FROM %s', role);
-		EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA taskshed FROM %s', role);
-		EXECUTE pg_catalog.format('REVOKE ALL ON ALL ROUTINES IN SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA taskshed, _taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA taskshed, _taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL ROUTINES IN SCHEMA taskshed, _taskshed FROM %s', role);
 		EXECUTE pg_catalog.format('REVOKE CREATE ON SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA _taskshed FROM %s', role);
 	END LOOP;
 
 	-- What begins with _ is internal; these are what views and functions of ours call as their reader.
 	FOR function IN
 		SELECT oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc
 		WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace AND prokind = 'f' AND
-			(proname !~ '^_' OR proname IN ('_fit', '_held', '_pg_cron_jobs', '_running', '_short_time', '_status'))
+			(proname !~ '^_' OR proname IN ('_details', '_fit', '_held', '_pg_cron_jobs', '_running', '_short_time', '_status'))
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
 	END LOOP;
 END $$;
 
-GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.overview, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
+GRANT SELECT ON _taskshed.task_details, taskshed.tasks, taskshed.overview, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
 GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run TO PUBLIC;
 
 -- The owner of the database can dump it, and let others in.
 GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;
-GRANT SELECT ON SEQUENCE taskshed.task_seq TO pg_database_owner;
-GRANT SELECT ON taskshed.task, taskshed.alarm, taskshed.callback TO pg_database_owner;
+GRANT USAGE ON SCHEMA _taskshed TO pg_database_owner;
+GRANT SELECT ON SEQUENCE _taskshed.task_seq TO pg_database_owner;
+GRANT SELECT ON _taskshed.task, _taskshed.alarm, _taskshed.callback TO pg_database_owner;
 
 
 SELECT taskshed._start_scheduler();

@@ -37,14 +37,16 @@ typedef enum FetchQuery
 } FetchQuery;
 
 static const char *const fetch_conditions[FETCH_NQUERIES] = {
-	[FETCH_BY_IDS] = " AND task_id OPERATOR(pg_catalog.=) ANY ($2)",
-	[FETCH_BY_GROUP] = " AND group_id OPERATOR(pg_catalog.=) $2",
+	[FETCH_BY_IDS] = " WHERE task_id OPERATOR(pg_catalog.=) ANY ($2)",
+	[FETCH_BY_GROUP] = " WHERE group_id OPERATOR(pg_catalog.=) $2",
 	[FETCH_ALL_OWNED] = ""
 };
 
 /*
  * Prepare one of the queries.  What it returns are the columns of the view tasks,
- * by name: task_details has them too, and the OID of the owner.
+ * by name: task_details has them too, and the OID of the owner.  That view is in a
+ * schema that the caller cannot name anything in, so a function of SQL is between:
+ * the planner puts what it selects in its place.
  */
 static SPIPlanPtr
 fetch_prepare(FetchQuery which, TupleDesc tasks)
@@ -57,8 +59,7 @@ fetch_prepare(FetchQuery which, TupleDesc tasks)
 	for (int i = 0; i < tasks->natts; i++)
 		appendStringInfo(&query, "%s %s", i == 0 ? "SELECT" : ",",
 						 quote_identifier(NameStr(TupleDescAttr(tasks, i)->attname)));
-	appendStringInfo(&query, " FROM taskshed.task_details "
-					 "WHERE owner_oid OPERATOR(pg_catalog.=) $1%s "
+	appendStringInfo(&query, " FROM taskshed._details($1)%s "
 					 "ORDER BY run_at, task_id COLLATE pg_catalog.\"C\"",
 					 fetch_conditions[which]);
 	plan = SPI_prepare(query.data, which == FETCH_ALL_OWNED ? 1 : 2, types);

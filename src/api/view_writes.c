@@ -95,13 +95,11 @@ view_writes_refuse(Oid relid, CmdType operation)
 static bool
 view_writes_is_ours(Oid relid)
 {
-	Oid			namespace = get_namespace_oid("taskshed", true);
-	Oid			extension;
+	Oid			namespace = get_rel_namespace(relid);
 
-	if (!OidIsValid(namespace) || get_rel_namespace(relid) != namespace)
-		return false;
-	extension = get_extension_oid("taskshed", true);
-	return OidIsValid(extension) && getExtensionOfObject(RelationRelationId, relid) == extension;
+	return OidIsValid(namespace) &&
+		(namespace == get_namespace_oid("taskshed", true) || namespace == store_schema()) &&
+		store_is_member(relid);
 }
 
 /*

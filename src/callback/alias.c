@@ -84,17 +84,17 @@ alias_open(LOCKMODE lockmode)
 	 */
 	while (rel == NULL || !OidIsValid(alias_relid))
 	{
-		Oid			schema = get_namespace_oid("taskshed", true);
-		Oid			relid = OidIsValid(schema) ? get_relname_relid("callback", schema) : InvalidOid;
+		Oid			relid = store_relid("callback");
 
 		CHECK_FOR_INTERRUPTS();
 		if (rel != NULL)
 			relation_close(rel, lockmode);
 		if (!OidIsValid(relid))
-			store_report(ERROR, STORE_ABSENT);
+			store_report(ERROR, store_exists() ? STORE_ALTERED : store_state());
 		alias_relid = relid;	/* before the look, which may find a change */
 		rel = try_relation_open(relid, lockmode);
-		if (rel != NULL && !table_shape_fits(relid, Natts_callback, callback_columns))
+		if (rel != NULL &&
+			!(store_is_member(relid) && table_shape_fits(relid, Natts_callback, callback_columns)))
 		{
 			alias_relid = InvalidOid;
 			store_report(ERROR, STORE_ALTERED);

@@ -76,8 +76,7 @@ commands_alters_table(const Node *statement)
 		((const AlterTableStmt *) statement)->objtype != OBJECT_TABLE)
 		return false;
 	relid = RangeVarGetRelid(((const AlterTableStmt *) statement)->relation, NoLock, true);
-	return OidIsValid(relid) &&
-		get_rel_namespace(relid) == get_namespace_oid("taskshed", true);
+	return OidIsValid(relid) && get_rel_namespace(relid) == store_schema();
 }
 
 /* Execute a command, and see to what it means for us.  As a ProcessUtility_hook. */

@@ -62,7 +62,8 @@ install_is_filled(Oid schema, Oid but)
  * Check what CREATE EXTENSION needs, which begins with this.  A schema taskshed
  * that was there before must be a superuser's, since its owner could put
  * functions beside ours, and drop ours; and empty, since what is there would be
- * taken for ours, by its name.
+ * taken for ours, by its name.  The schema of our tables is made by the script; one
+ * that is there already is somebody else's.
  */
 PG_FUNCTION_INFO_V1(ts_check_install);
 Datum
@@ -92,6 +93,12 @@ ts_check_install(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("schema \"taskshed\" is not empty"),
 				 errhint("Drop it, or what is in it.")));
+	if (OidIsValid(store_schema()))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_SCHEMA),
+				 errmsg("schema \"_taskshed\" already exists"),
+				 errdetail("The extension makes a schema of this name for its tables."),
+				 errhint("Drop the schema, or rename it.")));
 	PG_RETURN_VOID();
 }
 

@@ -18,7 +18,7 @@
 
 #include "hooks/hooks.h"
 
-/* Note a row that none of our functions wrote.  The trigger on taskshed.alarm. */
+/* Note a row that none of our functions wrote.  The trigger on _taskshed.alarm. */
 PG_FUNCTION_INFO_V1(ts_alarm_changed);
 Datum
 ts_alarm_changed(PG_FUNCTION_ARGS)

@@ -95,12 +95,10 @@ history_relation_changed(Oid relid)
 static Oid
 history_part_relid(int part)
 {
-	Oid			schema = get_namespace_oid("taskshed", true);
-	Oid			relid = InvalidOid;
+	Oid			relid = store_relid(psprintf("run_%d", part));
 
-	if (OidIsValid(schema))
-		relid = get_relname_relid(psprintf("run_%d", part), schema);
-	return OidIsValid(relid) && table_shape_fits(relid, Natts_run, run_columns) ? relid : InvalidOid;
+	return store_is_member(relid) && table_shape_fits(relid, Natts_run, run_columns) ?
+		relid : InvalidOid;
 }
 
 /* Return whether a run of this status is to be recorded. */
@@ -155,7 +153,7 @@ history_record(const RunEnd *run)
 	if (!OidIsValid(part_relid) || part != part_number)
 	{
 		part_relid = history_part_relid(part);
-		sequence_relid = get_relname_relid("run_seq", get_namespace_oid("taskshed", true));
+		sequence_relid = store_relid("run_seq");
 		part_number = part;
 	}
 	/* (opening the table can have the two forgotten, though they are there) */
@@ -371,8 +369,7 @@ history_use_part(TsDatabase *db, int part)
 void
 history_lock_for_drop(void)
 {
-	Oid			schema = get_namespace_oid("taskshed", true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid("history", schema) : InvalidOid;
+	Oid			relid = store_relid("history");
 
 	if (OidIsValid(relid))
 		LockRelationOid(relid, AccessExclusiveLock);
@@ -391,8 +388,8 @@ history_maintain(TsDatabase *db)
 	uint64		total_limit = (uint64) ts_history_max_size * 1024 * 1024;
 	uint64		part_limit = total_limit / TS_HISTORY_PARTS;
 	uint64		total = 0;
-	Oid			relid = get_relname_relid("history", get_namespace_oid("taskshed", false));
-	Relation	rel = OidIsValid(relid) && table_shape_fits(relid, Natts_history, history_columns) ?
+	Oid			relid = store_relid("history");
+	Relation	rel = store_is_member(relid) && table_shape_fits(relid, Natts_history, history_columns) ?
 	try_table_open(relid, RowExclusiveLock) : NULL;
 	TimestampTz began_at[TS_HISTORY_PARTS];
 	int			current = 0;

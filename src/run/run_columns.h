@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * run_columns.h
- *		The columns of taskshed.run_0 and so on, in their order.
+ *		The columns of _taskshed.run_0 and so on, in their order.
  *
  * The script creates them like this; the numbers and the shape in history.c are
  * made from this list.  They are only written, so it does not matter which can be

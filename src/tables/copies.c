@@ -5,7 +5,7 @@
  *
  * A database that was made as a copy of another, by CREATE DATABASE ... TEMPLATE
  * or from a dump, has its tasks, too, and nobody wants invoices to be sent
- * twice.  So taskshed.home says for which database its tasks were meant: it has
+ * twice.  So _taskshed.home says for which database its tasks were meant: it has
  * a row with the database's OID, which no dump contains.  Tasks in a database
  * that is not at home there came with a copy, and are held until its owner
  * calls activate().
@@ -106,7 +106,7 @@ copies_has_rows(Relation rel, Snapshot snapshot)
 static bool
 copies_is_empty(Store *store, Snapshot snapshot)
 {
-	Oid			relid = get_relname_relid("callback", RelationGetNamespace(store->task));
+	Oid			relid = store_relid("callback");
 	Relation	aliases;
 	bool		empty;
 

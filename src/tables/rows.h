@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rows.h
- *		The rows of taskshed.task and taskshed.alarm in memory.
+ *		The rows of _taskshed.task and _taskshed.alarm in memory.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -16,7 +16,7 @@
 #include "storage/itemptr.h"
 #include "utils/timestamp.h"
 
-/* Columns of taskshed.task and taskshed.alarm; columns are counted from 1. */
+/* Columns of _taskshed.task and _taskshed.alarm; columns are counted from 1. */
 enum
 {
 	Anum_task_none,

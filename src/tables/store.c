@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store.c
- *		The tables taskshed.task and taskshed.alarm: what they are, and opening
+ *		The tables _taskshed.task and _taskshed.alarm: what they are, and opening
  *		them.
  *
  * What a task is (task) and when it runs next (alarm) are two rows, joined by
@@ -114,6 +114,38 @@ store_relation_changed(Oid relid)
 		oids.valid = false;
 }
 
+/* Return the schema that our tables are in; InvalidOid if there is none of that name. */
+Oid
+store_schema(void)
+{
+	return get_namespace_oid("_taskshed", true);
+}
+
+/* Return what has the name of a relation of ours; InvalidOid if there is none. */
+Oid
+store_relid(const char *name)
+{
+	Oid			schema = store_schema();
+
+	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
+/*
+ * Return whether a relation is ours.  Its name is not enough: where the extension is
+ * not installed, or its schema was renamed, anybody who may create a schema could
+ * make tables of our names, and have what is in them run as whatever role they say.
+ * A member of the extension is what CREATE EXTENSION has made, and only superusers
+ * can run that.
+ */
+bool
+store_is_member(Oid relid)
+{
+	Oid			extension = get_extension_oid("taskshed", true);
+
+	return OidIsValid(extension) && OidIsValid(relid) &&
+		getExtensionOfObject(RelationRelationId, relid) == extension;
+}
+
 /*
  * Tell everybody, at this transaction's commit, to look which version the
  * extension has, since a command may have changed it.  pg_extension has no
@@ -123,8 +155,7 @@ store_relation_changed(Oid relid)
 void
 store_extension_changed(void)
 {
-	Oid			schema = get_namespace_oid("taskshed", true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid("task", schema) : InvalidOid;
+	Oid			relid = store_relid("task");
 
 	if (OidIsValid(relid))
 		CacheInvalidateRelcacheByRelid(relid);
@@ -157,18 +188,10 @@ store_extension_version(void)
 	return version;
 }
 
-/*
- * Return whether our tables are there, of our version and as they were made.
- * Their names are not enough: where the extension is not installed, anybody who
- * may create a schema could make tables of these names, and have what is in
- * them run as whatever role they say.  A member of the extension is what CREATE
- * EXTENSION has made, and only superusers can run that.
- */
+/* Return whether our tables are there, of our version and as they were made. */
 bool
 store_exists(void)
 {
-	Oid			schema;
-	Oid			extension;
 	char	   *version;
 	bool		altered;
 
@@ -179,17 +202,15 @@ store_exists(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		oids.state = STORE_ABSENT;
-		extension = get_extension_oid("taskshed", true);
-		if (!OidIsValid(extension))
+		if (!OidIsValid(get_extension_oid("taskshed", true)))
 			return false;
 
 		/* what changes while we look must be able to reset this */
 		oids.valid = true;
-		schema = get_namespace_oid("taskshed", true);
-		oids.task = get_relname_relid("task", schema);
-		oids.alarm = get_relname_relid("alarm", schema);
-		oids.sequence = get_relname_relid("task_seq", schema);
-		oids.home = get_relname_relid("home", schema);
+		oids.task = store_relid("task");
+		oids.alarm = store_relid("alarm");
+		oids.sequence = store_relid("task_seq");
+		oids.home = store_relid("home");
 		version = store_extension_version();
 		if (version == NULL || strcmp(version, TASKSHED_VERSION) != 0)
 		{
@@ -202,16 +223,15 @@ store_exists(void)
 			return false;
 		}
 		pfree(version);
-		altered = (getExtensionOfObject(RelationRelationId, oids.task) != extension ||
-				   getExtensionOfObject(RelationRelationId, oids.alarm) != extension ||
-				   getExtensionOfObject(RelationRelationId, oids.home) != extension ||
+		altered = (!store_is_member(oids.task) || !store_is_member(oids.alarm) ||
+				   !store_is_member(oids.home) ||
 				   !table_shape_fits(oids.task, Natts_task, task_columns) ||
 				   !table_shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
 				   !table_shape_fits(oids.home, Natts_home, home_columns) ||
 				   get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
 		for (int i = 0; i < STORE_NINDEXES; i++)
 		{
-			oids.indexes[i] = get_relname_relid(store_index_names[i], schema);
+			oids.indexes[i] = store_relid(store_index_names[i]);
 			altered = altered ||
 				!table_shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
 										&store_index_shapes[i]);
@@ -276,7 +296,7 @@ store_report(int elevel, StoreState state)
 			ereport(elevel,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("tables of extension \"taskshed\" are not as it has made them"),
-					 errhint("Undo what was changed in schema taskshed, or drop the extension and create it again.")));
+					 errhint("Undo what was changed in schema _taskshed, or drop the extension and create it again.")));
 			break;
 		case STORE_OTHER_VERSION:
 			ereport(elevel,

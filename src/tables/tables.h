@@ -76,7 +76,7 @@ extern bool table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid ke
  */
 #define TASKSHED_VERSION	"1.0"
 
-/* The indexes of taskshed.task and taskshed.alarm. */
+/* The indexes of _taskshed.task and _taskshed.alarm. */
 typedef enum StoreIndex
 {
 	TASK_PKEY,
@@ -111,6 +111,9 @@ typedef enum StoreState
 
 extern void store_relation_changed(Oid relid);
 extern void store_extension_changed(void);
+extern Oid	store_schema(void);
+extern Oid	store_relid(const char *name);
+extern bool store_is_member(Oid relid);
 extern bool store_exists(void);
 extern StoreState store_state(void);
 extern char *store_version_mismatch(void);
@@ -207,7 +210,7 @@ extern int	queue_read_failed(Store *store, Snapshot snapshot, TimestampTz before
 /* ------------------------------------------------------------------------
  * copies.c
  */
-/* The columns of taskshed.home. */
+/* The columns of _taskshed.home. */
 enum
 {
 	Anum_home_database = 1,

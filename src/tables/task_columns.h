@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * task_columns.h
- *		The columns of taskshed.task, in their order.
+ *		The columns of _taskshed.task, in their order.
  *
  * The script creates them like this, and nothing else in C says so again: the
  * numbers in rows.h and the shape in store.c are made from this list.  New columns

@@ -11,33 +11,46 @@ DROP FUNCTION taskshed.fetch_tasks(text[], text, name);
 DROP VIEW taskshed.tasks;
 DROP VIEW taskshed.task_details;
 
+-- The tables have a schema of their own.
+CREATE SCHEMA _taskshed;
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOR name IN SELECT relname FROM pg_catalog.pg_class
+		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind IN ('r', 'S')
+	LOOP
+		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I SET SCHEMA _taskshed', name);
+	END LOOP;
+END $$;
+
 -- new columns of task
 -- new columns of alarm
-CREATE INDEX alarm_failed ON taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
+CREATE INDEX alarm_failed ON _taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
 DO $$
 BEGIN
 	FOR part IN 0..7 LOOP
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.run_%s ADD COLUMN by_hand boolean', part);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.run_%s ADD COLUMN by_hand boolean', part);
 	END LOOP;
 END $$;
 
-CREATE TABLE taskshed.home (
+CREATE TABLE _taskshed.home (
 	database oid NOT NULL,
 	restored boolean NOT NULL
 ) USING heap;
 
-ALTER TABLE taskshed.task ADD CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL);
+ALTER TABLE _taskshed.task ADD CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL);
 
 -- The tasks that there are belong here.
-INSERT INTO taskshed.home
+INSERT INTO _taskshed.home
 SELECT oid, false FROM pg_catalog.pg_database
 WHERE datname = pg_catalog.current_database()
-	AND (EXISTS (SELECT FROM taskshed.task) OR EXISTS (SELECT FROM taskshed.callback));
-ALTER TABLE taskshed.home REPLICA IDENTITY FULL;
-CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON taskshed.home
+	AND (EXISTS (SELECT FROM _taskshed.task) OR EXISTS (SELECT FROM _taskshed.callback));
+ALTER TABLE _taskshed.home REPLICA IDENTITY FULL;
+CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON _taskshed.home
 FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only();
-ALTER TABLE taskshed.home ENABLE ALWAYS TRIGGER superusers_only;
+ALTER TABLE _taskshed.home ENABLE ALWAYS TRIGGER superusers_only;
 
 CREATE FUNCTION taskshed._guard() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard';
@@ -52,17 +65,17 @@ DECLARE
 	name text;
 BEGIN
 	FOR name IN SELECT relname FROM pg_catalog.pg_class
-		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'r'
+		WHERE relnamespace = '_taskshed'::pg_catalog.regnamespace AND relkind = 'r'
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE
-			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._guard()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
+			ON _taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._guard()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER guard', name);
 		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE
-			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncate', name);
+			ON _taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER guard_truncate', name);
 		EXECUTE pg_catalog.format('CREATE TRIGGER guard_truncated AFTER TRUNCATE
-			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER guard_truncated', name);
+			ON _taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._guard_truncate()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER guard_truncated', name);
 	END LOOP;
 END $$;
 
@@ -113,13 +126,14 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_cannot_write_view'
 REVOKE ALL ON FUNCTION taskshed._cannot_write_view() FROM PUBLIC;
 DO $$
 DECLARE
-	name text;
+	view text;
 BEGIN
-	FOR name IN SELECT relname FROM pg_catalog.pg_class
-		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'v'
+	FOR view IN SELECT pg_catalog.format('%I.%I', nspname, relname)
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname IN ('taskshed', '_taskshed') AND c.relkind = 'v'
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER cannot_write INSTEAD OF INSERT OR UPDATE OR DELETE
-			ON taskshed.%I FOR EACH ROW EXECUTE FUNCTION taskshed._cannot_write_view()', name);
+			ON %s FOR EACH ROW EXECUTE FUNCTION taskshed._cannot_write_view()', view);
 	END LOOP;
 END $$;
 
@@ -131,7 +145,9 @@ CREATE FUNCTION taskshed.fetch_task(task_id text, owner name DEFAULT NULL)
 RETURNS taskshed.tasks
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
 
-GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.overview TO PUBLIC;
+-- as in 1.0: _details
+
+GRANT SELECT ON _taskshed.task_details, taskshed.tasks, taskshed.overview TO PUBLIC;
 
 CREATE OR REPLACE VIEW taskshed.runs WITH (security_barrier) AS
 SELECT r.run_id,
@@ -152,14 +168,14 @@ SELECT r.run_id,
 	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.context END AS context,
 	r.worker_pid,
 	r.by_hand IS TRUE AS by_hand
-FROM (SELECT * FROM taskshed.run_0
-	UNION ALL SELECT * FROM taskshed.run_1
-	UNION ALL SELECT * FROM taskshed.run_2
-	UNION ALL SELECT * FROM taskshed.run_3
-	UNION ALL SELECT * FROM taskshed.run_4
-	UNION ALL SELECT * FROM taskshed.run_5
-	UNION ALL SELECT * FROM taskshed.run_6
-	UNION ALL SELECT * FROM taskshed.run_7) r
+FROM (SELECT * FROM _taskshed.run_0
+	UNION ALL SELECT * FROM _taskshed.run_1
+	UNION ALL SELECT * FROM _taskshed.run_2
+	UNION ALL SELECT * FROM _taskshed.run_3
+	UNION ALL SELECT * FROM _taskshed.run_4
+	UNION ALL SELECT * FROM _taskshed.run_5
+	UNION ALL SELECT * FROM _taskshed.run_6
+	UNION ALL SELECT * FROM _taskshed.run_7) r
 WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 DO $$
@@ -169,12 +185,13 @@ BEGIN
 	FOR function IN
 		SELECT oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc
 		WHERE pronamespace = 'taskshed'::pg_catalog.regnamespace AND prokind = 'f' AND
-			(proname !~ '^_' OR proname IN ('_fit', '_held', '_pg_cron_jobs', '_running', '_short_time', '_status'))
+			(proname !~ '^_' OR proname IN ('_details', '_fit', '_held', '_pg_cron_jobs', '_running', '_short_time', '_status'))
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
 	END LOOP;
 END $$;
 GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run TO PUBLIC;
 GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;
-GRANT SELECT ON SEQUENCE taskshed.task_seq TO pg_database_owner;
-GRANT SELECT ON taskshed.task, taskshed.alarm, taskshed.callback TO pg_database_owner;
+GRANT USAGE ON SCHEMA _taskshed TO pg_database_owner;
+GRANT SELECT ON SEQUENCE _taskshed.task_seq TO pg_database_owner;
+GRANT SELECT ON _taskshed.task, _taskshed.alarm, _taskshed.callback TO pg_database_owner;

@@ -514,12 +514,12 @@ SELECT callback, run_at, state FROM taskshed.tasks;
 CALL fails($$SELECT taskshed.add_task('add', '2100-01-02', task_id => 'x', replace_existing => false)$$);
 -- and replaces a task that has failed.  (The update stands for a run that failed.)
 SELECT taskshed.resume_task('x');
-UPDATE taskshed.alarm SET failed_at = now(), last_status = 'failed', last_sqlstate = 'TS001', last_error = 'on purpose';
+UPDATE _taskshed.alarm SET failed_at = now(), last_status = 'failed', last_sqlstate = 'TS001', last_error = 'on purpose';
 SELECT state, last_sqlstate, last_error FROM taskshed.tasks;
 SELECT taskshed.add_task('add', '2100-01-02', '{"a": 1, "b": 2}', task_id => 'x', replace_existing => false);
 SELECT callback, run_at, state FROM taskshed.tasks;
 -- So does any other add_task.
-UPDATE taskshed.alarm SET failed_at = now();
+UPDATE _taskshed.alarm SET failed_at = now();
 SELECT state FROM taskshed.tasks;
 SELECT taskshed.add_task('nothing', '2100-01-03', task_id => 'x');
 SELECT callback, run_at, state FROM taskshed.tasks;

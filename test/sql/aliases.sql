@@ -100,7 +100,7 @@ CALL fails($$SELECT taskshed.add_callback('x', 'a.b.c')$$);
 CALL fails($$SELECT taskshed.add_callback('x', 'one()')$$);
 CALL fails($$SELECT taskshed.add_callback('x', 'changed')$$);
 CALL fails($$SELECT taskshed.add_callback('x', 'total')$$);
-CALL fails($$INSERT INTO taskshed.callback SELECT * FROM taskshed.callback$$);
+CALL fails($$INSERT INTO _taskshed.callback SELECT * FROM _taskshed.callback$$);
 BEGIN READ ONLY;
 CALL fails($$SELECT taskshed.add_callback('x', 'one')$$);
 CALL fails($$SELECT taskshed.remove_callback('send')$$);

@@ -14,7 +14,7 @@ SELECT taskshed.add_task('nothing', '2100-01-01 03:00 Europe/Berlin', every => '
 SELECT taskshed.add_task('nothing', schedule => '0 3 * * *', timezone => 'Europe/Berlin', task_id => 'schedule');
 SELECT taskshed.add_task('at', '2100-07-01 UTC', '{"t": "2100-07-01 12:00"}', timezone => 'America/New_York', task_id => 'once');
 SELECT jsonb_agg(to_jsonb(t) ORDER BY task_id) AS before FROM taskshed.tasks t \gset
-SELECT array_agg(a ORDER BY id) AS alarms FROM taskshed.alarm a \gset
+SELECT array_agg(a ORDER BY id) AS alarms FROM _taskshed.alarm a \gset
 SET timezone = 'Asia/Tokyo';
 SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'every');
 SELECT taskshed.add_task('nothing', schedule => '0 3 * * *', task_id => 'schedule');
@@ -24,8 +24,8 @@ SELECT taskshed.add_tasks('[{"callback": "nothing", "every": "1 day", "task_id":
 	{"callback": "nothing", "schedule": "0 3 * * *", "task_id": "schedule"}]');
 SET timezone = 'UTC';
 SELECT jsonb_agg(to_jsonb(t) ORDER BY task_id) = :'before' AS same FROM taskshed.tasks t;
-SELECT array_agg(a ORDER BY id) FILTER (WHERE task_id <> 'once') <@ (:'alarms'::taskshed.alarm[]) AS "not even written"
-FROM taskshed.alarm a JOIN taskshed.task USING (id);
+SELECT array_agg(a ORDER BY id) FILTER (WHERE task_id <> 'once') <@ (:'alarms'::_taskshed.alarm[]) AS "not even written"
+FROM _taskshed.alarm a JOIN _taskshed.task USING (id);
 -- Another definition keeps it as well, and another schedule is read in it.
 SET timezone = 'Asia/Tokyo';
 SELECT taskshed.add_task('nothing', schedule => '0 4 * * *', task_id => 'schedule', group_id => 'g');
@@ -37,11 +37,11 @@ SELECT taskshed.remove_task('schedule');
 SELECT taskshed.add_task('nothing', schedule => '0 4 * * *', task_id => 'schedule');
 SELECT timezone, (run_at AT TIME ZONE 'Asia/Tokyo')::time AS tokyo FROM taskshed.fetch_task('schedule');
 -- A zone that this server does not know cannot be kept: the task gets the session's.
-UPDATE taskshed.task SET timezone = 'Middle/Earth' WHERE task_id = 'schedule';
+UPDATE _taskshed.task SET timezone = 'Middle/Earth' WHERE task_id = 'schedule';
 SELECT taskshed.add_task('nothing', schedule => '0 4 * * *', task_id => 'schedule');
 SELECT timezone FROM taskshed.fetch_task('schedule');
 -- A number that a task has for a zone goes on, though none is accepted any more.
-UPDATE taskshed.task SET timezone = '-9' WHERE task_id = 'schedule';
+UPDATE _taskshed.task SET timezone = '-9' WHERE task_id = 'schedule';
 SELECT taskshed.add_task('nothing', schedule => '0 5 * * *', task_id => 'schedule');
 SELECT timezone, (run_at AT TIME ZONE 'Asia/Tokyo')::time AS tokyo FROM taskshed.fetch_task('schedule');
 SELECT taskshed.remove_all_tasks();
@@ -64,7 +64,7 @@ SELECT taskshed.remove_all_tasks();
 
 -- A grid that begins at a time that is given begins there only once, whether that has passed or not.
 SELECT taskshed.add_task('nothing', '2020-01-01 03:00', every => '1 day', task_id => 'grid', paused => true);
-UPDATE taskshed.alarm SET run_at = '2100-01-01 03:00', scheduled_at = '2100-01-01 03:00';
+UPDATE _taskshed.alarm SET run_at = '2100-01-01 03:00', scheduled_at = '2100-01-01 03:00';
 SELECT taskshed.add_task('nothing', '2020-01-01 03:00', every => '1 day', task_id => 'grid');
 SELECT run_at, state FROM taskshed.tasks;
 SELECT taskshed.add_task('nothing', '2020-01-01 03:00', every => '1 day', task_id => 'grid', group_id => 'g');
@@ -101,13 +101,13 @@ SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'b', until => '
 SELECT count(*) FROM taskshed.tasks;
 -- one that has failed, too;
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'failed', paused => true);
-UPDATE taskshed.alarm SET failed_at = now();
+UPDATE _taskshed.alarm SET failed_at = now();
 SELECT taskshed.add_task('nothing', until => '2020-01-01', task_id => 'failed', replace_existing => false);
 SELECT count(*) FROM taskshed.tasks;
 -- but not one whose last time has come, as long as nobody changes that: it is still to run for it.
 BEGIN;
 SELECT taskshed.add_task('nothing', now() - interval '1 minute', schedule => '@yearly', until => now() + interval '1 day', task_id => 'last');
-UPDATE taskshed.task SET until = now() - interval '1 minute';
+UPDATE _taskshed.task SET until = now() - interval '1 minute';
 SELECT taskshed.add_task('nothing', schedule => '@yearly', until => now() - interval '1 minute', task_id => 'last');
 SELECT taskshed.add_task('nothing', schedule => '@yearly', until => now() - interval '1 minute', task_id => 'last', group_id => 'g');
 SELECT task_id, group_id FROM taskshed.tasks;
@@ -121,7 +121,7 @@ SELECT count(*) FROM taskshed.tasks;
 SELECT taskshed.remove_all_tasks();
 -- max_runs: how often it has run already counts.
 SELECT taskshed.add_task('nothing', '2100-01-01', every => '1 day', task_id => 'counted');
-UPDATE taskshed.alarm SET run_count = 5;
+UPDATE _taskshed.alarm SET run_count = 5;
 SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'counted', max_runs => 6);
 SELECT run_at, max_runs FROM taskshed.tasks;
 SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'counted', max_runs => 5);
@@ -136,8 +136,8 @@ CREATE PROCEDURE wait_for_attempt(every interval) LANGUAGE sql BEGIN ATOMIC
 	SELECT taskshed.add_task('nothing', '2099-01-01', every => wait_for_attempt.every, task_id => 'x', max_attempts => 3);
 END;
 CREATE PROCEDURE failed_once() LANGUAGE sql AS $$
-	UPDATE taskshed.alarm SET attempt = 1, interruptions = 1, scheduled_at = now() - interval '1 hour', run_at = '2100-01-01' $$;
-CREATE VIEW waits AS SELECT attempt, interruptions, run_at, scheduled_at = now() - interval '1 hour' AS "for then", scheduled_at = now() AS "for now" FROM taskshed.alarm;
+	UPDATE _taskshed.alarm SET attempt = 1, interruptions = 1, scheduled_at = now() - interval '1 hour', run_at = '2100-01-01' $$;
+CREATE VIEW waits AS SELECT attempt, interruptions, run_at, scheduled_at = now() - interval '1 hour' AS "for then", scheduled_at = now() AS "for now" FROM _taskshed.alarm;
 BEGIN;
 CALL wait_for_attempt(NULL);
 CALL failed_once();
@@ -151,16 +151,16 @@ SELECT * FROM waits;
 SELECT taskshed.add_task('nothing', task_id => 'x', max_attempts => 3, paused => false, replace_existing => false);
 SELECT * FROM waits;
 -- Other words for it are no other task, but are kept.
-SELECT revision FROM taskshed.alarm \gset
+SELECT revision FROM _taskshed.alarm \gset
 SELECT taskshed.add_task('nothing', task_id => 'x', max_attempts => 3, description => 'waits');
-SELECT description, (SELECT revision FROM taskshed.alarm) <> :revision AS raised FROM taskshed.fetch_task('x');
+SELECT description, (SELECT revision FROM _taskshed.alarm) <> :revision AS raised FROM taskshed.fetch_task('x');
 SELECT * FROM waits;
 -- Another definition begins anew: at once, as there is no other time.
 SELECT taskshed.add_task('nothing', task_id => 'x', max_attempts => 4);
-SELECT attempt, interruptions, run_at BETWEEN now() AND clock_timestamp() AS now, scheduled_at = run_at AS same FROM taskshed.alarm;
+SELECT attempt, interruptions, run_at BETWEEN now() AND clock_timestamp() AS now, scheduled_at = run_at AS same FROM _taskshed.alarm;
 CALL failed_once();
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'x', max_attempts => 4);
-SELECT attempt, run_at, scheduled_at FROM taskshed.alarm;
+SELECT attempt, run_at, scheduled_at FROM _taskshed.alarm;
 -- The same of a task that recurs, which begins anew with the time that it was at.
 CALL wait_for_attempt('1 day');
 CALL failed_once();
@@ -175,22 +175,22 @@ SELECT taskshed.add_task('nothing', every => '1 day', task_id => 'x', max_attemp
 SELECT attempt, interruptions, run_at = now() - interval '1 hour' AS then, "for then" FROM waits;
 CALL failed_once();
 SELECT taskshed.add_task('nothing', '2100-01-01', every => '1 day', task_id => 'x', max_attempts => 4);
-SELECT attempt, run_at, scheduled_at FROM taskshed.alarm;
+SELECT attempt, run_at, scheduled_at FROM _taskshed.alarm;
 ROLLBACK;
 
 -- Tasks of the same time run in the order in which they were added: in that of the array, whatever their names.
 SELECT taskshed.add_tasks('[{"callback": "nothing", "run_at": "2100-01-01", "task_id": "c"}, {"callback": "nothing", "run_at": "2100-01-01", "group_id": "unnamed"},
 	{"callback": "nothing", "run_at": "2100-01-01", "task_id": "b"}, {"callback": "nothing", "run_at": "2100-01-01", "task_id": "a"}]') IS NOT NULL AS added;
-SELECT array_agg(coalesce(group_id, task_id) ORDER BY run_at, id) FROM taskshed.task JOIN taskshed.alarm USING (id);
+SELECT array_agg(coalesce(group_id, task_id) ORDER BY run_at, id) FROM _taskshed.task JOIN _taskshed.alarm USING (id);
 SELECT taskshed.remove_all_tasks();
 -- So do those that are due now.
 SELECT taskshed.add_tasks('[{"callback": "nothing", "task_id": "c", "paused": true}, {"callback": "nothing", "task_id": "b", "paused": true}, {"callback": "nothing", "task_id": "a", "paused": true}]');
-SELECT array_agg(task_id ORDER BY run_at, id), count(DISTINCT run_at) FROM taskshed.task JOIN taskshed.alarm USING (id);
+SELECT array_agg(task_id ORDER BY run_at, id), count(DISTINCT run_at) FROM _taskshed.task JOIN _taskshed.alarm USING (id);
 -- Replacing them keeps their places, and uses no numbers up.
-SELECT last_value AS last FROM taskshed.task_seq \gset
+SELECT last_value AS last FROM _taskshed.task_seq \gset
 SELECT taskshed.add_tasks('[{"callback": "nothing", "task_id": "a"}, {"callback": "nothing", "task_id": "b"}, {"callback": "nothing", "task_id": "c", "group_id": "g"}]');
-SELECT array_agg(task_id ORDER BY run_at, id) FROM taskshed.task JOIN taskshed.alarm USING (id);
-SELECT last_value = :last AS same FROM taskshed.task_seq;
+SELECT array_agg(task_id ORDER BY run_at, id) FROM _taskshed.task JOIN _taskshed.alarm USING (id);
+SELECT last_value = :last AS same FROM _taskshed.task_seq;
 SELECT taskshed.remove_all_tasks();
 
 SET client_min_messages = warning;

@@ -51,7 +51,7 @@ CALL fails($$SELECT taskshed.add_task('max_tasks.nothing', '2100-01-01', task_id
 -- Failed and paused ones count,
 SELECT taskshed.pause_task('a');
 RESET ROLE;
-UPDATE taskshed.alarm SET failed_at = now() FROM taskshed.task t WHERE t.id = alarm.id AND t.task_id = 'b';
+UPDATE _taskshed.alarm SET failed_at = now() FROM _taskshed.task t WHERE t.id = alarm.id AND t.task_id = 'b';
 SET ROLE regress_tenant;
 CALL fails($$SELECT add('d')$$);
 -- replacing is free,

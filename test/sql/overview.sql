@@ -19,11 +19,11 @@ CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS '';
 -- What is to come is far ahead, and what looks as if it had run is written by hand.
 SELECT count(taskshed.add_task('nothing', '2100-01-02 03:04:05.987 UTC', task_id => t, owner => 'regress_us', paused => t = 'paused'))
 FROM unnest('{scheduled,paused,failed,retried,once more}'::text[]) t;
-UPDATE taskshed.alarm a SET last_run_at = '2026-01-02 18:29:59.999 UTC', last_error = e, last_sqlstate = 'XX000',
+UPDATE _taskshed.alarm a SET last_run_at = '2026-01-02 18:29:59.999 UTC', last_error = e, last_sqlstate = 'XX000',
 	failed_at = CASE WHEN task_id = 'failed' THEN now() END,
 	resume_at = CASE WHEN task_id = 'once more' THEN run_at END,
 	run_at = CASE WHEN task_id = 'once more' THEN '2099-01-01' ELSE run_at END
-FROM (VALUES ('failed', 'division by zero'), ('retried', E'1234567890123456789012'), ('once more', NULL)) v (t, e), taskshed.task t
+FROM (VALUES ('failed', 'division by zero'), ('retried', E'1234567890123456789012'), ('once more', NULL)) v (t, e), _taskshed.task t
 WHERE t.id = a.id AND task_id = v.t;
 SELECT * FROM taskshed.overview WHERE owner = 'regress_us';
 
@@ -37,14 +37,14 @@ SELECT at, taskshed._short_time(at) FROM (VALUES ('infinity'::timestamptz), ('-i
 SELECT count(taskshed.add_task('nothing', '2100-01-01', task_id => t, owner => E'regress_"long\nname" of a role'))
 FROM unnest(ARRAY[repeat('x', 24), repeat('x', 25), repeat('x', 255), E'\n', E'a\tb\r\nc\u0007\u001b[2J\u007f', repeat(E'\u0001', 30), ' ', '|',
 	E'\\x', repeat(E'\n', 24), E'23456789012345678901234\n']) t;
-UPDATE taskshed.alarm a SET last_run_at = '294000-01-01', last_error = repeat('error ', 10000), failed_at = now()
-FROM taskshed.task t WHERE t.id = a.id AND task_id = repeat('x', 25);
-UPDATE taskshed.alarm a SET last_run_at = '4000-01-01 BC', last_error = E'the first line\nthe second line'
-FROM taskshed.task t WHERE t.id = a.id AND task_id = '|';
-UPDATE taskshed.alarm a SET last_run_at = 'infinity', last_error = E'\n\n'
-FROM taskshed.task t WHERE t.id = a.id AND task_id = ' ';
-UPDATE taskshed.alarm a SET last_run_at = '-infinity', last_error = ''
-FROM taskshed.task t WHERE t.id = a.id AND task_id = repeat('x', 24);
+UPDATE _taskshed.alarm a SET last_run_at = '294000-01-01', last_error = repeat('error ', 10000), failed_at = now()
+FROM _taskshed.task t WHERE t.id = a.id AND task_id = repeat('x', 25);
+UPDATE _taskshed.alarm a SET last_run_at = '4000-01-01 BC', last_error = E'the first line\nthe second line'
+FROM _taskshed.task t WHERE t.id = a.id AND task_id = '|';
+UPDATE _taskshed.alarm a SET last_run_at = 'infinity', last_error = E'\n\n'
+FROM _taskshed.task t WHERE t.id = a.id AND task_id = ' ';
+UPDATE _taskshed.alarm a SET last_run_at = '-infinity', last_error = ''
+FROM _taskshed.task t WHERE t.id = a.id AND task_id = repeat('x', 24);
 SELECT * FROM taskshed.overview WHERE owner ~ '^regress' AND owner <> 'regress_us';
 
 -- The line under the head is as wide as the others, and each row has one of them: 2 above, 2 below.

@@ -58,7 +58,7 @@ SELECT taskshed.try_task('nightly');
 RESET ROLE;
 SELECT taskshed.add_task('whoami', '2100-01-04', '{"secret": "of the superuser"}', task_id => 'nightly', group_id => 'g');
 -- (This update stands for runs that failed.)
-UPDATE taskshed.alarm SET last_status = 'failed', last_sqlstate = 'P0001', last_error = 'a secret as well'
+UPDATE _taskshed.alarm SET last_status = 'failed', last_sqlstate = 'P0001', last_error = 'a secret as well'
 WHERE run_at < '2100-01-03';
 
 -- What each role sees: its own tasks and those of roles it is a member of; pg_read_all_stats all of them, without
@@ -175,19 +175,26 @@ CALL fails($$SELECT taskshed.try_task('not yet')$$);
 SELECT taskshed.remove_all_tasks();
 RESET ROLE;
 
--- The tables are for superusers, and so are the functions behind the scenes.
+-- The tables are for superusers, who alone can name them, and so are the functions behind the scenes.
 SET ROLE regress_alice;
-CALL fails($$SELECT * FROM taskshed.task$$);
-CALL fails($$SELECT * FROM taskshed.alarm$$);
-CALL fails($$INSERT INTO taskshed.alarm SELECT * FROM taskshed.alarm$$);
-CALL fails($$UPDATE taskshed.task SET owner = 10$$);
-CALL fails($$UPDATE taskshed.alarm SET run_at = now()$$);
-CALL fails($$DELETE FROM taskshed.task$$);
-CALL fails($$DELETE FROM taskshed.alarm$$);
-CALL fails($$TRUNCATE taskshed.task$$);
-CALL fails($$LOCK taskshed.alarm IN ACCESS SHARE MODE$$);
-CALL fails($$SELECT nextval('taskshed.task_seq')$$);
-CALL fails($$SELECT last_value FROM taskshed.task_seq$$);
+CALL fails($$SELECT * FROM _taskshed.task$$);
+RESET ROLE;
+GRANT USAGE ON SCHEMA _taskshed TO regress_alice;
+SET ROLE regress_alice;
+CALL fails($$SELECT * FROM _taskshed.task$$);
+CALL fails($$SELECT * FROM _taskshed.alarm$$);
+CALL fails($$INSERT INTO _taskshed.alarm SELECT * FROM _taskshed.alarm$$);
+CALL fails($$UPDATE _taskshed.task SET owner = 10$$);
+CALL fails($$UPDATE _taskshed.alarm SET run_at = now()$$);
+CALL fails($$DELETE FROM _taskshed.task$$);
+CALL fails($$DELETE FROM _taskshed.alarm$$);
+CALL fails($$TRUNCATE _taskshed.task$$);
+CALL fails($$LOCK _taskshed.alarm IN ACCESS SHARE MODE$$);
+CALL fails($$SELECT nextval('_taskshed.task_seq')$$);
+CALL fails($$SELECT last_value FROM _taskshed.task_seq$$);
+RESET ROLE;
+REVOKE USAGE ON SCHEMA _taskshed FROM regress_alice;
+SET ROLE regress_alice;
 CALL fails($$UPDATE taskshed.tasks SET run_at = now()$$);
 CALL fails($$DELETE FROM taskshed.tasks$$);
 CALL fails($$CREATE TABLE taskshed.mine ()$$);
@@ -204,7 +211,7 @@ SELECT count(*) FROM taskshed.status WHERE database <> current_database();
 RESET ROLE;
 SELECT relname, privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS grantee
 FROM pg_class c, aclexplode(relacl) acl
-WHERE relnamespace = 'taskshed'::regnamespace AND grantee <> relowner
+WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND grantee <> relowner
 ORDER BY 1, 2;
 
 -- A role that may not log in: no worker can be started for it before 17.
@@ -306,8 +313,8 @@ SET ROLE regress_bob;
 SELECT task_id FROM taskshed.tasks;
 SELECT taskshed.remove_task('orphan');
 RESET ROLE;
-DELETE FROM taskshed.alarm USING taskshed.task WHERE alarm.id = task.id AND task_id = 'orphan';
-DELETE FROM taskshed.task WHERE task_id = 'orphan';
+DELETE FROM _taskshed.alarm USING _taskshed.task WHERE alarm.id = task.id AND task_id = 'orphan';
+DELETE FROM _taskshed.task WHERE task_id = 'orphan';
 
 SELECT taskshed.remove_all_tasks('regress_alice');
 SELECT count(*) FROM taskshed.tasks;

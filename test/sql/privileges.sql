@@ -22,40 +22,40 @@ UNION ALL SELECT 'superuser', current_user::regrole;
 
 -- Each object, and each privilege that is known for its kind. (MAINTAIN came with 17.)
 CREATE TEMPORARY TABLE privilege AS
-SELECT 'schema' AS type, 'taskshed' AS object, kind, privilege,
-	has_schema_privilege(role, 'taskshed', privilege) AS has
-FROM kind, unnest('{USAGE,CREATE}'::text[]) privilege
+SELECT 'schema' AS type, schema AS object, schema, kind, privilege,
+	has_schema_privilege(role, schema, privilege) AS has
+FROM kind, unnest('{taskshed,_taskshed}'::text[]) schema, unnest('{USAGE,CREATE}'::text[]) privilege
 UNION ALL
-SELECT CASE relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' ELSE relkind::text END, relname, kind, privilege,
+SELECT CASE relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' ELSE relkind::text END, relname, relnamespace::regnamespace::text, kind, privilege,
 	has_table_privilege(role, c.oid, privilege) OR
 	privilege IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege(role, c.oid, privilege)
 FROM kind, pg_class c, unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) privilege
-WHERE relnamespace = 'taskshed'::regnamespace AND relkind NOT IN ('i', 'S', 'c')
+WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND relkind NOT IN ('i', 'S', 'c')
 UNION ALL
-SELECT 'sequence', relname, kind, privilege, has_sequence_privilege(role, c.oid, privilege)
+SELECT 'sequence', relname, relnamespace::regnamespace::text, kind, privilege, has_sequence_privilege(role, c.oid, privilege)
 FROM kind, pg_class c, unnest('{USAGE,SELECT,UPDATE}'::text[]) privilege
-WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'S'
+WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND relkind = 'S'
 UNION ALL
-SELECT CASE prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, proname, kind, 'EXECUTE',
+SELECT CASE prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, proname, 'taskshed', kind, 'EXECUTE',
 	has_function_privilege(role, p.oid, 'EXECUTE')
 FROM kind, pg_proc p
 WHERE pronamespace = 'taskshed'::regnamespace
 UNION ALL
 -- (tables and views have row types, which are worth as much as the others)
-SELECT 'type', typname, kind, 'USAGE', has_type_privilege(role, t.oid, 'USAGE')
+SELECT 'type', typname, typnamespace::regnamespace::text, kind, 'USAGE', has_type_privilege(role, t.oid, 'USAGE')
 FROM kind, pg_type t
-WHERE typnamespace = 'taskshed'::regnamespace AND typcategory <> 'A' AND
+WHERE typnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND typcategory <> 'A' AND
 	NOT EXISTS (SELECT FROM pg_class WHERE oid = typrelid AND relkind <> 'c');
 
--- Nothing else is in the schema.
-SELECT count(*) FROM pg_operator WHERE oprnamespace = 'taskshed'::regnamespace;
+-- Nothing else is in the schemas.
+SELECT count(*) FROM pg_operator WHERE oprnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace);
 
 -- What is of no use without USAGE on the schema is not listed. "all" is all that there is for this kind of object.
 \pset format unaligned
 \pset fieldsep ': '
 \pset footer off
 WITH useful AS (
-	SELECT p.*, has AND (type = 'schema' OR has_schema_privilege(role, 'taskshed', 'USAGE')) AS may
+	SELECT p.*, has AND (type = 'schema' OR has_schema_privilege(role, schema, 'USAGE')) AS may
 	FROM privilege p JOIN kind USING (kind)
 ), by_kind AS (
 	SELECT type, object, kind, CASE WHEN bool_and(may) THEN 'all' WHEN NOT bool_or(may) THEN '-' ELSE
@@ -78,10 +78,10 @@ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AN
 		WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND
 			refobjid = (SELECT oid FROM pg_extension WHERE extname = 'taskshed'));
 SELECT relname, privilege_type FROM pg_class, aclexplode(relacl)
-WHERE relnamespace = 'taskshed'::regnamespace AND grantee <> relowner AND is_grantable;
+WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND grantee <> relowner AND is_grantable;
 
 -- Whoever can read a view reads it through a barrier, or all of its rows are the reader's.
-SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'v' ORDER BY 1;
+SELECT relname, reloptions FROM pg_class WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND relkind = 'v' ORDER BY 1;
 
 
 -- What each kind gets to know of tasks that are not its own. All of them are far ahead. What
@@ -97,9 +97,9 @@ SELECT taskshed.add_callback('alias', 'nothing');
 SET ROLE regress_stranger;
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'of stranger');
 RESET ROLE;
-UPDATE taskshed.alarm a SET failed_at = now(), last_error = 'a secret' FROM taskshed.task t
+UPDATE _taskshed.alarm a SET failed_at = now(), last_error = 'a secret' FROM _taskshed.task t
 WHERE t.id = a.id AND t.task_id = 'of user 3';
-INSERT INTO taskshed.run_0 (run_id, scheduled_at, finished_at, owner, attempt, status, task_id, callback, result)
+INSERT INTO _taskshed.run_0 (run_id, scheduled_at, finished_at, owner, attempt, status, task_id, callback, result)
 VALUES (1, now(), now(), 'regress_user'::regrole, 1, 'succeeded', 'of user 1', 'privileges.nothing', 'a secret');
 
 
@@ -157,7 +157,7 @@ RESET ROLE;
 SET ROLE regress_stranger;
 CREATE FUNCTION leak(x text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$BEGIN RAISE NOTICE '%', x; RETURN true; END$$;
 CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = textne, RESTRICT = eqsel);
-CREATE VIEW my_tasks WITH (security_barrier = false) AS SELECT * FROM taskshed.task_details WHERE leak(task_id);
+CREATE VIEW my_tasks WITH (security_barrier = false) AS SELECT * FROM taskshed.tasks WHERE leak(task_id);
 SELECT count(*) FROM my_tasks WHERE leak(kwargs::text) AND task_id === 'x';
 SELECT count(*) FROM taskshed.runs WHERE leak(task_id);
 SELECT count(*) FROM taskshed.callbacks WHERE leak(name);
@@ -167,12 +167,12 @@ SELECT count(*) FROM taskshed.tasks WHERE 1 / length(replace(task_id, 'of user 1
 SELECT count(*) FROM taskshed.tasks WHERE (kwargs->>'n')::date IS NOT NULL;
 -- Statistics of the columns are for those who may read them.
 RESET ROLE;
-ANALYZE taskshed.task, taskshed.alarm;
+ANALYZE _taskshed.task, _taskshed.alarm;
 SET ROLE regress_stranger;
-SELECT count(*) FROM pg_stats WHERE schemaname = 'taskshed';
-SELECT count(*) FROM pg_sequences WHERE schemaname = 'taskshed' AND last_value IS NOT NULL;
+SELECT count(*) FROM pg_stats WHERE schemaname = '_taskshed';
+SELECT count(*) FROM pg_sequences WHERE schemaname = '_taskshed' AND last_value IS NOT NULL;
 \set VERBOSITY terse
-SELECT currval('taskshed.task_seq');
+SELECT currval('_taskshed.task_seq');
 -- A task_id, an alias or a group of somebody else is as good as none.
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'of user 1'), taskshed.add_task('nothing', '2100-01-01', task_id => 'of user 2', replace_existing => false);
 SELECT taskshed.add_callback('alias', 'privileges.nothing');
@@ -227,8 +227,8 @@ DELETE FROM other;
 -- Clean up.
 SELECT taskshed.remove_all_tasks('regress_user');
 SELECT taskshed.remove_all_tasks();
-DELETE FROM taskshed.run_0 WHERE run_id = 1;
-DELETE FROM taskshed.callback WHERE owner = 'regress_user'::regrole;
+DELETE FROM _taskshed.run_0 WHERE run_id = 1;
+DELETE FROM _taskshed.callback WHERE owner = 'regress_user'::regrole;
 SET client_min_messages = warning;
 DROP SCHEMA privileges CASCADE;
 DROP OWNED BY regress_user, regress_stranger, regress_member, regress_stats;

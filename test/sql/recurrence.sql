@@ -79,19 +79,19 @@ CALL fails($$SELECT taskshed.add_task('nothing', '2100-01-01', every => '2147483
 -- run_at anchors the grid, given, new, or kept ...
 SELECT taskshed.add_task('nothing', '2100-01-31 10:00 Europe/Berlin', every => '1 month', task_id => 'x', timezone => 'Europe/Berlin');
 SELECT taskshed.add_task('nothing', '2100-02-28 10:00 Europe/Berlin', every => '1 month', task_id => 'y', timezone => 'Europe/Berlin');
-SELECT task_id, run_at, anchor FROM taskshed.task JOIN taskshed.alarm USING (id) ORDER BY task_id;
+SELECT task_id, run_at, anchor FROM _taskshed.task JOIN _taskshed.alarm USING (id) ORDER BY task_id;
 -- ... so the script that is run again after some runs (the update stands for them) keeps the 31st.
-UPDATE taskshed.alarm SET run_at = '2100-02-28 10:00 Europe/Berlin', run_count = 1 WHERE anchor = '2100-01-31 10:00 Europe/Berlin';
+UPDATE _taskshed.alarm SET run_at = '2100-02-28 10:00 Europe/Berlin', run_count = 1 WHERE anchor = '2100-01-31 10:00 Europe/Berlin';
 SELECT taskshed.add_task('nothing', every => '1 month', task_id => 'x', timezone => 'Europe/Berlin', group_id => 'new');
-SELECT run_at, anchor, run_count FROM taskshed.alarm WHERE run_count > 0;
+SELECT run_at, anchor, run_count FROM _taskshed.alarm WHERE run_count > 0;
 -- A new time is a new anchor.
 SELECT taskshed.update_execution_time('x', '2100-03-15');
-SELECT run_at, anchor FROM taskshed.alarm WHERE run_count > 0;
+SELECT run_at, anchor FROM _taskshed.alarm WHERE run_count > 0;
 SELECT taskshed.add_task('nothing', '2100-04-15', every => '1 month', task_id => 'x', timezone => 'Europe/Berlin');
-SELECT run_at, anchor FROM taskshed.alarm WHERE run_count > 0;
+SELECT run_at, anchor FROM _taskshed.alarm WHERE run_count > 0;
 -- Pausing and resuming is none.
 SELECT taskshed.pause_task('x'), taskshed.resume_task('x');
-SELECT run_at, anchor FROM taskshed.alarm WHERE run_count > 0;
+SELECT run_at, anchor FROM _taskshed.alarm WHERE run_count > 0;
 SELECT taskshed.remove_all_tasks();
 
 -- From recurring to once and back

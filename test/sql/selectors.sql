@@ -72,7 +72,7 @@ DO $$ BEGIN
 		regexp_replace(pg_get_viewdef('taskshed.tasks'::regclass), 'FROM', ', id FROM');
 END $$;
 SELECT t.id = i.id AS id, t = taskshed.fetch_task('task 1') AS same
-FROM taskshed.fetch_tasks('{task 1}') t JOIN taskshed.task i USING (task_id);
+FROM taskshed.fetch_tasks('{task 1}') t JOIN _taskshed.task i USING (task_id);
 ROLLBACK;
 SELECT t = taskshed.fetch_task('task 1') AS same FROM taskshed.tasks t WHERE task_id = 'task 1';
 
@@ -164,7 +164,7 @@ CALL fails($$SELECT taskshed.update_execution_time('task 1', NULL)$$);
 CALL fails($$SELECT taskshed.update_execution_time('task 1', '-infinity')$$);
 SELECT task_id, run_at FROM taskshed.fetch_tasks(ARRAY['task 1', 'task 2']);
 -- A task that has failed is scheduled again.  (The update stands for a run that failed.)
-UPDATE taskshed.alarm SET failed_at = now();
+UPDATE _taskshed.alarm SET failed_at = now();
 SELECT state, count(*) FROM taskshed.tasks GROUP BY state;
 SELECT failed FROM taskshed.status WHERE database = current_database();
 SELECT taskshed.update_execution_time('task 1', '2100-08-01');
@@ -179,7 +179,7 @@ CALL six_tasks();
 SELECT taskshed.next_wakeup();
 SELECT taskshed.pause_task('task 6');
 SELECT taskshed.next_wakeup();
-UPDATE taskshed.alarm SET failed_at = now() WHERE run_at = '2100-01-05';
+UPDATE _taskshed.alarm SET failed_at = now() WHERE run_at = '2100-01-05';
 SELECT taskshed.next_wakeup();
 SELECT taskshed.update_execution_time('task 1', '2100-01-01');
 SELECT taskshed.next_wakeup();

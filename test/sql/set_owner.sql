@@ -46,7 +46,7 @@ CREATE VIEW seen AS
 SELECT t.owner, t.task_id, t.group_id, t.callback, d.is_alias, t.state,
 	a.revision = (extract(epoch FROM t.created_at - '2000-01-01 00:00+00'::timestamptz) * 1000000)::bigint AS first_revision,
 	d.owner = a.owner AND d.owner_name = t.owner AS agree
-FROM taskshed.tasks t JOIN taskshed.task d ON d.owner = t.owner::regrole AND d.task_id = t.task_id JOIN taskshed.alarm a ON a.id = d.id
+FROM taskshed.tasks t JOIN _taskshed.task d ON d.owner = t.owner::regrole AND d.task_id = t.task_id JOIN _taskshed.alarm a ON a.id = d.id
 ORDER BY t.owner, t.task_id;
 CREATE PROCEDURE four_tasks() LANGUAGE sql AS $$
 	SELECT taskshed.remove_all_tasks(r) FROM unnest('{regress_alice,regress_bob,regress_carol}'::name[]) r;
@@ -54,7 +54,7 @@ CREATE PROCEDURE four_tasks() LANGUAGE sql AS $$
 		group_id => CASE WHEN id IN ('a', 'b') THEN 'g' END)
 	FROM unnest('{d,b,a,c}'::text[]) id;
 	SELECT taskshed.pause_task('b', 'regress_alice');
-	UPDATE taskshed.alarm SET failed_at = now() FROM taskshed.task t WHERE t.id = alarm.id AND t.task_id = 'c' AND t.owner = 'regress_alice'::regrole;
+	UPDATE _taskshed.alarm SET failed_at = now() FROM _taskshed.task t WHERE t.id = alarm.id AND t.task_id = 'c' AND t.owner = 'regress_alice'::regrole;
 $$;
 
 -- By task_ids, by group, all of an owner; everything else stays.
@@ -142,7 +142,7 @@ BEGIN;
 REASSIGN OWNED BY regress_alice TO regress_bob;
 SELECT owner, task_id, callback, is_alias, agree FROM seen;
 SELECT * FROM taskshed.callbacks ORDER BY owner, name;
-SELECT DISTINCT owner_name FROM taskshed.callback WHERE owner = 'regress_bob'::regrole;
+SELECT DISTINCT owner_name FROM _taskshed.callback WHERE owner = 'regress_bob'::regrole;
 ROLLBACK;
 -- several at once, and who is asked with another word
 BEGIN;
@@ -284,7 +284,7 @@ SELECT taskshed.add_task('set_owner.nothing', '2100-01-01', task_id => 'n', owne
 SELECT owner, task_id FROM taskshed.fetch_tasks(owner => '4000000000');
 DROP OWNED BY "4000000000";
 DROP ROLE "4000000000";
-DELETE FROM taskshed.callback;
+DELETE FROM _taskshed.callback;
 
 SET client_min_messages = warning;
 SELECT taskshed.remove_all_tasks('regress_alice');

@@ -27,7 +27,7 @@ CREATE TABLE seen AS SELECT '{}'::jsonb AS task;
 CREATE FUNCTION news() RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
 	now jsonb := (SELECT to_jsonb(t) || to_jsonb(a) - '{id,state,created_at,owner,running_since,worker_pid}'::text[]
-		FROM taskshed.fetch_task('x') t JOIN taskshed.task i USING (task_id) JOIN taskshed.alarm a ON a.id = i.id);
+		FROM taskshed.fetch_task('x') t JOIN _taskshed.task i USING (task_id) JOIN _taskshed.alarm a ON a.id = i.id);
 	news jsonb := (SELECT jsonb_object_agg(n.key, n.value) FROM jsonb_each(now) n, seen WHERE n.value IS DISTINCT FROM seen.task -> n.key);
 BEGIN
 	UPDATE seen SET task = now;
@@ -53,7 +53,7 @@ SELECT updated('{"paused": null}'), news();
 -- New times.  The grid stays where it was,
 SELECT updated('{"every": "2 months"}'), news();
 SELECT * FROM taskshed.next_runs(task_id => 'x', n => 3);
-UPDATE taskshed.alarm SET anchor = '2020-01-31 10:00', run_at = '2100-01-31 10:00';
+UPDATE _taskshed.alarm SET anchor = '2020-01-31 10:00', run_at = '2100-01-31 10:00';
 SELECT updated('{"every": "1 month"}'), news() ? 'run_at' AS moved;
 SELECT run_at = (SELECT min(t) FROM taskshed.next_runs(every => '1 month', run_at => '2020-01-31 10:00') t) AS "on its grid", run_at > now() AS ahead FROM taskshed.fetch_task('x');
 -- unless there is a new one; a schedule takes its place, and the other way round.
@@ -66,7 +66,7 @@ SELECT updated('{"schedule": "0 4 1 1 *"}'), news();
 SELECT updated('{"timezone": "Asia/Tokyo"}');
 SELECT (run_at AT TIME ZONE 'Asia/Tokyo')::time AS tokyo FROM taskshed.fetch_task('x');
 SELECT updated('{"every": "1 hour", "schedule": null}');
-SELECT schedule, every, anchor = run_at AND run_at = (SELECT min(t) FROM taskshed.next_runs('0 4 1 1 *', 'Asia/Tokyo') t) AS "from its time on" FROM taskshed.task JOIN taskshed.alarm USING (id);
+SELECT schedule, every, anchor = run_at AND run_at = (SELECT min(t) FROM taskshed.next_runs('0 4 1 1 *', 'Asia/Tokyo') t) AS "from its time on" FROM _taskshed.task JOIN _taskshed.alarm USING (id);
 SELECT news() IS NOT NULL AS news;
 -- A zone that makes no difference makes none.
 SELECT updated('{"timezone": "Europe/Berlin"}'), news();
@@ -138,14 +138,14 @@ SELECT taskshed.remove_all_tasks();
 
 -- Failed tasks: new times send them round again, nothing else does.
 SELECT taskshed.add_task('nothing', '2100-01-01', every => '1 day', task_id => 'x'), taskshed.add_task('nothing', '2100-01-01', task_id => 'y');
-UPDATE taskshed.alarm SET failed_at = now(), attempt = 1, run_count = 3;
+UPDATE _taskshed.alarm SET failed_at = now(), attempt = 1, run_count = 3;
 SELECT taskshed.update_tasks('{"group_id": "g", "history": "none", "max_runs": 4, "paused": true}', array['x', 'y']);
 SELECT taskshed.update_tasks('{"paused": false, "timezone": "Asia/Tokyo"}', array['y']);
 SELECT task_id, state, paused_at IS NOT NULL AS paused, attempt FROM taskshed.tasks ORDER BY task_id;
 SELECT taskshed.update_tasks('{"timezone": "Asia/Tokyo", "paused": false}', array['x']), taskshed.update_tasks('{"run_at": "2100-01-01"}', array['y']);
 SELECT task_id, state, attempt, run_at FROM taskshed.tasks ORDER BY task_id;
 -- One that waits to be tried again goes on waiting.
-UPDATE taskshed.alarm SET attempt = 2, run_at = '2099-01-01';
+UPDATE _taskshed.alarm SET attempt = 2, run_at = '2099-01-01';
 SELECT taskshed.update_tasks('{"max_attempts": 7}', group_id => 'g');
 SELECT task_id, state, attempt, run_at FROM taskshed.tasks ORDER BY task_id;
 SELECT taskshed.update_tasks('{"every": "2 days"}', group_id => 'g');
@@ -154,7 +154,7 @@ SELECT taskshed.remove_all_tasks();
 
 -- Times that are over: the task goes, and that is a change.
 SELECT taskshed.add_task('nothing', '2100-01-01', every => '1 day', task_id => id) FROM unnest('{a,b,c,d,e}'::text[]) id;
-UPDATE taskshed.alarm SET run_count = 5;
+UPDATE _taskshed.alarm SET run_count = 5;
 SELECT taskshed.update_tasks('{"until": "2020-01-01"}', array['a']);
 SELECT taskshed.update_tasks('{"until": "2099-12-31"}', array['b']);
 SELECT taskshed.update_tasks('{"max_runs": 5}', array['c']);

@@ -56,7 +56,7 @@ SET timezone = 'UTC';
 -- A task of before has one: its schedule and the values that it passes are read alike.
 CREATE FUNCTION show(at timestamptz) RETURNS text LANGUAGE sql RETURN at AT TIME ZONE 'UTC';
 SELECT taskshed.add_task('show', '2100-01-01', '{"at": "2100-01-01 12:00"}', task_id => 'z');
-UPDATE taskshed.task SET timezone = '3' WHERE task_id = 'z';
+UPDATE _taskshed.task SET timezone = '3' WHERE task_id = 'z';
 SELECT taskshed.try_task('z');
 SELECT taskshed.remove_all_tasks();
 

@@ -143,7 +143,7 @@ is( $node->safe_psql(
 	'meanwhile no run has ended');
 
 # Not even who writes the tables anew, so that no row stays in its place, waits.
-$node->safe_psql('postgres', "VACUUM FULL taskshed.$_")
+$node->safe_psql('postgres', "VACUUM FULL _taskshed.$_")
   foreach qw(task alarm);
 
 # The end of the runs; those that were asked to do so have run again.

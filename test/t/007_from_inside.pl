@@ -376,8 +376,8 @@ $node->safe_psql('postgres', 'SELECT taskshed.remove_all_tasks()');
 $node->safe_psql(
 	'postgres', q{
 CREATE FUNCTION by_hand() RETURNS void LANGUAGE sql AS $$
-	UPDATE taskshed.task SET group_id = 'by hand' WHERE task_id LIKE 'by hand%';
-	UPDATE taskshed.alarm SET previous_run_at = now() WHERE last_status IS NOT NULL;
+	UPDATE _taskshed.task SET group_id = 'by hand' WHERE task_id LIKE 'by hand%';
+	UPDATE _taskshed.alarm SET previous_run_at = now() WHERE last_status IS NOT NULL;
 	SELECT public.note('by hand');
 $$;
 SELECT taskshed.add_task('by_hand', task_id => 'by hand, once');

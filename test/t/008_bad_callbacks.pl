@@ -306,7 +306,7 @@ $node->safe_psql('postgres', 'DROP ROLE gone; ALTER ROLE shut NOLOGIN');
 $node->safe_psql(
 	'postgres', q{
 SELECT taskshed.update_execution_time(task_id, now(), 'shut') FROM taskshed.tasks WHERE owner = 'shut';
-UPDATE taskshed.alarm SET run_at = now() FROM taskshed.task
+UPDATE _taskshed.alarm SET run_at = now() FROM _taskshed.task
 WHERE task.id = alarm.id AND task.owner_name = 'gone'});
 if ($node->safe_psql('postgres', 'SHOW server_version_num') < 170000)
 {

@@ -269,7 +269,7 @@ foreach my $table ('task', 'alarm')
 {
 	isnt(
 		$node->psql(
-			'postgres', "SET ROLE alice; SELECT * FROM taskshed.$table"),
+			'postgres', "SET ROLE alice; SELECT * FROM _taskshed.$table"),
 		0,
 		"the table $table is closed");
 }

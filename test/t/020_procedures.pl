@@ -538,7 +538,7 @@ foreach my $callback ('begin_and_wait', 'taskshed.execute')
 		),
 		'interrupted, succeeded',
 		"$callback: both are in the history");
-	$node->safe_psql('postgres', 'TRUNCATE taskshed.run_0');
+	$node->safe_psql('postgres', 'TRUNCATE _taskshed.run_0');
 }
 
 is( $node->safe_psql(

@@ -18,7 +18,7 @@ my $node = taskshed_node('alias_moved');
 # place of each index than the old one.)
 $node->safe_psql(
 	'postgres', q{
-CREATE INDEX ON taskshed.callback (callback);
+CREATE INDEX ON _taskshed.callback (callback);
 CREATE FUNCTION one() RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION two() RETURNS void LANGUAGE sql AS '';
 SELECT taskshed.add_callback('moved', 'one');

@@ -272,7 +272,7 @@ foreach my $each (
 		q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'again'},
 		"$command: has run");
 	is( query(
-			q{SELECT bool_and(l.xmin = a.xmin) FROM app.log l, taskshed.alarm a JOIN taskshed.task t USING (id) WHERE t.task_id = 'again'}
+			q{SELECT bool_and(l.xmin = a.xmin) FROM app.log l, _taskshed.alarm a JOIN _taskshed.task t USING (id) WHERE t.task_id = 'again'}
 		),
 		$same,
 		"$command: one commit or not");

@@ -680,32 +680,32 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM fuzz.marker'),
 	'0', 'no text was executed');
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT t.id, a.id FROM taskshed.task t FULL JOIN taskshed.alarm a USING (id)
+		SELECT t.id, a.id FROM _taskshed.task t FULL JOIN _taskshed.alarm a USING (id)
 		WHERE t.id IS NULL OR a.id IS NULL OR t.owner <> a.owner}),
 	'',
 	'each task has an alarm, and each alarm a task');
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT 'task', id::text FROM taskshed.task GROUP BY id HAVING count(*) > 1
-		UNION ALL SELECT 'alarm', id::text FROM taskshed.alarm GROUP BY id HAVING count(*) > 1
-		UNION ALL SELECT 'task_id', task_id FROM taskshed.task GROUP BY owner, task_id HAVING count(*) > 1}
+		SELECT 'task', id::text FROM _taskshed.task GROUP BY id HAVING count(*) > 1
+		UNION ALL SELECT 'alarm', id::text FROM _taskshed.alarm GROUP BY id HAVING count(*) > 1
+		UNION ALL SELECT 'task_id', task_id FROM _taskshed.task GROUP BY owner, task_id HAVING count(*) > 1}
 	),
 	'',
 	'none of them twice');
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT * FROM taskshed.task
+		SELECT * FROM _taskshed.task
 		WHERE NOT (length(task_id) BETWEEN 1 AND 255 AND coalesce(length(group_id) BETWEEN 1 AND 255, true)
 			AND jsonb_typeof(kwargs) = 'object' AND run_type IN ('once', 'recurring')
 			AND (every IS NOT NULL) = (run_type = 'recurring') AND catch_up IN ('coalesce', 'all', 'skip')
-			AND id <= (SELECT last_value FROM taskshed.task_seq) AND created_at <= clock_timestamp()
+			AND id <= (SELECT last_value FROM _taskshed.task_seq) AND created_at <= clock_timestamp()
 			AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = owner AND rolname = owner_name AND (rolcanlogin OR current_setting('server_version_num')::int >= 170000))
 			AND (now() AT TIME ZONE timezone) IS NOT NULL)}),
 	'',
 	'all values of tasks are as they must be');
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT * FROM taskshed.alarm
+		SELECT * FROM _taskshed.alarm
 		WHERE NOT (isfinite(run_at) AND isfinite(anchor) AND revision > 0 AND run_count >= 0 AND attempt >= 0
 			AND failures_in_row BETWEEN 0 AND run_count
 			AND coalesce(last_status IN ('succeeded', 'failed', 'missed'), true)
@@ -715,7 +715,7 @@ is( $node->safe_psql(
 is( $node->safe_psql(
 		'postgres', q{
 		SELECT c.conname, count(*) FROM pg_constraint c
-		WHERE conrelid IN ('taskshed.task'::regclass, 'taskshed.callback'::regclass) AND NOT convalidated GROUP BY 1}
+		WHERE conrelid IN ('_taskshed.task'::regclass, '_taskshed.callback'::regclass) AND NOT convalidated GROUP BY 1}
 	),
 	'',
 	'constraints are valid');
@@ -725,7 +725,7 @@ foreach my $constraint (
 		$node->safe_psql(
 			'postgres', q{
 			SELECT format('SELECT count(*) FROM %s WHERE NOT (%s)', conrelid::regclass, pg_get_expr(conbin, conrelid))
-			FROM pg_constraint WHERE connamespace = 'taskshed'::regnamespace AND contype = 'c'}
+			FROM pg_constraint WHERE connamespace = '_taskshed'::regnamespace AND contype = 'c'}
 		)))
 {
 	is($node->safe_psql('postgres', $constraint), '0', $constraint);
@@ -741,7 +741,7 @@ SKIP:
 	is( $node->safe_psql(
 			'postgres', q{
 			SELECT count(bt_index_parent_check(indexrelid, true)) > 0 FROM pg_index
-			WHERE indrelid IN ('taskshed.task'::regclass, 'taskshed.alarm'::regclass, 'taskshed.callback'::regclass)}
+			WHERE indrelid IN ('_taskshed.task'::regclass, '_taskshed.alarm'::regclass, '_taskshed.callback'::regclass)}
 		),
 		't',
 		'indexes agree with their tables');

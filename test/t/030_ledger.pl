@@ -113,7 +113,7 @@ while ($minutes > 0 ? time < $end : $round < $rounds)
 
 	# let the tasks keep pace in the end
 	TaskshedFaults::ask($node,
-		'SELECT 1 WHERE (SELECT count(*) FROM taskshed.task) < 2000')
+		'SELECT 1 WHERE (SELECT count(*) FROM _taskshed.task) < 2000')
 	  if $round % 10 == 0;
 	if ($minutes > 0 && time - $said >= 60)
 	{

@@ -241,7 +241,7 @@ BEGIN
 				COMMIT;
 			END LOOP;
 			-- those that are about to begin
-			FOR t IN SELECT x.task_id FROM taskshed.task x JOIN taskshed.alarm a USING (id)
+			FOR t IN SELECT x.task_id FROM _taskshed.task x JOIN _taskshed.alarm a USING (id)
 				WHERE x.task_id ~ '^race .*[13579]$' AND a.failed_at IS NULL ORDER BY a.run_at, a.id LIMIT 30
 			LOOP
 				INSERT INTO asked VALUES (t, taskshed.cancel_task(t, 'app'));
@@ -490,7 +490,7 @@ is(runs_of($node, 'over'),
 app(q{add_task('beat', '2100-01-01', task_id => 'beyond', until => '2100-01-01', paused => true)}
 );
 query(
-	q{UPDATE taskshed.task SET until = '2000-01-01' WHERE task_id = 'beyond'}
+	q{UPDATE _taskshed.task SET until = '2000-01-01' WHERE task_id = 'beyond'}
 );
 app(q{update_execution_time('beyond', clock_timestamp())});
 app(q{resume_task('beyond')});

@@ -257,7 +257,7 @@ SKIP:
 		q{SELECT last_status = 'failed' FROM taskshed.tasks WHERE task_id = 'eat'},
 		'its run has failed');
 	$node->safe_psql('postgres',
-		q{UPDATE taskshed.alarm SET shortage_since = shortage_since - interval '1 hour' WHERE shortage_since IS NOT NULL}
+		q{UPDATE _taskshed.alarm SET shortage_since = shortage_since - interval '1 hour' WHERE shortage_since IS NOT NULL}
 	);
 	await_state($node, 'eat', 'failed');
 	like(

@@ -175,13 +175,13 @@ is( query("SET ROLE monitor; $visible"),
 foreach my $role ('app', 'monitor')
 {
 	foreach my $statement (
-		'SELECT count(*) FROM taskshed.run_0',
+		'SELECT count(*) FROM _taskshed.run_0',
 		'DELETE FROM taskshed.runs',
-		'DELETE FROM taskshed.run_0',
-		'UPDATE taskshed.run_0 SET message = NULL',
-		'TRUNCATE taskshed.run_0',
-		'SELECT * FROM taskshed.history',
-		q{SELECT nextval('taskshed.run_seq')})
+		'DELETE FROM _taskshed.run_0',
+		'UPDATE _taskshed.run_0 SET message = NULL',
+		'TRUNCATE _taskshed.run_0',
+		'SELECT * FROM _taskshed.history',
+		q{SELECT nextval('_taskshed.run_seq')})
 	{
 		my ($rc, $out, $err) =
 		  $node->psql('postgres', "SET ROLE $role; $statement");
@@ -250,9 +250,9 @@ sub maintain
 }
 
 my $size = q{SELECT sum(pg_total_relation_size(oid)) FROM pg_class
-	WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'r' AND relname ~ '^run_\d$'};
+	WHERE relnamespace = '_taskshed'::regnamespace AND relkind = 'r' AND relname ~ '^run_\d$'};
 my $part =
-  q{SELECT part FROM taskshed.history ORDER BY began_at DESC LIMIT 1};
+  q{SELECT part FROM _taskshed.history ORDER BY began_at DESC LIMIT 1};
 
 maintain();
 is(query(q{SELECT count(*) FROM taskshed.runs WHERE task_id = 'good'}),
@@ -347,18 +347,18 @@ set_and_reload(
 	'taskshed.history_max_size'  => '1GB',
 	'taskshed.history_retention' => '1d');
 make_runs('young', 10, 10);
-query(q{UPDATE taskshed.history SET began_at = began_at - interval '20 h'});
+query(q{UPDATE _taskshed.history SET began_at = began_at - interval '20 h'});
 maintain();
 is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
 	'10', 'younger runs stay');
-query(q{UPDATE taskshed.history SET began_at = began_at - interval '4.5 h'});
+query(q{UPDATE _taskshed.history SET began_at = began_at - interval '4.5 h'});
 maintain();
 maintain();
 is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'later %'}),
 	'0', 'runs that are too old go');
 is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
 	'10', 'only those');
-query(q{UPDATE taskshed.history SET began_at = began_at - interval '30 h'});
+query(q{UPDATE _taskshed.history SET began_at = began_at - interval '30 h'});
 maintain();
 maintain();
 is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'young %'}),
@@ -387,7 +387,7 @@ is( query(q{SELECT count(*) FROM taskshed.runs WHERE task_id LIKE 'more %'}),
 my $next  = query("SELECT (($part) + 1) % 8");
 my @files = split /\n/, query(
 	qq{SELECT pg_relation_filepath(r)
-	FROM unnest(ARRAY['taskshed.run_$next', 'taskshed.run_${next}_task']::regclass[]) AS r}
+	FROM unnest(ARRAY['_taskshed.run_$next', '_taskshed.run_${next}_task']::regclass[]) AS r}
 );
 $node->stop;
 foreach my $file (@files)
@@ -397,13 +397,13 @@ foreach my $file (@files)
 $node->start;
 await(
 	$node,
-	"SELECT pg_relation_size('taskshed.run_${next}_task') > 0",
+	"SELECT pg_relation_size('_taskshed.run_${next}_task') > 0",
 	'the index is whole again');
-query(q{UPDATE taskshed.history SET began_at = began_at - interval '30 h'});
+query(q{UPDATE _taskshed.history SET began_at = began_at - interval '30 h'});
 maintain();
 make_runs('torn', 10, 10);
 is( query(
-		qq{SELECT count(*) FROM taskshed.run_$next WHERE task_id LIKE 'torn %'}
+		qq{SELECT count(*) FROM _taskshed.run_$next WHERE task_id LIKE 'torn %'}
 	),
 	'10',
 	'the table is used in its turn');

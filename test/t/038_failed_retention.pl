@@ -48,8 +48,8 @@ sub age
 
 	$node->safe_psql(
 		'postgres', qq{
-		UPDATE taskshed.alarm SET failed_at = failed_at - interval '$age'
-		WHERE id = (SELECT id FROM taskshed.task WHERE task_id = '$task_id')});
+		UPDATE _taskshed.alarm SET failed_at = failed_at - interval '$age'
+		WHERE id = (SELECT id FROM _taskshed.task WHERE task_id = '$task_id')});
 	return;
 }
 
@@ -106,7 +106,7 @@ await(
 	'and are not counted any more');
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT count(*) FROM taskshed.task t FULL JOIN taskshed.alarm a USING (id)
+		SELECT count(*) FROM _taskshed.task t FULL JOIN _taskshed.alarm a USING (id)
 		WHERE t.id IS NULL OR a.id IS NULL}),
 	'0',
 	'no half of a task is left');

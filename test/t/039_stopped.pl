@@ -289,7 +289,7 @@ await(
 await_state($node, 'beside', 'scheduled');
 is( query(
 		q{SELECT run_count, run_at = '2100-01-01', resume_at IS NULL
-		FROM taskshed.task JOIN taskshed.alarm USING (id) WHERE task_id = 'beside'}
+		FROM _taskshed.task JOIN _taskshed.alarm USING (id) WHERE task_id = 'beside'}
 	),
 	'0|t|t',
 	'the schedule is as it was');
@@ -321,7 +321,7 @@ foreach my $task_id (sort keys %again)
 	  if $again{$task_id} !~ /retry/;
 }
 is( query(
-		q{UPDATE taskshed.alarm SET run_at = run_at - interval '1 hour', scheduled_at = scheduled_at - interval '1 hour';
+		q{UPDATE _taskshed.alarm SET run_at = run_at - interval '1 hour', scheduled_at = scheduled_at - interval '1 hour';
 		DROP TABLE broken;
 		SELECT string_agg(task_id || ' ' || last_status, ', ' ORDER BY task_id COLLATE "C")
 		FROM taskshed.tasks WHERE task_id LIKE 'again %'}
@@ -368,7 +368,7 @@ await(
 app(q{add_task('stumble', kwargs => '{"failures": 1100}', task_id => 'tireless', max_attempts => 0, retry_delay => '0',
 	paused => true)}
 );
-query(q{UPDATE taskshed.alarm SET attempt = 1098});
+query(q{UPDATE _taskshed.alarm SET attempt = 1098});
 app(q{resume_task('tireless')});
 await_no_task($node, 'tireless');
 is( runs_of($node, 'tireless'),

@@ -126,7 +126,7 @@ is( runs_of($node, 'daily'),
 	'both runs of a recurring task are done');
 is( query(
 		q{SELECT run_count, run_at > now(), resume_at IS NULL
-		FROM taskshed.task JOIN taskshed.alarm USING (id) WHERE task_id = 'daily'}
+		FROM _taskshed.task JOIN _taskshed.alarm USING (id) WHERE task_id = 'daily'}
 	),
 	'1|t|t',
 	'one of which is of its schedule');
@@ -164,10 +164,10 @@ query(
 # (the server may be down before the answer is there)
 $node->psql('postgres', q{SELECT taskshed.run_tasks(ARRAY['crash beside'])});
 TaskshedFaults::await_through_crashes($node,
-	q{failed_at IS NOT NULL FROM taskshed.alarm JOIN taskshed.task USING (id) WHERE task_id = 'crash beside'}
+	q{failed_at IS NOT NULL FROM _taskshed.alarm JOIN _taskshed.task USING (id) WHERE task_id = 'crash beside'}
 );
 is( query(
-		q{SELECT resume_at IS NULL FROM taskshed.alarm JOIN taskshed.task USING (id) WHERE task_id = 'crash beside'}
+		q{SELECT resume_at IS NULL FROM _taskshed.alarm JOIN _taskshed.task USING (id) WHERE task_id = 'crash beside'}
 	),
 	't',
 	'a culprit that was run beside its schedule is not to run any more');
@@ -249,8 +249,8 @@ sub together
 			map {
 				qq{SELECT taskshed.add_task('wait_at_gate', clock_timestamp(), '{"what": "$_"}',
 					task_id => 'suspect $_', owner => 'app');
-				UPDATE taskshed.alarm SET interruptions = $interruptions[$_] WHERE id =
-					(SELECT id FROM taskshed.task WHERE task_id = 'suspect $_');}
+				UPDATE _taskshed.alarm SET interruptions = $interruptions[$_] WHERE id =
+					(SELECT id FROM _taskshed.task WHERE task_id = 'suspect $_');}
 			} 0 .. $#interruptions)
 		  . q{SELECT taskshed.add_task('wait_at_gate', clock_timestamp() + interval '0.5 s',
 			'{"what": "fresh"}', task_id => 'suspect not', owner => 'app'); COMMIT});

@@ -360,7 +360,7 @@ await($node,
 	q{SELECT run_count > 3 FROM taskshed.tasks WHERE task_id = 'ticks'},
 	'it ticks');
 my $locker = session($node);
-$locker->query('BEGIN; LOCK TABLE taskshed.task');
+$locker->query('BEGIN; LOCK TABLE _taskshed.task');
 # (What else await would ask, if this is in vain, would wait for the lock.)
 ok( $node->poll_query_until(
 		'postgres',

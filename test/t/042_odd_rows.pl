@@ -661,12 +661,12 @@ sub try_rows
 		# one after the other, so that it is known which one was the end of it
 		ask(add($task_id, $base) . (
 				$table eq 'task'
-				? qq{UPDATE taskshed.task SET $set WHERE task_id = '$task_id';
-				UPDATE taskshed.alarm SET run_at = now(), scheduled_at = now(), anchor = now()
-				WHERE id = (SELECT id FROM taskshed.task WHERE task_id = '$task_id')}
-				: qq{UPDATE taskshed.alarm SET scheduled_at = now(), anchor = now() WHERE id = (SELECT id FROM taskshed.task WHERE task_id = '$task_id');
-				UPDATE taskshed.alarm SET $run_at $set
-				WHERE id = (SELECT id FROM taskshed.task WHERE task_id = '$task_id')}
+				? qq{UPDATE _taskshed.task SET $set WHERE task_id = '$task_id';
+				UPDATE _taskshed.alarm SET run_at = now(), scheduled_at = now(), anchor = now()
+				WHERE id = (SELECT id FROM _taskshed.task WHERE task_id = '$task_id')}
+				: qq{UPDATE _taskshed.alarm SET scheduled_at = now(), anchor = now() WHERE id = (SELECT id FROM _taskshed.task WHERE task_id = '$task_id');
+				UPDATE _taskshed.alarm SET $run_at $set
+				WHERE id = (SELECT id FROM _taskshed.task WHERE task_id = '$task_id')}
 			));
 	}
 	works($when);
@@ -681,8 +681,8 @@ sub try_rows
 		is(call_all($task_id, 'odd'),
 			'', "the calls for $task_id work or raise an error");
 	}
-	ask(    'DELETE FROM taskshed.task WHERE owner <> '
-		  . q{'plain'::regrole; DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole}
+	ask(    'DELETE FROM _taskshed.task WHERE owner <> '
+		  . q{'plain'::regrole; DELETE FROM _taskshed.alarm WHERE owner <> 'plain'::regrole}
 	);
 	works("with those of $when gone");
 	return;
@@ -707,12 +707,12 @@ foreach my $set (
 	like(
 		$session->query(
 			add('refused', 'once')
-			  . "UPDATE taskshed.task SET $set WHERE task_id = 'refused'"),
+			  . "UPDATE _taskshed.task SET $set WHERE task_id = 'refused'"),
 		qr/ERROR:  (new row for relation|null value)/,
 		"$set is refused");
 }
 ask(q{SELECT taskshed.remove_all_tasks('odd');
-	ALTER TABLE taskshed.task DROP CONSTRAINT kwargs_object, DROP CONSTRAINT task_id_length,
+	ALTER TABLE _taskshed.task DROP CONSTRAINT kwargs_object, DROP CONSTRAINT task_id_length,
 		DROP CONSTRAINT group_id_length, DROP CONSTRAINT run_type_values, DROP CONSTRAINT catch_up_values,
 		DROP CONSTRAINT history_values, DROP CONSTRAINT either_times});
 try_rows(
@@ -769,28 +769,28 @@ is( ask(q{SELECT count(taskshed.remove_task(task_id, 'odd')) FROM taskshed.tasks
 	'and can be removed');
 
 # Rows that do not fit together.
-my $clear = q{DELETE FROM taskshed.task WHERE owner <> 'plain'::regrole;
-	DELETE FROM taskshed.alarm WHERE owner <> 'plain'::regrole;};
+my $clear = q{DELETE FROM _taskshed.task WHERE owner <> 'plain'::regrole;
+	DELETE FROM _taskshed.alarm WHERE owner <> 'plain'::regrole;};
 ask(add('alone', 'once') . q{
-	DELETE FROM taskshed.alarm WHERE owner = 'odd'::regrole});
+	DELETE FROM _taskshed.alarm WHERE owner = 'odd'::regrole});
 works('with a task without an alarm');
 is(call_all('alone', 'odd'), '', 'a task without an alarm');
 ask($clear . add('alone', 'once') . q{
-	DELETE FROM taskshed.task WHERE owner = 'odd'::regrole;
-	UPDATE taskshed.alarm SET run_at = now() WHERE owner = 'odd'::regrole});
+	DELETE FROM _taskshed.task WHERE owner = 'odd'::regrole;
+	UPDATE _taskshed.alarm SET run_at = now() WHERE owner = 'odd'::regrole});
 works('with an alarm without a task');
 is(call_all('alone', 'odd'), '', 'an alarm without a task');
 ask($clear . add('twice', 'every') . q{
-	INSERT INTO taskshed.alarm SELECT a.* FROM taskshed.alarm a, generate_series(1, 3) WHERE owner = 'odd'::regrole;
-	INSERT INTO taskshed.alarm SELECT a.id, run_at, scheduled_at, anchor, revision, run_count, 'other'::regrole, 0, 0, 0
-	FROM taskshed.alarm a WHERE owner = 'odd'::regrole;
-	UPDATE taskshed.alarm SET run_at = now() - random() * interval '1 s', revision = random() * 100
+	INSERT INTO _taskshed.alarm SELECT a.* FROM _taskshed.alarm a, generate_series(1, 3) WHERE owner = 'odd'::regrole;
+	INSERT INTO _taskshed.alarm SELECT a.id, run_at, scheduled_at, anchor, revision, run_count, 'other'::regrole, 0, 0, 0
+	FROM _taskshed.alarm a WHERE owner = 'odd'::regrole;
+	UPDATE _taskshed.alarm SET run_at = now() - random() * interval '1 s', revision = random() * 100
 	WHERE owner <> 'plain'::regrole});
 works('with several alarms of a task');
 is(call_all('twice', 'odd'), '', 'several alarms of a task');
 ask($clear . add('one', 'once') . q{
 	SELECT taskshed.add_task('note', '2100-01-01', '{"what": "the other"}', owner => 'other', task_id => 'the other');
-	UPDATE taskshed.alarm a SET id = b.id, run_at = now() FROM taskshed.alarm b
+	UPDATE _taskshed.alarm a SET id = b.id, run_at = now() FROM _taskshed.alarm b
 	WHERE a.owner IN ('odd'::regrole, 'other'::regrole) AND b.owner IN ('odd'::regrole, 'other'::regrole)
 		AND a.owner <> b.owner});
 await(
@@ -814,9 +814,9 @@ foreach my $task_id (sort keys %odd_ids)
 {
 	ask(add($task_id, 'every') . qq{
 		BEGIN;
-		UPDATE taskshed.alarm a SET id = $odd_ids{$task_id}, run_at = '-infinity'
-		FROM taskshed.task t WHERE t.id = a.id AND task_id = '$task_id';
-		UPDATE taskshed.task SET id = $odd_ids{$task_id} WHERE task_id = '$task_id';
+		UPDATE _taskshed.alarm a SET id = $odd_ids{$task_id}, run_at = '-infinity'
+		FROM _taskshed.task t WHERE t.id = a.id AND task_id = '$task_id';
+		UPDATE _taskshed.task SET id = $odd_ids{$task_id} WHERE task_id = '$task_id';
 		COMMIT}
 	);
 }
@@ -828,7 +828,7 @@ is(call_all($_, 'odd'), '', "the calls for $_") foreach (sort keys %odd_ids);
 
 # Aliases
 ask($clear . q{
-	INSERT INTO taskshed.callback VALUES ('odd'::regrole, '', 'a', ''),
+	INSERT INTO _taskshed.callback VALUES ('odd'::regrole, '', 'a', ''),
 		('odd'::regrole, '', 'b', repeat('x', 1000000)),
 		('odd'::regrole, '', 'c', '"'), ('odd'::regrole, '', 'd', 'd'), (0, '', 'e', 'note');
 	SELECT taskshed.add_task(n, kwargs => '{"what": "x"}', task_id => n, owner => 'odd', validate => false)
@@ -839,46 +839,46 @@ await(
 	'odd aliases fail');
 works('with odd aliases');
 is(call_all($_, 'odd'), '', "alias $_") foreach ('a' .. 'e');
-ask('TRUNCATE taskshed.callback');
+ask('TRUNCATE _taskshed.callback');
 
 # Rows that come in other ways.
 my $file = $node->basedir . '/alarm';
 ask(add('copied', 'once') . q{
-	CREATE TABLE saved AS SELECT a.* FROM taskshed.alarm a JOIN taskshed.task USING (id) WHERE task_id = 'copied';
+	CREATE TABLE saved AS SELECT a.* FROM _taskshed.alarm a JOIN _taskshed.task USING (id) WHERE task_id = 'copied';
 	UPDATE saved SET run_at = now();
-	DELETE FROM taskshed.alarm a USING saved WHERE a.id = saved.id});
-ask("COPY saved TO '$file'; COPY taskshed.alarm FROM '$file'");
+	DELETE FROM _taskshed.alarm a USING saved WHERE a.id = saved.id});
+ask("COPY saved TO '$file'; COPY _taskshed.alarm FROM '$file'");
 await_no_task($session, 'copied');
 ask(add('replicated', 'once') . q{
 	SET session_replication_role = replica;
-	UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'replicated';
+	UPDATE _taskshed.alarm a SET run_at = now() FROM _taskshed.task t WHERE t.id = a.id AND task_id = 'replicated';
 	RESET session_replication_role}
 );
 await_no_task($session, 'replicated');
 ask(add('unnoticed', 'once'));
 works('before that');
-ask(q{ALTER TABLE taskshed.alarm DISABLE TRIGGER alarm_changed});
-ask(q{UPDATE taskshed.alarm a SET run_at = now() FROM taskshed.task t WHERE t.id = a.id AND task_id = 'unnoticed'}
+ask(q{ALTER TABLE _taskshed.alarm DISABLE TRIGGER alarm_changed});
+ask(q{UPDATE _taskshed.alarm a SET run_at = now() FROM _taskshed.task t WHERE t.id = a.id AND task_id = 'unnoticed'}
 );
 works('while nobody was told of a row');
 is(what_became('unnoticed'), '0 due -', 'it waits to be found');
-ask(q{ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
+ask(q{ALTER TABLE _taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed});
 await_no_task($session, 'unnoticed');
 
 # Rows that go away or change while the task runs.
 my $holder = session($node);
 foreach my $sql (
-	'DELETE FROM taskshed.task; DELETE FROM taskshed.alarm',
-	'DELETE FROM taskshed.task',
-	'DELETE FROM taskshed.alarm',
-	'TRUNCATE taskshed.task, taskshed.alarm',
-	'TRUNCATE taskshed.task',
-	'TRUNCATE taskshed.alarm',
-	'UPDATE taskshed.task SET id = id + 1000000',
-	'UPDATE taskshed.alarm SET id = id + 1000000',
-	q{UPDATE taskshed.task SET owner = 'other'::regrole},
-	q{UPDATE taskshed.alarm SET owner = 'other'::regrole},
-	'UPDATE taskshed.alarm SET revision = -revision, run_at = now()')
+	'DELETE FROM _taskshed.task; DELETE FROM _taskshed.alarm',
+	'DELETE FROM _taskshed.task',
+	'DELETE FROM _taskshed.alarm',
+	'TRUNCATE _taskshed.task, _taskshed.alarm',
+	'TRUNCATE _taskshed.task',
+	'TRUNCATE _taskshed.alarm',
+	'UPDATE _taskshed.task SET id = id + 1000000',
+	'UPDATE _taskshed.alarm SET id = id + 1000000',
+	q{UPDATE _taskshed.task SET owner = 'other'::regrole},
+	q{UPDATE _taskshed.alarm SET owner = 'other'::regrole},
+	'UPDATE _taskshed.alarm SET revision = -revision, run_at = now()')
 {
 	$holder->query('SELECT pg_advisory_lock(1)');
 	ask(q{SELECT taskshed.add_task('hold', kwargs => '{"what": "held"}', owner => 'odd', every => '1 day')}
@@ -891,14 +891,14 @@ foreach my $sql (
 		'SELECT running = 0 FROM taskshed.status',
 		"a run is over after $sql");
 	works("after $sql");
-	ask('TRUNCATE taskshed.task, taskshed.alarm');
+	ask('TRUNCATE _taskshed.task, _taskshed.alarm');
 }
 $holder->quit;
 
 # Two columns of the history that have changed places: nothing is recorded in
 # the wrong one.
 my $part = ask(
-	q{SELECT 'taskshed.run_' || part FROM taskshed.history ORDER BY began_at DESC LIMIT 1}
+	q{SELECT '_taskshed.run_' || part FROM _taskshed.history ORDER BY began_at DESC LIMIT 1}
 );
 my $swap = "ALTER TABLE $part RENAME message TO other;
 	ALTER TABLE $part RENAME detail TO message;
@@ -913,18 +913,18 @@ cmp_ok(ask("SELECT count(*) FROM $part"), '>', $recorded, 'and is recorded');
 
 # The history: whatever has become of it, tasks run.
 foreach my $sql (
-	'TRUNCATE taskshed.history',
-	q{INSERT INTO taskshed.history VALUES ('infinity', 3), ('-infinity', 4), ('294276-12-31', 5)},
-	'ALTER TABLE taskshed.history DROP CONSTRAINT history_parts, DROP CONSTRAINT history_pkey',
-	'INSERT INTO taskshed.history VALUES (now(), 8), (now(), -1), (now(), 2147483647), (now(), 2), (now(), 2)',
-	'TRUNCATE taskshed.run_0, taskshed.run_1',
-	q{INSERT INTO taskshed.run_0 SELECT -1, now(), now(), now(), 0, -1, 0, repeat('x', 100000), 'x', NULL, 'x'},
-	'ALTER TABLE taskshed.run_0 DROP COLUMN hint CASCADE',
-	'ALTER TABLE taskshed.run_1 ADD COLUMN more text',
-	'ALTER TABLE taskshed.run_2 ALTER task_id TYPE integer USING 0',
-	'ALTER TABLE taskshed.run_3 RENAME TO run_9',
-	'ALTER TABLE taskshed.history ALTER part TYPE text',
-	'ALTER TABLE taskshed.history RENAME TO h')
+	'TRUNCATE _taskshed.history',
+	q{INSERT INTO _taskshed.history VALUES ('infinity', 3), ('-infinity', 4), ('294276-12-31', 5)},
+	'ALTER TABLE _taskshed.history DROP CONSTRAINT history_parts, DROP CONSTRAINT history_pkey',
+	'INSERT INTO _taskshed.history VALUES (now(), 8), (now(), -1), (now(), 2147483647), (now(), 2), (now(), 2)',
+	'TRUNCATE _taskshed.run_0, _taskshed.run_1',
+	q{INSERT INTO _taskshed.run_0 SELECT -1, now(), now(), now(), 0, -1, 0, repeat('x', 100000), 'x', NULL, 'x'},
+	'ALTER TABLE _taskshed.run_0 DROP COLUMN hint CASCADE',
+	'ALTER TABLE _taskshed.run_1 ADD COLUMN more text',
+	'ALTER TABLE _taskshed.run_2 ALTER task_id TYPE integer USING 0',
+	'ALTER TABLE _taskshed.run_3 RENAME TO run_9',
+	'ALTER TABLE _taskshed.history ALTER part TYPE text',
+	'ALTER TABLE _taskshed.history RENAME TO h')
 {
 	my $scheduler = ask('SELECT scheduler_pid FROM taskshed.status');
 
@@ -944,34 +944,35 @@ ask('DROP EXTENSION taskshed CASCADE');
 # that takes one thing for another.  The scheduler leaves.
 my $drop_views =
   q{DO $$ DECLARE o record; BEGIN FOR o IN SELECT c.oid::regclass AS view FROM pg_class c
-		WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'v' LOOP
+		WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND relkind = 'v' LOOP
 		EXECUTE format('ALTER EXTENSION taskshed DROP VIEW %s', o.view); END LOOP; END $$;
 	ALTER EXTENSION taskshed DROP FUNCTION taskshed.fetch_task;
 	ALTER EXTENSION taskshed DROP FUNCTION taskshed.fetch_tasks;
-	DROP VIEW taskshed.task_details, taskshed.tasks, taskshed.overview CASCADE;};
+	ALTER EXTENSION taskshed DROP FUNCTION taskshed._details;
+	DROP VIEW _taskshed.task_details, taskshed.tasks, taskshed.overview CASCADE;};
 foreach my $sql (
-	'ALTER TABLE taskshed.task ADD COLUMN more text',
-	'ALTER TABLE taskshed.alarm ADD COLUMN more text',
-	'ALTER TABLE taskshed.task DROP COLUMN group_id CASCADE',
-	'ALTER TABLE taskshed.task RENAME retry_delay TO x; ALTER TABLE taskshed.task RENAME retry_max_delay TO retry_delay; ALTER TABLE taskshed.task RENAME x TO retry_max_delay',
-	'ALTER TABLE taskshed.alarm DROP COLUMN last_error CASCADE',
-	'ALTER TABLE taskshed.task ALTER schedule TYPE bigint USING length(schedule)',
-	'ALTER TABLE taskshed.alarm ALTER interruptions TYPE bigint',
-	'ALTER TABLE taskshed.alarm ALTER last_error TYPE integer USING 1',
-	'ALTER TABLE taskshed.alarm ALTER run_at DROP NOT NULL; UPDATE taskshed.alarm SET run_at = NULL',
-	'ALTER TABLE taskshed.task ALTER kwargs DROP NOT NULL; UPDATE taskshed.task SET kwargs = NULL',
-	'DROP INDEX taskshed.alarm_queue',
-	'DROP INDEX taskshed.alarm_task',
-	'DROP INDEX taskshed.alarm_failed',
-	'DROP INDEX taskshed.task_group',
-	'ALTER TABLE taskshed.task DROP CONSTRAINT task_pkey',
-	'ALTER TABLE taskshed.task DROP CONSTRAINT task_key',
-	'DROP INDEX taskshed.alarm_queue; CREATE INDEX alarm_queue ON taskshed.alarm (last_error, run_at, id)',
-	'DROP INDEX taskshed.alarm_task; CREATE INDEX alarm_task ON taskshed.alarm USING hash (id)',
-	'ALTER TABLE taskshed.alarm RENAME TO alarms; CREATE VIEW taskshed.alarm AS SELECT * FROM taskshed.alarms',
-	'ALTER TABLE taskshed.task RENAME TO t; CREATE TABLE taskshed.task (LIKE taskshed.t) PARTITION BY RANGE (id)',
-	'ALTER TABLE taskshed.alarm RENAME TO alarms',
-	'ALTER SEQUENCE taskshed.task_seq RENAME TO s; CREATE TABLE taskshed.task_seq ()'
+	'ALTER TABLE _taskshed.task ADD COLUMN more text',
+	'ALTER TABLE _taskshed.alarm ADD COLUMN more text',
+	'ALTER TABLE _taskshed.task DROP COLUMN group_id CASCADE',
+	'ALTER TABLE _taskshed.task RENAME retry_delay TO x; ALTER TABLE _taskshed.task RENAME retry_max_delay TO retry_delay; ALTER TABLE _taskshed.task RENAME x TO retry_max_delay',
+	'ALTER TABLE _taskshed.alarm DROP COLUMN last_error CASCADE',
+	'ALTER TABLE _taskshed.task ALTER schedule TYPE bigint USING length(schedule)',
+	'ALTER TABLE _taskshed.alarm ALTER interruptions TYPE bigint',
+	'ALTER TABLE _taskshed.alarm ALTER last_error TYPE integer USING 1',
+	'ALTER TABLE _taskshed.alarm ALTER run_at DROP NOT NULL; UPDATE _taskshed.alarm SET run_at = NULL',
+	'ALTER TABLE _taskshed.task ALTER kwargs DROP NOT NULL; UPDATE _taskshed.task SET kwargs = NULL',
+	'DROP INDEX _taskshed.alarm_queue',
+	'DROP INDEX _taskshed.alarm_task',
+	'DROP INDEX _taskshed.alarm_failed',
+	'DROP INDEX _taskshed.task_group',
+	'ALTER TABLE _taskshed.task DROP CONSTRAINT task_pkey',
+	'ALTER TABLE _taskshed.task DROP CONSTRAINT task_key',
+	'DROP INDEX _taskshed.alarm_queue; CREATE INDEX alarm_queue ON _taskshed.alarm (last_error, run_at, id)',
+	'DROP INDEX _taskshed.alarm_task; CREATE INDEX alarm_task ON _taskshed.alarm USING hash (id)',
+	'ALTER TABLE _taskshed.alarm RENAME TO alarms; CREATE VIEW _taskshed.alarm AS SELECT * FROM taskshed.alarms',
+	'ALTER TABLE _taskshed.task RENAME TO t; CREATE TABLE _taskshed.task (LIKE taskshed.t) PARTITION BY RANGE (id)',
+	'ALTER TABLE _taskshed.alarm RENAME TO alarms',
+	'ALTER SEQUENCE _taskshed.task_seq RENAME TO s; CREATE TABLE _taskshed.task_seq ()'
   )
 {
 	ask(q{CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO PUBLIC;

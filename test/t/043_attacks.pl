@@ -149,13 +149,13 @@ my $untouched = $node->safe_psql('postgres', $target);
 my $objects = q{
 SELECT md5(string_agg(x, ',' ORDER BY x)) FROM (
 	SELECT concat_ws(',', relname, relacl, relowner, relkind, reloptions, relhastriggers, relhasrules, relrowsecurity)
-		FROM pg_class WHERE relnamespace = 'taskshed'::regnamespace
+		FROM pg_class WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace)
 	UNION ALL SELECT concat_ws(',', p.oid::regprocedure, coalesce(proacl, acldefault('f', proowner)), proowner, prosecdef, proconfig)
 		FROM pg_proc p WHERE pronamespace = 'taskshed'::regnamespace
 	UNION ALL SELECT concat_ws(',', nspname, nspowner, grantee) FROM pg_namespace, aclexplode(nspacl)
-		WHERE nspname = 'taskshed' AND privilege_type = 'CREATE'
+		WHERE nspname = 'taskshed' AND privilege_type = 'CREATE' OR nspname = '_taskshed'
 	UNION ALL SELECT concat_ws(',', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
-		WHERE relnamespace = 'taskshed'::regnamespace) AS o (x)};
+		WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace)) AS o (x)};
 my $as_made = $node->safe_psql('postgres', $objects);
 
 my %commands = (
@@ -221,9 +221,9 @@ my @objects = map {
 	map {
 		[
 			"$kind: $_",
-			qq{SELECT format(\$f\$$_\$f\$, 'taskshed.' || relname, attname)
+			qq{SELECT format(\$f\$$_\$f\$, c.oid::regclass, attname)
 			FROM pg_class c LEFT JOIN pg_attribute a ON attrelid = c.oid AND attnum = 1
-			WHERE relnamespace = 'taskshed'::regnamespace AND $commands{$kind}}
+			WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND $commands{$kind}}
 		]
 	} @{ $on{$kind} }
 } ('table', 'view', 'seq');
@@ -243,6 +243,7 @@ push @objects, map {
 push @objects,
   map { [ $_, "SELECT \$f\$$_\$f\$" ] } (
 	'CREATE TABLE taskshed.x ()',
+	'CREATE TABLE _taskshed.x ()',
 	'CREATE FUNCTION taskshed.add_task(text) RETURNS text LANGUAGE sql AS $$ SELECT 1 $$',
 	'CREATE TYPE taskshed.x AS ENUM ()',
 	'CREATE OPERATOR taskshed.= (FUNCTION = texteq, LEFTARG = text, RIGHTARG = text)',
@@ -251,12 +252,16 @@ push @objects,
 	'ALTER SCHEMA taskshed RENAME TO x',
 	'ALTER SCHEMA taskshed OWNER TO mallory',
 	'DROP SCHEMA taskshed CASCADE',
+	'ALTER SCHEMA _taskshed RENAME TO x',
+	'ALTER SCHEMA _taskshed OWNER TO mallory',
+	'GRANT USAGE ON SCHEMA _taskshed TO mallory',
+	'DROP SCHEMA _taskshed CASCADE',
 	'DROP EXTENSION taskshed CASCADE',
-	'ALTER EXTENSION taskshed DROP TABLE taskshed.task',
+	'ALTER EXTENSION taskshed DROP TABLE _taskshed.task',
 	'ALTER EXTENSION taskshed ADD TABLE mallory.caught',
 	'COMMENT ON EXTENSION taskshed IS NULL',
 	'CREATE EVENT TRIGGER t ON ddl_command_start EXECUTE FUNCTION suppress_redundant_updates_trigger()',
-	'CREATE PUBLICATION p FOR TABLE taskshed.task',
+	'CREATE PUBLICATION p FOR TABLE _taskshed.task',
 	"ALTER DEFAULT PRIVILEGES FOR ROLE $super GRANT ALL ON TABLES TO mallory",
 	"REASSIGN OWNED BY $super TO mallory",
 	'REASSIGN OWNED BY victim TO mallory',
@@ -288,10 +293,10 @@ foreach my $attack (@objects)
 		'>', 0, '... and not to superusers');
 }
 foreach my $copy (
-	'COPY taskshed.task TO STDOUT',
-	'COPY taskshed.alarm FROM STDIN',
-	'COPY taskshed.run_0 TO STDOUT',
-	'COPY taskshed.callback TO STDOUT')
+	'COPY _taskshed.task TO STDOUT',
+	'COPY _taskshed.alarm FROM STDIN',
+	'COPY _taskshed.run_0 TO STDOUT',
+	'COPY _taskshed.callback TO STDOUT')
 {
 	is(as('mallory', "$copy;\n\\.\n"), '42501', "$copy is refused");
 }
@@ -300,8 +305,8 @@ is( as( 'mallory', q{
 	GRANT ALL ON taskshed.tasks TO mallory WITH GRANT OPTION;
 	GRANT EXECUTE ON FUNCTION taskshed.next_wakeup() TO mallory WITH GRANT OPTION;
 	REVOKE ALL ON FUNCTION taskshed.next_wakeup() FROM PUBLIC;
-	ANALYZE taskshed.task;
-	VACUUM taskshed.alarm;
+	ANALYZE _taskshed.task;
+	VACUUM _taskshed.alarm;
 	SELECT 'warned'}),
 	'warned',
 	'granting what is not hers');
@@ -313,15 +318,15 @@ is(as('clerk', "$_->[1]"), '42501', "pg_write_all_data: $_->[0] is refused")
   foreach (
 	[
 		'a task of a superuser',
-		q{INSERT INTO taskshed.task (id, owner) VALUES (1, 10)}
+		q{INSERT INTO _taskshed.task (id, owner) VALUES (1, 10)}
 	],
-	[ 'another owner', q{UPDATE taskshed.task SET owner = 10} ],
+	[ 'another owner', q{UPDATE _taskshed.task SET owner = 10} ],
 	[
 		'an alias',
-		q{INSERT INTO taskshed.callback VALUES (10, 'x', 'f', 'mallory.climb')}
+		q{INSERT INTO _taskshed.callback VALUES (10, 'x', 'f', 'mallory.climb')}
 	],
-	[ 'no alarms',  q{DELETE FROM taskshed.alarm} ],
-	[ 'no history', q{DELETE FROM taskshed.run_0} ]);
+	[ 'no alarms',  q{DELETE FROM _taskshed.alarm} ],
+	[ 'no history', q{DELETE FROM _taskshed.run_0} ]);
 
 # ------------------------------------------------------------------------
 # The functions, about tasks of another owner.
@@ -362,31 +367,31 @@ foreach my $call (
 }
 is(as('mallory', $_->[0]), $_->[1], "$_->[0] finds nothing")
   foreach (
-	[ q{SELECT taskshed.pause_task('target')},                        'f' ],
-	[ q{SELECT taskshed.pause_tasks(ARRAY['target'])},                '0' ],
-	[ q{SELECT taskshed.pause_tasks(group_id => 'victims')},          '0' ],
-	[ q{SELECT taskshed.remove_task('target')},                       'f' ],
-	[ q{SELECT taskshed.remove_all_tasks()},                          '0' ],
-	[ q{SELECT taskshed.run_tasks(ARRAY['target'])},                  '0' ],
-	[ q{SELECT taskshed.update_execution_time('target', now())},      'f' ],
-	[ q{SELECT taskshed.remove_callback('reporting')},                'f' ],
-	[ q{SELECT count(*) FROM taskshed.fetch_tasks()},                 '0' ],
-	[ q{SELECT count(taskshed.next_wakeup())},                        '0' ],
-	[ q{SELECT count(*) FROM taskshed._running()},                    '0' ],
-	[ q{SELECT count(*) FROM taskshed.tasks},                         '0' ],
-	[ q{SELECT count(*) FROM taskshed.runs},                          '0' ],
-	[ q{SELECT count(*) FROM taskshed.callbacks},                     '0' ],
-	[ q{SELECT count((taskshed.current_task()).task_id)},             '0' ],
-	[ q{SELECT count(*) FROM pg_stats WHERE schemaname = 'taskshed'}, '0' ]);
-$node->safe_psql('postgres', 'ANALYZE taskshed.task');
+	[ q{SELECT taskshed.pause_task('target')},                         'f' ],
+	[ q{SELECT taskshed.pause_tasks(ARRAY['target'])},                 '0' ],
+	[ q{SELECT taskshed.pause_tasks(group_id => 'victims')},           '0' ],
+	[ q{SELECT taskshed.remove_task('target')},                        'f' ],
+	[ q{SELECT taskshed.remove_all_tasks()},                           '0' ],
+	[ q{SELECT taskshed.run_tasks(ARRAY['target'])},                   '0' ],
+	[ q{SELECT taskshed.update_execution_time('target', now())},       'f' ],
+	[ q{SELECT taskshed.remove_callback('reporting')},                 'f' ],
+	[ q{SELECT count(*) FROM taskshed.fetch_tasks()},                  '0' ],
+	[ q{SELECT count(taskshed.next_wakeup())},                         '0' ],
+	[ q{SELECT count(*) FROM taskshed._running()},                     '0' ],
+	[ q{SELECT count(*) FROM taskshed.tasks},                          '0' ],
+	[ q{SELECT count(*) FROM taskshed.runs},                           '0' ],
+	[ q{SELECT count(*) FROM taskshed.callbacks},                      '0' ],
+	[ q{SELECT count((taskshed.current_task()).task_id)},              '0' ],
+	[ q{SELECT count(*) FROM pg_stats WHERE schemaname = '_taskshed'}, '0' ]);
+$node->safe_psql('postgres', 'ANALYZE _taskshed.task');
 is( as( 'mallory',
-		q{SELECT count(*) FROM pg_stats WHERE schemaname = 'taskshed'}),
+		q{SELECT count(*) FROM pg_stats WHERE schemaname = '_taskshed'}),
 	'0',
 	'nor do the statistics');
 isnt(
 	$node->safe_psql(
 		'postgres',
-		q{SELECT count(*) FROM pg_stats WHERE schemaname = 'taskshed'}),
+		q{SELECT count(*) FROM pg_stats WHERE schemaname = '_taskshed'}),
 	'0',
 	'... which a superuser has');
 
@@ -485,8 +490,8 @@ my @looks = (
 	'SELECT * FROM taskshed.tasks WHERE mallory.leak(kwargs)',
 	'SELECT * FROM taskshed.tasks t WHERE mallory.leak(t)',
 	'SELECT * FROM taskshed.tasks WHERE task_id OPERATOR(mallory.===) task_id',
-	'SELECT * FROM taskshed.task_details t WHERE mallory.leak(t)',
-	'SELECT * FROM taskshed.task_details WHERE mallory.leak(owner_oid) AND id > 0',
+	'SELECT * FROM _taskshed.task_details t WHERE mallory.leak(t)',
+	'SELECT * FROM _taskshed.task_details WHERE mallory.leak(owner_oid) AND id > 0',
 	'SELECT * FROM taskshed.runs r WHERE mallory.leak(r)',
 	'SELECT * FROM taskshed.callbacks c WHERE mallory.leak(c)',
 	'SELECT t.* FROM taskshed.tasks t JOIN pg_roles r ON mallory.leak(t.task_id) OR r.rolname = t.owner',
@@ -532,7 +537,7 @@ is(as('mallory', 'SELECT * FROM mallory.m'),
 	'', 'a materialized view that a superuser refreshes');
 unlike(
 	as( 'watcher',
-		'SELECT * FROM taskshed.tasks; SELECT * FROM taskshed.task_details; SELECT * FROM taskshed.runs'
+		'SELECT * FROM taskshed.tasks; SELECT * FROM _taskshed.task_details; SELECT * FROM taskshed.runs'
 	),
 	qr/Xyzzy|sorry/,
 	'pg_read_all_stats sees no values');
@@ -1342,33 +1347,34 @@ foreach my $role ('victim', $super)
 $node->safe_psql('postgres', 'CREATE DATABASE hers OWNER mallory');
 my $tables = $node->safe_psql(
 	'postgres', q{
-SELECT string_agg(format('CREATE TABLE taskshed.%I (%s)', relname,
+SELECT string_agg(format('CREATE TABLE _taskshed.%I (%s)', relname,
 	(SELECT string_agg(format('%I %s %s', attname, format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'NOT NULL' END), ', ' ORDER BY attnum)
 		FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)), ';')
-FROM pg_class c WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'r'}
+FROM pg_class c WHERE relnamespace = '_taskshed'::regnamespace AND relkind = 'r'}
 );
 my $indexes = $node->safe_psql(
 	'postgres', q{
 SELECT string_agg(pg_get_indexdef(i.oid), ';')
-FROM pg_class i WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'i'}
+FROM pg_class i WHERE relnamespace = '_taskshed'::regnamespace AND relkind = 'i'}
 );
 is( as( 'mallory', qq{
 CREATE SCHEMA taskshed;
+CREATE SCHEMA _taskshed;
 $tables;
 $indexes;
-CREATE SEQUENCE taskshed.task_seq;
-CREATE SEQUENCE taskshed.run_seq;
+CREATE SEQUENCE _taskshed.task_seq;
+CREATE SEQUENCE _taskshed.run_seq;
 CREATE TABLE public.robbed (who text);
 CREATE FUNCTION public.rob() RETURNS void LANGUAGE plpgsql AS \$\$
 BEGIN
 	INSERT INTO public.robbed VALUES (session_user);
 	ALTER ROLE mallory SUPERUSER;
 END \$\$;
-INSERT INTO taskshed.task (id, owner, created_at, owner_name, is_alias, task_id, callback, kwargs, run_type, timezone, catch_up)
+INSERT INTO _taskshed.task (id, owner, created_at, owner_name, is_alias, task_id, callback, kwargs, run_type, timezone, catch_up)
 	VALUES (1, 10, now(), 'x', false, 'x', 'public.rob', '{}', 'once', 'UTC', 'coalesce');
-INSERT INTO taskshed.alarm (id, run_at, scheduled_at, anchor, revision, run_count, owner, attempt, failures_in_row, interruptions)
+INSERT INTO _taskshed.alarm (id, run_at, scheduled_at, anchor, revision, run_count, owner, attempt, failures_in_row, interruptions)
 	VALUES (1, now(), now(), now(), 1, 0, 10, 0, 0, 0);
-INSERT INTO taskshed.history (began_at, part) VALUES (now(), 0);
+INSERT INTO _taskshed.history (began_at, part) VALUES (now(), 0);
 SELECT 'planted'}, 'hers'),
 	'planted',
 	'tables like those of the extension in a database without it');
@@ -1399,6 +1405,10 @@ is(as($super, 'CREATE EXTENSION taskshed', 'hers'),
 	'42501', 'CREATE EXTENSION into a schema of hers is refused');
 $node->safe_psql('hers', "ALTER SCHEMA taskshed OWNER TO \"$super\"");
 is(as($super, 'CREATE EXTENSION taskshed', 'hers'),
+	'42P06', '... and so is one with her tables for its own');
+$node->safe_psql('hers',
+	'DROP SCHEMA _taskshed CASCADE; CREATE TABLE taskshed.x ()');
+is(as($super, 'CREATE EXTENSION taskshed', 'hers'),
 	'55000', '... and into one with anything in it');
 $node->safe_psql('hers', 'DROP SCHEMA taskshed CASCADE');
 as( 'mallory',
@@ -1417,7 +1427,7 @@ $log = -s $node->logfile;
 as($super, 'CREATE EXTENSION taskshed', 'hers');
 is( as( $super, q{
 SELECT string_agg(DISTINCT privilege_type, ' ') FROM pg_class, aclexplode(relacl) AS a
-WHERE relnamespace = 'taskshed'::regnamespace AND a.grantee <> relowner},
+WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND a.grantee <> relowner},
 		'hers'),
 	'SELECT',
 	'default privileges for tables give nothing');
@@ -1426,21 +1436,29 @@ SELECT string_agg(DISTINCT privilege_type, ' ') FROM pg_namespace, aclexplode(ns
 WHERE nspname = 'taskshed' AND a.grantee <> nspowner}, 'hers'),
 	'USAGE',
 	'... those for schemas no CREATE');
+is( as( $super, q{
+SELECT string_agg(a.grantee::regrole || ' ' || privilege_type, ', ') FROM pg_namespace, aclexplode(nspacl) AS a
+WHERE nspname = '_taskshed' AND a.grantee <> nspowner}, 'hers'),
+	'pg_database_owner USAGE',
+	'... and nothing on that of the tables');
 is(log_lines($node, qr/ sprung by/, $log),
 	'', 'no function of hers was called by CREATE EXTENSION');
 
 # The owner of the database can read what a dump has, and let others in; that is
 # all.
-is(as('mallory', 'SELECT count(*) FROM taskshed.task', 'hers'),
+is(as('mallory', 'SELECT count(*) FROM _taskshed.task', 'hers'),
 	'0', "the database's owner reads the tasks");
 is(as('mallory', $_, 'hers'), '42501', "the database's owner: $_")
   foreach (
-	'SELECT * FROM taskshed.run_0',
-	'UPDATE taskshed.task SET kwargs = kwargs',
-	'INSERT INTO taskshed.callback SELECT * FROM taskshed.callback',
+	'SELECT * FROM _taskshed.run_0',
+	'UPDATE _taskshed.task SET kwargs = kwargs',
+	'INSERT INTO _taskshed.callback SELECT * FROM _taskshed.callback',
 	'CREATE TABLE taskshed.x ()',
 	'DROP EXTENSION taskshed',
 	'DROP SCHEMA taskshed CASCADE',
+	'CREATE TABLE _taskshed.x ()',
+	'GRANT USAGE ON SCHEMA _taskshed TO victim',
+	'DROP SCHEMA _taskshed CASCADE',
 	'ALTER EXTENSION taskshed UPDATE',
 	'ALTER DATABASE hers SET taskshed.enabled = off',
 	"REASSIGN OWNED BY \"$super\" TO mallory",

@@ -72,12 +72,12 @@ $node->safe_psql(
 SELECT taskshed.remove_all_tasks('tenant');
 SELECT taskshed.add_task('public.note', '2100-01-01', '{"what": "restored"}', owner => 'tenant')
 FROM generate_series(1, 3);
-CREATE TABLE t AS SELECT * FROM taskshed.task;
-CREATE TABLE a AS SELECT * FROM taskshed.alarm;
+CREATE TABLE t AS SELECT * FROM _taskshed.task;
+CREATE TABLE a AS SELECT * FROM _taskshed.alarm;
 SELECT taskshed.remove_all_tasks('tenant')});
 is(as_tenant('SELECT adds(1)'), '1', 'one counted');
 $node->safe_psql('postgres',
-	q{INSERT INTO taskshed.task SELECT * FROM t; INSERT INTO taskshed.alarm SELECT * FROM a}
+	q{INSERT INTO _taskshed.task SELECT * FROM t; INSERT INTO _taskshed.alarm SELECT * FROM a}
 );
 like(as_tenant('SELECT adds(1)'), $limit, 'restored ones count');
 $node->safe_psql('postgres', q{SELECT taskshed.remove_all_tasks('tenant')});

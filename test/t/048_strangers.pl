@@ -48,13 +48,13 @@ my $tables = $node->safe_psql(
 SELECT string_agg(format('CREATE TABLE taskshed.%I (%s)', relname,
 	(SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
 		FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)), ';')
-FROM pg_class c WHERE oid IN ('taskshed.task'::regclass, 'taskshed.alarm'::regclass)}
+FROM pg_class c WHERE oid IN ('_taskshed.task'::regclass, '_taskshed.alarm'::regclass)}
 );
 $node->safe_psql(
 	'pub', qq{
 CREATE SCHEMA taskshed;
 $tables;
-CREATE PUBLICATION p FOR TABLE taskshed.task, taskshed.alarm;
+CREATE PUBLICATION p FOR TABLE _taskshed.task, _taskshed.alarm;
 SELECT pg_create_logical_replication_slot('s', 'pgoutput')});
 my $publisher = $node->connstr('pub') =~ s/'//gr;
 my $as_owner =
@@ -69,9 +69,9 @@ CREATE FUNCTION mallory.crown() RETURNS void LANGUAGE sql AS
 $node->safe_psql('postgres', 'ALTER ROLE clerk NOSUPERUSER');
 my $lsn = $node->safe_psql(
 	'pub', q{
-INSERT INTO taskshed.task (id, owner, created_at, owner_name, is_alias, task_id, callback, kwargs, run_type, timezone, catch_up)
+INSERT INTO _taskshed.task (id, owner, created_at, owner_name, is_alias, task_id, callback, kwargs, run_type, timezone, catch_up)
 	VALUES (777777, 10, now(), 'x', false, 'evil', 'mallory.crown', '{}', 'once', 'UTC', 'coalesce');
-INSERT INTO taskshed.alarm (id, run_at, scheduled_at, anchor, revision, run_count, owner, attempt, failures_in_row, interruptions)
+INSERT INTO _taskshed.alarm (id, run_at, scheduled_at, anchor, revision, run_count, owner, attempt, failures_in_row, interruptions)
 	VALUES (777777, now(), now(), now(), 1, 0, 10, 0, 0, 0);
 SELECT pg_current_wal_lsn()});
 await(
@@ -80,7 +80,7 @@ await(
 	'a subscription of pg_write_all_data has received tasks');
 is( $node->safe_psql(
 		'postgres',
-		'SELECT (SELECT count(*) FROM taskshed.task), (SELECT count(*) FROM crown)'
+		'SELECT (SELECT count(*) FROM _taskshed.task), (SELECT count(*) FROM crown)'
 	),
 	'0|0',
 	'... and has not written them');

@@ -161,7 +161,7 @@ foreach my $case (
 	}
 	else { goes_on('nested', "a subtransaction $what: not cancelled") }
 	query(
-		q{SELECT taskshed.remove_task('nested'); DELETE FROM taskshed.run_0; DELETE FROM taskshed.run_1}
+		q{SELECT taskshed.remove_task('nested'); DELETE FROM _taskshed.run_0; DELETE FROM _taskshed.run_1}
 	);
 }
 start('block');

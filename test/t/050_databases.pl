@@ -412,10 +412,10 @@ is(processes('d'), $before, 'all processes are the same as before');
 
 # Our own tables
 foreach my $statement (
-	'VACUUM FULL taskshed.task',
-	'VACUUM FULL taskshed.alarm',
-	'CLUSTER taskshed.task USING task_pkey',
-	'REINDEX SCHEMA taskshed',
+	'VACUUM FULL _taskshed.task',
+	'VACUUM FULL _taskshed.alarm',
+	'CLUSTER _taskshed.task USING task_pkey',
+	'REINDEX SCHEMA _taskshed',
 	'REINDEX DATABASE d')
 {
 	$node->safe_psql('d', $statement);

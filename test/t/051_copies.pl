@@ -118,7 +118,7 @@ is($node->safe_psql('copy', q{SELECT DISTINCT who FROM ledger}),
 	'app/app', 'as whom they were');
 is( $node->safe_psql(
 		'copy',
-		'SELECT count(*), bool_and(database = (SELECT oid FROM pg_database WHERE datname = current_database())) FROM taskshed.home'
+		'SELECT count(*), bool_and(database = (SELECT oid FROM pg_database WHERE datname = current_database())) FROM _taskshed.home'
 	),
 	'1|t',
 	'it is at home now');
@@ -265,7 +265,7 @@ foreach my $case (
 	if ($options[0] eq '--data-only')
 	{
 		$node->safe_psql($name, 'CREATE EXTENSION taskshed');
-		push @options, '--schema', 'taskshed';
+		push @options, '--schema', '_taskshed';
 	}
 	dump_to('original', $name, @options);
 	await_status($node, $name, 'held');
@@ -277,7 +277,7 @@ foreach my $case (
 # --disable-triggers leaves the triggers as others are, as the manual says.
 my $triggers =
   q{SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
-	WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'r' AND NOT tgisinternal};
+	WHERE relnamespace = '_taskshed'::regnamespace AND relkind = 'r' AND NOT tgisinternal};
 my ($mend) =
   slurp_file("$FindBin::RealBin/../../docs/operations.md") =~
   /^(DO \$\$.*?^END \$\$;)$/ms;
@@ -292,14 +292,14 @@ $node->safe_psql('into_copy',
 );
 is( $node->safe_psql(
 		'into_copy',
-		'SELECT bool_and(database <> (SELECT oid FROM pg_database WHERE datname = current_database())) FROM taskshed.home'
+		'SELECT bool_and(database <> (SELECT oid FROM pg_database WHERE datname = current_database())) FROM _taskshed.home'
 	),
 	't',
 	'a copy that has been at home elsewhere');
-dump_to('original', 'into_copy', '--data-only', '--schema', 'taskshed');
+dump_to('original', 'into_copy', '--data-only', '--schema', '_taskshed');
 is( $node->safe_psql(
 		'into_copy',
-		'SELECT bool_and(database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND restored) FROM taskshed.home'
+		'SELECT bool_and(database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND restored) FROM _taskshed.home'
 	),
 	't',
 	'what was restored into it counts as restored');

@@ -98,7 +98,7 @@ $node->safe_psql(
 	SELECT taskshed.pause_task('theirs');
 	SELECT taskshed.remove_all_tasks()});
 # which also shows that the subscriber's row there is left alone
-$node->safe_psql('publisher', q{DELETE FROM taskshed.home});
+$node->safe_psql('publisher', q{DELETE FROM _taskshed.home});
 caught_up(3);
 is(tasks('subscriber'), 'ours', 'what is removed there is not removed here');
 
@@ -114,15 +114,15 @@ await(
 	q{SELECT run_count = 1 FROM taskshed.tasks WHERE task_id = 'ran'},
 	'a task has run here', 'subscriber');
 my $contents = q{
-	SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM taskshed.task t UNION ALL
-	SELECT md5(string_agg(a::text, ' ' ORDER BY id)) FROM taskshed.alarm a UNION ALL
-	SELECT string_agg(c::text, ' ' ORDER BY name) FROM taskshed.callback c UNION ALL
-	SELECT string_agg(h::text, ' ') FROM taskshed.home h UNION ALL
+	SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM _taskshed.task t UNION ALL
+	SELECT md5(string_agg(a::text, ' ' ORDER BY id)) FROM _taskshed.alarm a UNION ALL
+	SELECT string_agg(c::text, ' ' ORDER BY name) FROM _taskshed.callback c UNION ALL
+	SELECT string_agg(h::text, ' ') FROM _taskshed.home h UNION ALL
 	SELECT string_agg(r::text, ' ' ORDER BY run_id) FROM taskshed.runs r};
 my $before = $node->safe_psql('subscriber', $contents);
 add('publisher', 'again', q{now() + interval '1 day'});
 $node->safe_psql('publisher',
-	'TRUNCATE taskshed.task, taskshed.alarm, other');
+	'TRUNCATE _taskshed.task, _taskshed.alarm, other');
 caught_up(4);
 is($node->safe_psql('subscriber', 'SELECT count(*) FROM other'),
 	'1', 'TRUNCATE is replicated');
@@ -131,10 +131,10 @@ is($node->safe_psql('subscriber', $contents),
 $node->safe_psql(
 	'publisher',
 	'TRUNCATE ' . join ', ',
-	map { "taskshed.$_" } qw(task alarm callback home history),
+	map { "_taskshed.$_" } qw(task alarm callback home history),
 	map { "run_$_" } 0 .. 7);
 $node->safe_psql('publisher',
-	'BEGIN; TRUNCATE taskshed.task; TRUNCATE taskshed.task; TRUNCATE taskshed.alarm; COMMIT'
+	'BEGIN; TRUNCATE _taskshed.task; TRUNCATE _taskshed.task; TRUNCATE _taskshed.alarm; COMMIT'
 );
 caught_up(5);
 is($node->safe_psql('subscriber', $contents),
@@ -142,14 +142,14 @@ is($node->safe_psql('subscriber', $contents),
 is( $node->safe_psql(
 		'subscriber', q{
 		SET enable_seqscan = off;
-		SELECT count(*) FROM taskshed.task WHERE owner = current_user::regrole AND task_id IN ('ours', 'wide', 'ran')}
+		SELECT count(*) FROM _taskshed.task WHERE owner = current_user::regrole AND task_id IN ('ours', 'wide', 'ran')}
 	),
 	'3',
 	'the indexes are complete');
 $node->safe_psql('subscriber',
-	q{BEGIN; TRUNCATE taskshed.callback; ROLLBACK; TRUNCATE taskshed.callback}
+	q{BEGIN; TRUNCATE _taskshed.callback; ROLLBACK; TRUNCATE _taskshed.callback}
 );
-is( $node->safe_psql('subscriber', 'SELECT count(*) FROM taskshed.callback'),
+is( $node->safe_psql('subscriber', 'SELECT count(*) FROM _taskshed.callback'),
 	'0',
 	'by hand they can be truncated');
 
@@ -176,7 +176,7 @@ my ($rc, $out, $err) = $node->psql(
 		WITH (create_slot = false, slot_name = 'bare')});
 like(
 	$err,
-	qr{(relation|schema) "taskshed\b.*" does not exist},
+	qr{(relation|schema) "_taskshed\b.*" does not exist},
 	'a subscriber without taskshed is told');
 $node->safe_psql('publisher', q{SELECT pg_drop_replication_slot('bare')});
 

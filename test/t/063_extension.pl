@@ -133,7 +133,7 @@ $reading->query('COMMIT; RESET deadlock_timeout');
 is($dropping->result, '', 'dropped');
 
 # views, and then the tables
-$holding->query('BEGIN; LOCK TABLE taskshed.task');
+$holding->query('BEGIN; LOCK TABLE _taskshed.task');
 $dropping->send("BEGIN; $again COMMIT");
 await_waiting($dropping, 'DROP EXTENSION');
 $reading->send('SELECT count(*) FROM taskshed.tasks');
@@ -154,7 +154,7 @@ $reading->query('COMMIT');
 is($dropping->result, '', 'dropped');
 
 # The user's own limits
-$holding->query('BEGIN; LOCK TABLE taskshed.task');
+$holding->query('BEGIN; LOCK TABLE _taskshed.task');
 foreach my $limit ('lock_timeout', 'statement_timeout')
 {
 	like(

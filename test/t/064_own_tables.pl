@@ -43,22 +43,22 @@ sub flow
 	return;
 }
 my @statements = (
-	'VACUUM FULL taskshed.task',
-	'VACUUM FULL taskshed.alarm',
-	'VACUUM FULL taskshed.run_0',
-	'VACUUM FULL taskshed.home',
-	'CLUSTER taskshed.task USING task_pkey',
-	'CLUSTER taskshed.alarm USING alarm_task',
-	'REINDEX TABLE taskshed.task',
-	'REINDEX TABLE taskshed.alarm',
-	'REINDEX INDEX taskshed.alarm_queue',
-	'REINDEX TABLE CONCURRENTLY taskshed.task',
-	'REINDEX TABLE CONCURRENTLY taskshed.alarm',
-	'REINDEX INDEX CONCURRENTLY taskshed.alarm_queue',
-	'REINDEX INDEX CONCURRENTLY taskshed.task_key',
-	'REINDEX SCHEMA CONCURRENTLY taskshed',
-	'REINDEX SCHEMA taskshed',
-	'VACUUM (FREEZE, ANALYZE) taskshed.task, taskshed.alarm');
+	'VACUUM FULL _taskshed.task',
+	'VACUUM FULL _taskshed.alarm',
+	'VACUUM FULL _taskshed.run_0',
+	'VACUUM FULL _taskshed.home',
+	'CLUSTER _taskshed.task USING task_pkey',
+	'CLUSTER _taskshed.alarm USING alarm_task',
+	'REINDEX TABLE _taskshed.task',
+	'REINDEX TABLE _taskshed.alarm',
+	'REINDEX INDEX _taskshed.alarm_queue',
+	'REINDEX TABLE CONCURRENTLY _taskshed.task',
+	'REINDEX TABLE CONCURRENTLY _taskshed.alarm',
+	'REINDEX INDEX CONCURRENTLY _taskshed.alarm_queue',
+	'REINDEX INDEX CONCURRENTLY _taskshed.task_key',
+	'REINDEX SCHEMA CONCURRENTLY _taskshed',
+	'REINDEX SCHEMA _taskshed',
+	'VACUUM (FREEZE, ANALYZE) _taskshed.task, _taskshed.alarm');
 my ($longest, $slowest) = (0, '');
 foreach my $round (1 .. 3)
 {
@@ -117,30 +117,30 @@ await(
 	'it ends as if nothing had been');
 
 # By hand
-my $moves = q{FROM taskshed.task t WHERE t.id = a.id AND task_id = };
+my $moves = q{FROM _taskshed.task t WHERE t.id = a.id AND task_id = };
 query(
 	q{SELECT taskshed.add_task('note', '2100-01-01', jsonb_build_object('what', n), task_id => n)
 	FROM unnest(ARRAY['earlier', 'deleted task', 'deleted alarm', 'paused', 'changed']) n;
 	SELECT taskshed.add_task('note', now() + interval '2 s', jsonb_build_object('what', n), task_id => n)
 	FROM unnest(ARRAY['later', 'deleted', 'on time']) n});
-query("UPDATE taskshed.alarm a SET run_at = now() $moves 'earlier'");
+query("UPDATE _taskshed.alarm a SET run_at = now() $moves 'earlier'");
 await(
 	$node,
 	q{SELECT count(*) = 1 FROM ledger WHERE what = 'earlier'},
 	'what was moved to now runs now');
-query("UPDATE taskshed.alarm a SET run_at = '2100-01-01' $moves 'later'");
+query("UPDATE _taskshed.alarm a SET run_at = '2100-01-01' $moves 'later'");
 query(
-	"UPDATE taskshed.task SET kwargs = '{\"what\": \"changes\"}' WHERE task_id = 'changed'"
+	"UPDATE _taskshed.task SET kwargs = '{\"what\": \"changes\"}' WHERE task_id = 'changed'"
 );
 query(
-	"UPDATE taskshed.alarm a SET run_at = now(), paused_at = now() $moves 'paused'"
+	"UPDATE _taskshed.alarm a SET run_at = now(), paused_at = now() $moves 'paused'"
 );
 query(
-	q{DELETE FROM taskshed.alarm a USING taskshed.task t WHERE t.id = a.id AND task_id IN ('deleted', 'deleted alarm');
-	DELETE FROM taskshed.task WHERE task_id IN ('deleted', 'deleted task');
-	UPDATE taskshed.alarm a SET run_at = now() WHERE NOT EXISTS (SELECT FROM taskshed.task t WHERE t.id = a.id)}
+	q{DELETE FROM _taskshed.alarm a USING _taskshed.task t WHERE t.id = a.id AND task_id IN ('deleted', 'deleted alarm');
+	DELETE FROM _taskshed.task WHERE task_id IN ('deleted', 'deleted task');
+	UPDATE _taskshed.alarm a SET run_at = now() WHERE NOT EXISTS (SELECT FROM _taskshed.task t WHERE t.id = a.id)}
 );
-query("UPDATE taskshed.alarm a SET run_at = now() $moves 'changed'");
+query("UPDATE _taskshed.alarm a SET run_at = now() $moves 'changed'");
 await(
 	$node,
 	q{SELECT count(*) = 2 FROM ledger WHERE what IN ('on time', 'changes')},
@@ -150,18 +150,18 @@ is( query(
 	),
 	'0',
 	'and nothing else has');
-query(q{TRUNCATE ledger; TRUNCATE taskshed.task, taskshed.alarm});
+query(q{TRUNCATE ledger; TRUNCATE _taskshed.task, _taskshed.alarm});
 
 # A task inserted by hand, as a copy of another
 query(
 	q{SELECT taskshed.add_task('note', '2100-01-01', '{"what": "copied"}', task_id => 'original');
-	CREATE TABLE t AS SELECT * FROM taskshed.task;
-	CREATE TABLE a AS SELECT * FROM taskshed.alarm;
-	UPDATE t SET id = nextval('taskshed.task_seq'), task_id = 'copy';
+	CREATE TABLE t AS SELECT * FROM _taskshed.task;
+	CREATE TABLE a AS SELECT * FROM _taskshed.alarm;
+	UPDATE t SET id = nextval('_taskshed.task_seq'), task_id = 'copy';
 	UPDATE a SET id = (SELECT id FROM t), run_at = now() - interval '1 s';
 	BEGIN;
-	INSERT INTO taskshed.task SELECT * FROM t;
-	INSERT INTO taskshed.alarm SELECT * FROM a;
+	INSERT INTO _taskshed.task SELECT * FROM t;
+	INSERT INTO _taskshed.alarm SELECT * FROM a;
 	COMMIT}
 );
 await($node, q{SELECT count(*) = 1 FROM ledger WHERE what = 'copied'},
@@ -170,8 +170,8 @@ is(query('SELECT string_agg(task_id, $$ $$) FROM taskshed.tasks'),
 	'original', 'and is gone');
 
 # Emptied while tasks wait for their time, and are about to be handed out
-foreach my $tables ('taskshed.task', 'taskshed.alarm',
-	'taskshed.task, taskshed.alarm')
+foreach my $tables ('_taskshed.task', '_taskshed.alarm',
+	'_taskshed.task, _taskshed.alarm')
 {
 	query('TRUNCATE ledger');
 	query(
@@ -190,7 +190,7 @@ foreach my $tables ('taskshed.task', 'taskshed.alarm',
 		"new tasks run after TRUNCATE $tables");
 	is(query(q{SELECT count(*) FROM ledger WHERE what = 'emptied'}),
 		$ran, 'and those that were there do not');
-	query('TRUNCATE taskshed.task, taskshed.alarm');
+	query('TRUNCATE _taskshed.task, _taskshed.alarm');
 }
 
 $node->stop;

@@ -38,7 +38,7 @@ my $to_10  = slurp_file("$frozen/taskshed--0.9--1.0.sql");
 sub columns_of
 {
 	my ($sql, $table) = @_;
-	my ($body) = $sql =~ /^CREATE TABLE taskshed\.$table \(\n(.*?)^\)/ms
+	my ($body) = $sql =~ /^CREATE TABLE _?taskshed\.$table \(\n(.*?)^\)/ms
 	  or die "no $table";
 
 	return $body =~ /^\t([a-z_]+ .*?),?$/mg;
@@ -49,7 +49,7 @@ sub new_columns
 	my ($table) = @_;
 	my %old = map { $_ => 1 } columns_of($old, $table);
 
-	return join "\n", map { "ALTER TABLE taskshed.$table ADD COLUMN $_;" }
+	return join "\n", map { "ALTER TABLE _taskshed.$table ADD COLUMN $_;" }
 	  grep { !$old{$_} } columns_of($script, $table);
 }
 
@@ -58,7 +58,7 @@ sub definition
 	my ($name) = @_;
 	my ($sql) =
 	  $script =~
-	  /^(CREATE FUNCTION taskshed\.$name\(.*?^(?:LANGUAGE c [^;]*|END \$\$);|CREATE (?:VIEW|TYPE) taskshed\.$name [^;]*;)/ms
+	  /^(CREATE FUNCTION taskshed\.$name\(.*?^(?:LANGUAGE c [^;]*|END \$\$|END);|CREATE (?:VIEW|TYPE) _?taskshed\.$name [^;]*;)/ms
 	  or die "no $name";
 
 	return $sql;
@@ -229,16 +229,19 @@ await($node, q{SELECT count(*) = 1 FROM ledger WHERE what = 'new'},
 my $shape = q{
 	SELECT format('%s %s', c.relname, string_agg(format('%s %s %s', a.attname, a.atttypid::regtype, a.attnotnull), ',' ORDER BY a.attnum))
 	FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-	WHERE c.relnamespace = 'taskshed'::regnamespace GROUP BY c.oid
-	UNION ALL SELECT format('%s %s', indexrelid::regclass, pg_get_indexdef(indexrelid)) FROM pg_index WHERE indrelid::regclass::text LIKE 'taskshed.%'
-	UNION ALL SELECT format('%s %s %s', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'taskshed.%'
-	UNION ALL SELECT format('%s %s %s %s', oid::regprocedure, pg_get_function_result(oid), prosrc, proacl) FROM pg_proc WHERE pronamespace = 'taskshed'::regnamespace
-	UNION ALL SELECT format('%s %s %s', oid::regclass, relacl, relreplident) FROM pg_class WHERE relnamespace = 'taskshed'::regnamespace AND relkind IN ('r', 'v')
-	UNION ALL SELECT format('%s %s', oid::regclass, pg_get_viewdef(oid)) FROM pg_class WHERE relnamespace = 'taskshed'::regnamespace AND relkind = 'v'
+	WHERE c.relnamespace = ANY (ours) GROUP BY c.oid
+	UNION ALL SELECT format('%s %s', indexrelid::regclass, pg_get_indexdef(indexrelid)) FROM pg_index WHERE indrelid::regclass::text ~ '^_?taskshed[.]'
+	UNION ALL SELECT format('%s %s %s', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE tgrelid::regclass::text ~ '^_?taskshed[.]'
+	UNION ALL SELECT format('%s %s %s %s', oid::regprocedure, pg_get_function_result(oid), prosrc, proacl) FROM pg_proc WHERE pronamespace = ANY (ours)
+	UNION ALL SELECT format('%s %s %s', oid::regclass, relacl, relreplident) FROM pg_class WHERE relnamespace = ANY (ours) AND relkind IN ('r', 'v')
+	UNION ALL SELECT format('%s %s', oid::regclass, pg_get_viewdef(oid)) FROM pg_class WHERE relnamespace = ANY (ours) AND relkind = 'v'
 	UNION ALL SELECT array_agg(c::regclass::text ORDER BY c::regclass::text)::text FROM pg_extension, unnest(extconfig) AS c WHERE extname = 'taskshed'
 	UNION ALL SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 		AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'taskshed')
+	UNION ALL SELECT format('%s %s', oid::regnamespace, nspacl) FROM pg_namespace WHERE nspname = '_taskshed'
 	ORDER BY 1};
+$shape =~
+  s/ANY \(ours\)/ANY (ARRAY['taskshed', '_taskshed']::regnamespace[])/g;
 is( $node->safe_psql('old',      "SET search_path = ''; $shape"),
 	$node->safe_psql('postgres', "SET search_path = ''; $shape"),
 	'an updated extension is like a new one');

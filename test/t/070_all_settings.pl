@@ -196,7 +196,7 @@ foreach my $way ('system', 'database')
 {
 	run_one('fails');
 	$node->safe_psql('postgres',
-		q{UPDATE taskshed.alarm SET failed_at = failed_at - interval '8 min'}
+		q{UPDATE _taskshed.alarm SET failed_at = failed_at - interval '8 min'}
 	);
 	$way eq 'system'
 	  ? set_and_reload($node, 'taskshed.failed_retention' => '7min')

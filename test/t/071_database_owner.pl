@@ -53,33 +53,33 @@ is( as( 'app',
 
 # What the owner reads, and what not.
 is( as( 'owns',
-		q{SELECT count(*), count(*) FILTER (WHERE kwargs->>'what' = 'Xyzzy') FROM taskshed.task},
+		q{SELECT count(*), count(*) FILTER (WHERE kwargs->>'what' = 'Xyzzy') FROM _taskshed.task},
 		'shop'),
 	'2|1',
 	'the owner reads the tables');
 is( as( 'owns',
-		q{ALTER TABLE taskshed.task ENABLE ROW LEVEL SECURITY}, 'shop'),
+		q{ALTER TABLE _taskshed.task ENABLE ROW LEVEL SECURITY}, 'shop'),
 	'42501',
 	'... and alters none');
 is(as('owns', $_, 'shop'), '42501', "... nor: $_")
   foreach (
-	'SELECT * FROM taskshed.run_0',
-	'SELECT * FROM taskshed.home',
-	q{UPDATE taskshed.task SET kwargs = '{}'},
-	'DELETE FROM taskshed.alarm',
-	'TRUNCATE taskshed.callback',
-	q{SELECT setval('taskshed.task_seq', 1)},
-	q{SELECT nextval('taskshed.task_seq')},
-	'BEGIN; LOCK TABLE taskshed.alarm IN ROW EXCLUSIVE MODE',
+	'SELECT * FROM _taskshed.run_0',
+	'SELECT * FROM _taskshed.home',
+	q{UPDATE _taskshed.task SET kwargs = '{}'},
+	'DELETE FROM _taskshed.alarm',
+	'TRUNCATE _taskshed.callback',
+	q{SELECT setval('_taskshed.task_seq', 1)},
+	q{SELECT nextval('_taskshed.task_seq')},
+	'BEGIN; LOCK TABLE _taskshed.alarm IN ROW EXCLUSIVE MODE',
 	'CREATE TABLE taskshed.x ()',
 	q{SELECT taskshed.pause_task('once', 'app')});
 is(as('owns', 'SELECT count(*) FROM taskshed.tasks', 'shop'),
 	'0', '... and the view shows what is theirs');
-is(as('guest', 'SELECT count(*) FROM taskshed.task', 'shop'),
+is(as('guest', 'SELECT count(*) FROM _taskshed.task', 'shop'),
 	'42501', 'those who do not own the database do not read them');
 
 # Dumped by the owner, restored by a superuser.
-my $tasks  = 'SELECT t FROM taskshed.task AS t ORDER BY task_id';
+my $tasks  = 'SELECT t FROM _taskshed.task AS t ORDER BY task_id';
 my $rights = q{SELECT nspacl FROM pg_namespace WHERE nspname = 'taskshed'};
 foreach my $format ('plain', 'custom')
 {
@@ -121,20 +121,19 @@ foreach my $format ('plain', 'custom')
 # The same without the tasks, in the two ways that the manual has.
 $node->command_ok(
 	[
-		'pg_dump', '--username',  'owns', '--exclude-table-data=taskshed.*',
+		'pg_dump', '--username',  'owns', '--exclude-table-data=_taskshed.*',
 		'--file',  "$dump.empty", 'shop'
 	],
 	'a dump without the rows of our tables');
 $node->command_ok(
 	[
-		'pg_dump',  '--username', 'owns',    '-N',
-		'taskshed', '--file',     "$dump.N", 'shop'
+		'pg_dump',   '--username', 'owns',    '-N',
+		'_taskshed', '--file',     "$dump.N", 'shop'
 	],
-	'a dump without our schema');
+	'a dump without the schema of our tables');
 foreach my $name ('empty', 'N')
 {
 	$node->safe_psql('postgres', "CREATE DATABASE \"no_$name\" OWNER owns");
-	$node->safe_psql("no_$name", 'CREATE SCHEMA taskshed') if $name eq 'N';
 	$node->command_ok(
 		[
 			'psql',            '-X', '-q',          '-v',
@@ -150,9 +149,29 @@ foreach my $name ('empty', 'N')
 		'... and has no tasks, and takes some, which are not held');
 }
 
+# And nothing but the tasks, for a database that has the extension.
+$node->command_ok(
+	[
+		'pg_dump',     '--username', 'owns',       '-t',
+		'_taskshed.*', '--file',     "$dump.only", 'shop'
+	],
+	'a dump of the tasks alone');
+unlike(slurp_file("$dump.only"), qr/^CREATE/m, '... has nothing else');
+$node->safe_psql('postgres', 'CREATE DATABASE only OWNER owns');
+$node->safe_psql('only',     'CREATE EXTENSION taskshed');
+$node->command_ok(
+	[
+		'psql',            '-X', '-q',         '-v',
+		'ON_ERROR_STOP=1', '-f', "$dump.only", 'only'
+	],
+	'... and is restored');
+is( $node->safe_psql('only', $tasks),
+	$node->safe_psql('shop', $tasks),
+	'... with the tasks');
+
 # Another owner
 $node->safe_psql('postgres', 'ALTER DATABASE shop OWNER TO guest');
-is(as('owns', 'SELECT count(*) FROM taskshed.task', 'shop'),
+is(as('owns', 'SELECT count(*) FROM _taskshed.task', 'shop'),
 	'42501', 'who does not own the database any more reads nothing');
 $node->command_ok(
 	[ 'pg_dump', '--username', 'guest', '--file', "$dump.guest", 'shop' ],
@@ -164,10 +183,10 @@ SELECT string_agg(DISTINCT format('%s: %s to %s', object, a.privilege_type,
 	CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || CASE WHEN a.is_grantable THEN ' *' ELSE '' END), E'\n')
 FROM (SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner FROM pg_proc WHERE pronamespace = 'taskshed'::regnamespace
 	UNION ALL SELECT oid::regclass::text, coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)), relowner
-		FROM pg_class WHERE relnamespace = 'taskshed'::regnamespace AND relkind IN ('r', 'v', 'S')
+		FROM pg_class WHERE relnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND relkind IN ('r', 'v', 'S')
 	UNION ALL SELECT oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), typowner
-		FROM pg_type WHERE typnamespace = 'taskshed'::regnamespace AND typcategory <> 'A'
-	UNION ALL SELECT 'schema', coalesce(nspacl, acldefault('n', nspowner)), nspowner FROM pg_namespace WHERE nspname = 'taskshed') o (object, acl, owner),
+		FROM pg_type WHERE typnamespace IN ('taskshed'::regnamespace, '_taskshed'::regnamespace) AND typcategory <> 'A'
+	UNION ALL SELECT nspname, coalesce(nspacl, acldefault('n', nspowner)), nspowner FROM pg_namespace WHERE nspname ~ 'taskshed') o (object, acl, owner),
 	aclexplode(acl) a WHERE a.grantee <> o.owner};
 $node->safe_psql('postgres',  'CREATE DATABASE plain_one OWNER owns');
 $node->safe_psql('plain_one', 'CREATE EXTENSION taskshed');

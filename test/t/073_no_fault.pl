@@ -149,8 +149,8 @@ foreach my $night (1 .. 3)
 		"SELECT run_count = $night FROM taskshed.tasks WHERE task_id = 'nightly'",
 		"the run of night $night is over");
 	query(
-		q{UPDATE taskshed.alarm SET last_run_at = last_run_at - interval '1 day'
-		WHERE id IN (SELECT id FROM taskshed.task WHERE task_id = 'nightly')}
+		q{UPDATE _taskshed.alarm SET last_run_at = last_run_at - interval '1 day'
+		WHERE id IN (SELECT id FROM _taskshed.task WHERE task_id = 'nightly')}
 	);
 	try_as_app(q{update_execution_time('nightly', clock_timestamp())});
 }
@@ -278,7 +278,7 @@ SKIP:
 		q{SELECT last_status = 'failed' FROM taskshed.tasks WHERE task_id = 'by hand' AND state = 'scheduled'},
 		'the run by hand has failed');
 	is( query(
-			q{SELECT run_at = '2100-01-01', failures_in_row, (SELECT count(*) FROM taskshed.alarm WHERE shortage_since IS NOT NULL)
+			q{SELECT run_at = '2100-01-01', failures_in_row, (SELECT count(*) FROM _taskshed.alarm WHERE shortage_since IS NOT NULL)
 			FROM taskshed.tasks WHERE task_id = 'by hand'}
 		),
 		't|0|0',
@@ -322,7 +322,7 @@ SKIP:
 		q{SELECT last_status = 'failed' FROM taskshed.tasks WHERE task_id = 'long'},
 		'it has failed');
 	query(
-		q{UPDATE taskshed.alarm SET shortage_since = shortage_since - interval '1 hour'
+		q{UPDATE _taskshed.alarm SET shortage_since = shortage_since - interval '1 hour'
 		WHERE shortage_since IS NOT NULL});
 	await_state($node, 'long', 'failed');
 	is(scalar(@{ logged('long') }), 2, 'then it is logged again');

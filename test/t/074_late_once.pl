@@ -255,7 +255,7 @@ foreach my $changed (
 		'attempt 2',
 		'which is the second time');
 	try_as_app(q{remove_task('cut off')});
-	$node->safe_psql('postgres', 'TRUNCATE taskshed.run_0');
+	$node->safe_psql('postgres', 'TRUNCATE _taskshed.run_0');
 }
 try_as_app(
 	q{add_task('hold', clock_timestamp(), '{"what": null, "lock": 0}', validate => false, max_attempts => 3, retry_delay => '1 hour',

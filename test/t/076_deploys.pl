@@ -75,7 +75,7 @@ foreach my $kind ([ 'once', '' ], [ 'recurring', ", every => '1 year'" ])
 			"$attempt|scheduled",
 			"$task_id: deployed again, it waits as before");
 		query(
-			"UPDATE taskshed.alarm SET run_at = now() FROM taskshed.task WHERE task.id = alarm.id AND task_id = '$task_id'"
+			"UPDATE _taskshed.alarm SET run_at = now() FROM _taskshed.task WHERE task.id = alarm.id AND task_id = '$task_id'"
 		);
 	}
 	is( runs_of($node, $task_id),

@@ -131,7 +131,7 @@ query(
 		PERFORM pg_sleep(600);
 	END $$;
 	SELECT taskshed.add_task('ends', task_id => 'ends', owner => 'other')});
-$id = query(q{SELECT id FROM taskshed.task WHERE task_id = 'ends'});
+$id = query(q{SELECT id FROM _taskshed.task WHERE task_id = 'ends'});
 await_said(
 	$log,
 	'a task is put off',

@@ -81,8 +81,8 @@ foreach my $database (@databases)
 		SELECT taskshed.add_task('note', '2100-01-01', '{"what": "x"}', task_id => id, owner => 'overview_of_somebody')
 		FROM (SELECT DISTINCT value FROM texts UNION SELECT name || value FROM texts) t (id)
 		WHERE length(id) <= 255;
-		UPDATE taskshed.alarm a SET last_run_at = '2026-01-01', last_error = t.task_id || repeat(t.task_id, 5)
-		FROM taskshed.task t WHERE t.id = a.id}));
+		UPDATE _taskshed.alarm a SET last_run_at = '2026-01-01', last_error = t.task_id || repeat(t.task_id, 5)
+		FROM _taskshed.task t WHERE t.id = a.id}));
 
 	my $rows =
 	  $node->safe_psql($name, 'SELECT count(*) FROM taskshed.overview');
