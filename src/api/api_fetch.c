@@ -30,6 +30,7 @@
 
 typedef enum FetchQuery
 {
+	FETCH_BY_ID,
 	FETCH_BY_IDS,
 	FETCH_BY_GROUP,
 	FETCH_ALL_OWNED,
@@ -37,6 +38,7 @@ typedef enum FetchQuery
 } FetchQuery;
 
 static const char *const fetch_conditions[FETCH_NQUERIES] = {
+	[FETCH_BY_ID] = " WHERE task_id OPERATOR(pg_catalog.=) $2",
 	[FETCH_BY_IDS] = " WHERE task_id OPERATOR(pg_catalog.=) ANY ($2)",
 	[FETCH_BY_GROUP] = " WHERE group_id OPERATOR(pg_catalog.=) $2",
 	[FETCH_ALL_OWNED] = ""
@@ -146,7 +148,6 @@ ts_fetch_task(PG_FUNCTION_ARGS)
 {
 	Oid			owner;
 	Oid			type;
-	ArrayType  *ids;
 	Datum		result = (Datum) 0;
 	bool		found;
 
@@ -155,11 +156,10 @@ ts_fetch_task(PG_FUNCTION_ARGS)
 	owner = check_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	ids = construct_array(&PG_GETARG_DATUM(0), 1, TEXTOID, -1, false, TYPALIGN_INT);
 
 	type = fetch_type(fcinfo);
 	SPI_connect();
-	fetch_execute(FETCH_BY_IDS, type, owner, PointerGetDatum(ids));
+	fetch_execute(FETCH_BY_ID, type, owner, PG_GETARG_DATUM(0));
 	found = SPI_processed > 0;
 	if (found)
 	{
