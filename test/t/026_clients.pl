@@ -1,102 +1,558 @@
 
-# The programs of docs/clients.md do what the page says: those for psql, psycopg
-# and node-postgres are taken from it and run, where the client is installed.
+# The programs of docs/clients.md do what the page says: each is taken from it and
+# run, if its client is there, and what it did is looked up in the database.
+# What the tables and remarks of the page say of the clients of Python and
+# Node.js is asked of these (test/clients/probe.*).
+#
+# Clients that are not there are skipped, except those that are named in
+# TASKSHED_CLIENTS.  Go and Prisma, which take long or much space, are run if
+# CLIENTS is set.  Packages of npm are looked for in test/clients/node_modules,
+# Prisma in test/clients/prisma/node_modules.
 
 use strict;
 use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use File::Basename qw(basename dirname);
+use File::Path     qw(make_path);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskshedTest;
 use Test::More;
 
-my $page = slurp_file("$FindBin::RealBin/../../docs/clients.md");
-my %programs;
-$programs{$1} = $2 while $page =~ /^```(\w+)\n(.*?)^```$/msg;
-is( join(' ', sort keys %programs),
-	'go java js python sh sql',
-	'the page has a program for each client');
+my $clients = "$FindBin::RealBin/../clients";
+my $dir     = "$PostgreSQL::Test::Utils::tmp_check/clients";
+my $all     = $ENV{CLIENTS};
+my %wanted  = map { $_ => 1 } split ' ', $ENV{TASKSHED_CLIENTS} || '';
 
-# What each of them is run with, and how to find out whether that is there.  (A
-# Python of the distribution has its packages, whichever comes first.)
-my %clients = (
-	sh     => { run => ['sh'], there => [ 'sh', '-c', 'psql --version' ] },
-	python => {
-		run   => [ -x '/usr/bin/python3' ? '/usr/bin/python3' : 'python3' ],
-		there => [
-			-x '/usr/bin/python3' ? '/usr/bin/python3' : 'python3',
-			'-c', 'import psycopg'
+# A Python of the distribution has its packages, whichever comes first.
+my $python = -x '/usr/bin/python3' ? '/usr/bin/python3' : 'python3';
+my $jdbc   = '/usr/share/java/postgresql.jar';
+my $gopath = '/usr/share/gocode';
+
+# Prisma needs a newer Node.js than Debian 12 has; it is among its packages.
+my ($newer_node) =
+  (glob("$clients/prisma/node_modules/node-linux-*/bin/node"), 'node');
+
+# The blocks below each heading
+my (%blocks, $heading);
+my $page = slurp_file("$FindBin::RealBin/../../docs/clients.md");
+while ($page =~ /^##? ([^\n]*)\n|^```(\w+)\n(.*?)^```$/msg)
+{
+	if (defined $1) { $heading = $1 }
+	else { push @{ $blocks{$heading} }, { language => $2, text => $3 } }
+}
+
+sub in_dir
+{
+	return map { "$dir/$_" } @_;
+}
+
+# Of each program the file that it is put into, what it is run with, and a command
+# that succeeds if the client is there.
+my %programs = (
+	psql => {
+		file  => 'psql.sh',
+		run   => [ 'sh',   in_dir('psql.sh') ],
+		there => [ 'psql', '--version' ]
+	},
+	'psycopg 3' => python('psycopg'),
+	'psycopg 2' => python('psycopg2'),
+	SQLAlchemy  => python('sqlalchemy'),
+	Django      => {
+		run   => [ $python, "$clients/project.py", 'schedule', 'django' ],
+		there => [ $python, '-c', 'import django' ],
+		every => '30 days, 0:00:00'
+	},
+	'node-postgres' => node_js('pg'),
+	'postgres.js'   => node_js('postgres'),
+	drizzle         => node_js('drizzle-orm'),
+	Prisma          => {
+		file  => 'prisma/prisma.mjs',
+		run   => [ $newer_node, in_dir('prisma/prisma.mjs') ],
+		there => [ 'ls',        in_dir('prisma/node_modules/prisma') ],
+		make  => [
+			$newer_node, in_dir('prisma/node_modules/prisma/build/index.js'),
+			'generate',  '--schema', "$clients/prisma/schema.prisma"
+		],
+		only_all => 1
+	},
+	JDBC => {
+		file  => 'Schedule.java',
+		run   => [ 'java', '-cp', $jdbc, in_dir('Schedule.java') ],
+		there => [ 'sh',   '-c',  "javac -version && ls $jdbc" ]
+	},
+	pgx            => go('pgx'),
+	'database/sql' => go('stdlib'));
+
+# How the page's tables have it
+my @python = (
+	every        => qr/^timedelta 30 days, 0:00:00$/,
+	seconds      => qr/^float 2592000\.0$/,
+	run_count    => qr/^int 0$/,
+	kwargs       => qr/^dict \{'customer_id': 1\}$/,
+	dict         => qr/^ProgrammingError: can.*t adapt type 'dict'/,
+	number       => qr/^\w+: function .* does not exist/,
+	twice        => qr/^\w+: kwargs must be a JSON object/,
+	'empty list' => qr/^0$/,
+	tuple        => qr/^\w+: (malformed array|function .* does not exist)/,
+	None         => qr/^\w+: either task_ids or group_id must be given/,
+	'fetch None' => qr/^True$/);
+my @node_js = (
+	seconds      => qr/^number 2592000$/,
+	run_count    => qr/^"0"$/,
+	kwargs       => qr/^\{"customer_id":1\}$/,
+	'empty list' => qr/^number 0$/,
+	null         => qr/^error (either task_ids|postgres)/,
+	mistake      => qr/^42883 Did you mean "customer_id"\?$/);
+my @pg_date = (run_at => qr/^Date 2100-01-01T00:00:00\.000Z$/);
+my @as_text = (text   => qr/^"probe"$/, 'tasks as text' => qr/^\["probe"\]$/);
+my @drizzles = (
+	every        => qr/^"1 mon"$/,
+	until        => qr/^"infinity"$/,
+	run_at       => qr/^"2100-01-01 00:00:00\+00"$/,
+	undefined    => qr/^error syntax error/,
+	'plain list' => qr/^error function .* does not exist/,
+	@as_text);
+my %probes = (
+	'psycopg 3' => {
+		client => 'psycopg',
+		says   => [
+			@python,
+			until   => qr/^DataError: timestamp too large/,
+			pairs   => qr/^1$/,
+			mistake => qr/^42883 Did you mean "customer_id"\?$/
 		]
 	},
-	js => { run => ['node'], there => [ 'node', '-e', 'require("pg")' ] });
+	'psycopg 2' => {
+		client => 'psycopg2',
+		says   => [
+			@python,
+			until         => qr/^9999-12-31 23:59:59/,
+			pairs         => qr/^\w+: function .* does not exist/,
+			'pairs, cast' => qr/^1$/,
+			mistake       => qr/^42883 Did you mean "customer_id"\?$/
+		]
+	},
+	SQLAlchemy => {
+		client => 'sqlalchemy',
+		says   => [
+			'keyword lost'  => qr/^True$/,
+			'double colon'  => qr/syntax error at or near ":"/,
+			'empty list'    => qr/^0$/,
+			'empty array()' => qr/cannot determine type of empty array/,
+			mistake         => qr/^42883 Did you mean "customer_id"\?$/
+		]
+	},
+	Django => {
+		client => 'django',
+		says   => [
+			@python,
+			kwargs  => qr/^str \{"customer_id": 1\}$/,
+			mistake => qr/^42883 Did you mean "customer_id"\?$/
+		]
+	},
+	'node-postgres' => {
+		client => 'pg',
+		says   => [
+			@node_js, @pg_date, @as_text,
+			every      => qr/"months":1\b/,
+			until      => qr/^number Infinity$/,
+			object     => qr/^"probe"$/,
+			tasks      => qr/^error invalid input syntax for type json/,
+			'no tasks' => qr/^error tasks must be a JSON array/
+		]
+	},
+	'postgres.js' => {
+		client => 'postgres',
+		says   => [
+			@node_js, @pg_date,
+			every           => qr/^"1 mon"$/,
+			until           => qr/^Date invalid$/,
+			text            => qr/^error kwargs must be a JSON object/,
+			'tasks as text' => qr/^error tasks must be a JSON array/,
+			undefined       => qr/^error UNDEFINED_VALUE/
+		]
+	},
+	drizzle => {
+		client => 'drizzle',
+		says   => [ @node_js, @drizzles, Date => qr/^true$/ ]
+	},
+	'drizzle with postgres.js' => {
+		client => 'drizzle-postgres',
+		says   => [
+			@node_js, @drizzles,
+			Date   => qr/^error The "string" argument/,
+			object => qr/^error The "string" argument/
+		]
+	},
+	Prisma => {
+		client => 'prisma',
+		says   => [
+			@node_js, @pg_date, @as_text,
+			every     => qr/^error UnsupportedNativeDataType$/,
+			void      => qr/^error UnsupportedNativeDataType$/,
+			run_count => qr/^bigint 0$/,
+			until     => qr/^Date invalid$/,
+			object    => qr/^"probe"$/,
+			tasks     => qr/^error /
+		]
+	});
 
-my $node = taskshed_node('clients');
+sub python
+{
+	my ($module) = @_;
+
+	return {
+		file  => "with_$module.py",
+		run   => [ $python, in_dir("with_$module.py") ],
+		there => [ $python, '-c', "import $module" ]
+	};
+}
+
+sub node_js
+{
+	my ($package) = @_;
+	my $file = ($package =~ s/\W/_/gr) . '.mjs';
+
+	return {
+		file  => $file,
+		run   => [ 'node', in_dir($file) ],
+		there =>
+		  [ 'node', '-e', "require.resolve('$package', {paths: ['$dir']})" ]
+	};
+}
+
+# A module of Go is built with what Debian has packages of, so without modules.
+sub go
+{
+	my ($package) = @_;
+
+	return {
+		file  => "$package/main.go",
+		run   => [ in_dir("$package/main") ],
+		there => [
+			'sh', '-c',
+			"go version && ls -d $gopath/src/github.com/jackc/pgx"
+		],
+		make => [
+			'go', 'build', '-o', in_dir("$package/main", "$package/main.go")
+		],
+		only_all => 1
+	};
+}
+
+# Runs a command in $dir; returns whether it succeeded, and what it printed.
+sub run_there
+{
+	my ($command) = @_;
+	my ($out, $err) = ('', '');
+	my $ok = eval {
+		IPC::Run::run($command, '<', \'', '>', \$out, '2>', \$err,
+			init => sub { chdir $dir or die "chdir: $!" });
+	};
+
+	$err .= $@ unless defined $ok;
+	return ($ok, $out, $err);
+}
+
+sub put
+{
+	my ($file, $text) = @_;
+
+	make_path(dirname("$dir/$file"));
+	open(my $fh, '>', "$dir/$file") or die "could not write $file: $!";
+	print $fh $text;
+	close($fh) or die "could not write $file: $!";
+	return;
+}
+
+# Why a client is not there, if it is not
+sub missing
+{
+	my ($client) = @_;
+
+	return 'make test CLIENTS=1 runs it'
+	  if $programs{$client}->{only_all} && !$all;
+	my ($ok, $out, $err) = run_there($programs{$client}->{there});
+	return if $ok;
+	my ($why) =
+	  $err =~ /^(.*(?:Error|not found|No such file|file not found).*)$/m;
+	return
+	  'the client is not installed (' . ($why || 'it is not there') . ')';
+}
+
+my $node = taskshed_node('clients', conf => "listen_addresses = '127.0.0.1'");
+my @sql  = grep { $_->{language} eq 'sql' }
+  map { @{ $blocks{$_} } } grep { !$programs{$_} } keys %blocks;
+is(scalar @sql, 1, 'the page has one block for all');
+is( join(', ', sort grep { $programs{$_} } keys %blocks),
+	join(', ', sort keys %programs),
+	'the page has a program for each client');
 $node->safe_psql('postgres',
-	"CREATE ROLE app LOGIN; SET ROLE app; $programs{sql}");
+	"CREATE ROLE app LOGIN; SET ROLE app; $sql[0]->{text}");
 
-foreach my $language (sort keys %clients)
+# What makes the commit fail of a transaction that inserts and schedules; each for
+# itself would succeed.
+my $refuse = q{
+	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF EXISTS (SELECT FROM taskshed.tasks WHERE task_id = 'invoice-42') THEN
+			RAISE 'refused at commit';
+		END IF;
+		RETURN NULL;
+	END $$;
+	CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON customers
+		DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()};
+
+make_path("$dir/prisma");
+symlink "$clients/prisma/node_modules", "$dir/prisma/node_modules"
+  or die "could not link to Prisma: $!";
+my ($modules) = grep { -d } "$clients/node_modules", '/usr/share/nodejs';
+symlink $modules, "$dir/node_modules"
+  or die "could not link to $modules: $!"
+  if defined $modules;
+
+$ENV{PGHOST}     = '127.0.0.1';
+$ENV{PGPORT}     = $node->port;
+$ENV{PGUSER}     = 'app';
+$ENV{PGDATABASE} = 'postgres';
+$ENV{DATABASE_URL} =
+  'postgresql://127.0.0.1:' . $node->port . '/postgres?user=app';
+# (The schema engine of Prisma, which would be fetched, is not used.)
+$ENV{PRISMA_SCHEMA_ENGINE_BINARY} = '/bin/true';
+$ENV{GO111MODULE}                 = 'off';
+$ENV{GOPATH}                      = $gopath;
+$ENV{GOCACHE}                     = "$dir/go-cache";
+
+# As a superuser, also after the variables above
+sub super
+{
+	my ($sql, $database) = @_;
+
+	delete local $ENV{PGUSER};
+	return $node->safe_psql($database || 'postgres', $sql);
+}
+
+sub refuse_commits
+{
+	my ($database, $yes) = @_;
+
+	super($yes
+		? "SET ROLE app; $refuse"
+		: 'DROP FUNCTION refuse CASCADE', $database);
+	return;
+}
+
+# The program of a client, from the page to what it has done
+sub try_program
+{
+	my ($client) = @_;
+	my $program  = $programs{$client};
+	my $database = $client eq 'Django' ? 'django' : 'postgres';
+	my $every    = $program->{every} || '1 mon';
+	my ($ok, $out, $err);
+
+	foreach my $block (@{ $blocks{$client} })
+	{
+		my $text = $block->{text};
+		my $file = $program->{file} || ($text =~ /^# (\S+)\n/)[0];
+
+		# Debian 12 has version 4 of pgx.
+		$text =~ s{jackc/pgx/v5}{jackc/pgx/v4}
+		  if $file =~ /go$/ && !-d "$gopath/src/github.com/jackc/pgx/v5";
+		put($file, $text);
+	}
+	migrate() if $client eq 'Django';
+	if ($program->{make})
+	{
+		($ok, $out, $err) = run_there($program->{make});
+		ok($ok, "$client: made") or diag($out . $err);
+		return unless $ok;
+	}
+
+	super(
+		q{SELECT taskshed.remove_all_tasks(owner => 'app'); TRUNCATE customers, outbox;
+			SET ROLE app; SELECT taskshed.add_task('send_invoice', '2100-01-01', '{"customer_id": 1}', task_id => 'reminder-' || i)
+			FROM generate_series(1, 2) i}, $database);
+
+	# Scheduling is part of the transaction.
+	refuse_commits($database, 1);
+	($ok, $out, $err) = run_there($program->{run});
+	ok(!$ok, "$client: fails if it can't commit") or diag($out . $err);
+	like($err . $out, qr/refused at commit/, "$client: it says so");
+	is( super(
+			q{SELECT string_agg(task_id, ' ') FROM taskshed.tasks WHERE task_id !~ '^reminder'},
+			$database),
+		'',
+		"$client: then nothing is scheduled");
+	refuse_commits($database, 0);
+	super(
+		q{TRUNCATE customers; SELECT taskshed.remove_task('invoice-42', owner => 'app')},
+		$database);
+
+	($ok, $out, $err) = run_there($program->{run});
+	ok($ok, "$client: the program runs");
+	is($err, '', "$client: without an error");
+	like($out, qr/^invoice-42[ |]\Q$every\E$/, "$client: what it prints");
+	is( super(
+			q{SELECT task_id, callback, run_at AT TIME ZONE 'UTC', every, kwargs, owner, (SELECT name FROM customers WHERE id = 42)
+			  FROM taskshed.tasks}, $database),
+		q{invoice-42|public.send_invoice|2100-01-01 08:00:00|1 mon|}
+		  . q({"note": "it's due", "customer_id": 42}|app|Ada),
+		"$client: what it has done");
+	super(q{SELECT taskshed.run_task('invoice-42', owner => 'app')},
+		$database);
+	{
+		delete local $ENV{PGUSER};
+		await(
+			$node,
+			q{SELECT string_agg(o::text, ' ') = '(42,"it''s due")' FROM outbox o},
+			"$client: the callback is called",
+			$database);
+	}
+	migrate_back() if $client eq 'Django';
+	return;
+}
+
+# The extension is made by the migration of a superuser, and taken back; then the
+# usual way: a superuser has made it, and the application's role migrates.
+sub migrate
+{
+	my ($ok, $out, $err);
+
+	super('CREATE DATABASE django OWNER app');
+	foreach my $what ('migrate', 'zero')
+	{
+		delete local $ENV{PGUSER};
+		($ok, $out, $err) =
+		  run_there([ $python, "$clients/project.py", $what, 'django' ]);
+		ok($ok, "Django: $what") or diag($out . $err);
+		is( $node->safe_psql(
+				'django',
+				q{SELECT count(*) FROM pg_extension WHERE extname = 'taskshed' UNION ALL
+				  SELECT count(*) FROM pg_proc WHERE proname = 'send_invoice'}),
+			$what eq 'migrate' ? "1\n1" : "0\n0",
+			"Django: what $what has done");
+	}
+	super(
+		q{DROP TABLE django_migrations; ALTER SCHEMA public OWNER TO app;
+		  CREATE EXTENSION taskshed; GRANT USAGE ON SCHEMA taskshed TO app},
+		'django');
+	($ok, $out, $err) =
+	  run_there([ $python, "$clients/project.py", 'migrate', 'django' ]);
+	ok($ok, 'Django: migrate as the role of the application')
+	  or diag($out . $err);
+	return;
+}
+
+# What the page says of that: the reverse of the first operation is the owner's.
+sub migrate_back
+{
+	my ($ok, $out, $err) =
+	  run_there([ $python, "$clients/project.py", 'zero', 'django' ]);
+
+	ok(!$ok, 'Django: the role can not drop the extension');
+	like($err, qr/must be owner of extension taskshed/, 'Django: it says so');
+	return;
+}
+
+# What the page says of a client, asked of it
+sub probe
+{
+	my ($name) = @_;
+	my ($client, $says) = @{ $probes{$name} }{qw(client says)};
+	my ($file, @run) =
+	  $client =~ /^(psycopg|psycopg2|sqlalchemy|django)$/
+	  ? ('probe.py', $python)
+	  : $client eq 'prisma' ? ('prisma/probe.mjs', $newer_node)
+	  :                       ('probe.mjs', 'node');
+	my ($ok, $out, $err);
+	my %says = @$says;
+
+	super(
+		q{SELECT taskshed.remove_all_tasks(owner => 'app');
+		  SET ROLE app; SELECT taskshed.add_task('send_invoice', '2100-01-01', '{"customer_id": 1}', every => '1 month',
+			task_id => 'monthly', until => 'infinity')});
+	put($file, slurp_file("$clients/" . basename($file)));
+	($ok, $out, $err) = run_there([ @run, "$dir/$file", $client ]);
+	ok($ok, "$name: asked") or diag($err);
+	my %said = $out =~ /^([^:]+): (.*)$/mg;
+	like($said{$_} // '', $says{$_}, "$name: $_") foreach sort keys %says;
+	return;
+}
+
+foreach my $client (sort keys %programs)
 {
   SKIP:
 	{
-		my ($out, $err) = ('', '');
-		my $there = eval {
-			IPC::Run::run($clients{$language}->{there},
-				'<', \'', '>', \$out, '2>', \$err);
-		};
+		my $why = missing($client);
 
-		if (!$there)
+		if (defined $why)
 		{
-			my ($why) = ($err || $@ || 'not installed') =~
-			  /^(.*(?:Error|not found|not installed|file not found).*)$/m;
-			skip "$language: the client is not installed ("
-			  . ($why || 'it does not start')
-			  . ')', 4;
+			fail("$client is there: $why") if $wanted{ $client =~ s/ //r };
+			skip "$client: $why", 1;
 		}
-
-		my $file = "$PostgreSQL::Test::Utils::tmp_check/clients.$language";
-		open(my $program, '>', $file) or die "could not write $file: $!";
-		print $program $programs{$language};
-		close($program) or die "could not write $file: $!";
-
-		local $ENV{PGHOST}     = $node->host;
-		local $ENV{PGPORT}     = $node->port;
-		local $ENV{PGDATABASE} = 'postgres';
-		local $ENV{PGUSER}     = 'app';
-		($out, $err) = ('', '');
-		ok( IPC::Run::run(
-				[ @{ $clients{$language}->{run} }, $file ],
-				'<', \'', '>', \$out, '2>', \$err),
-			"$language: the program runs");
-		is($err, '', "$language: without an error");
-		delete local $ENV{PGUSER};
-		$out =~ s/[ |]/ /g;
-		like(
-			$out,
-			qr/^monthly-42 scheduled\nreminder-1 paused\nreminder-2 paused$/m,
-			"$language: the tasks are there");
-		like(
-			$out,
-			qr/^42883 Did you mean "customer_id"\?$/m,
-			"$language: a mistake is told") if $language ne 'sh';
-		is( $node->safe_psql(
-				'postgres', q{
-				SELECT task_id, run_at AT TIME ZONE 'UTC', every, CASE WHEN every IS NOT NULL THEN timezone END, group_id, kwargs FROM taskshed.tasks
-				WHERE run_at > '2100-01-01' ORDER BY task_id}),
-			"monthly-42|2100-01-01 08:00:00|1 mon|Europe/Berlin||{\"customer_id\": 42}\n"
-			  . "reminder-1|2100-03-01 08:00:00|||reminders|{\"customer_id\": 1}\n"
-			  . "reminder-2|2100-03-02 08:00:00|||reminders|{\"customer_id\": 2}",
-			"$language: as the program says");
-		await(
-			$node,
-			q{SELECT count(*) = 1 FROM outbox WHERE customer_id = 42 AND note = 'it''s due' AND due IS NULL},
-			"$language: the first call has been made");
-		$node->safe_psql('postgres',
-			q{SELECT taskshed.remove_all_tasks(owner => 'app'); TRUNCATE outbox}
-		);
+		eval { try_program($client); 1 } or fail("$client: $@");
+		probe($_)
+		  foreach grep { /^\Q$client\E(?: with|$)/ } sort keys %probes;
 	}
 }
+
+# Lists that may be empty; and a task that is not there
+my $either = qr/either task_ids or group_id must be given/;
+
+sub error_of
+{
+	my ($call) = @_;
+
+	delete local $ENV{PGUSER};
+	my ($rc, $out, $err) = $node->psql('postgres', "SELECT taskshed.$call");
+	return $err;
+}
+super(
+	q{SELECT taskshed.add_task('send_invoice', '2100-01-01', '{"customer_id": 1}', task_id => 'a')}
+);
+foreach my $call (
+	'remove_tasks(%s)', 'pause_tasks(%s)',
+	'resume_tasks(%s)', 'cancel_tasks(%s)',
+	'retry_tasks(%s)',  'run_tasks(%s)',
+	q{update_tasks('{"description": "d"}', %s)})
+{
+	is(super('SELECT taskshed.' . sprintf($call, q{'{}'})),
+		'0', "$call: an empty list");
+	like(error_of(sprintf $call, 'NULL'), $either, "$call: NULL");
+	like(
+		error_of(sprintf $call, q{(SELECT array_agg('a'::text) WHERE false)}),
+		$either,
+		"$call: array_agg of no rows");
+}
+is(super(q{SELECT count(*) FROM taskshed.fetch_tasks('{}')}),
+	'0', 'fetch_tasks: an empty list');
+is(super(q{SELECT count(*) FROM taskshed.fetch_tasks(NULL)}),
+	'1', 'fetch_tasks: NULL is all');
+is( super(
+		q{SELECT taskshed.add_tasks(NULL), taskshed.add_tasks('[]'), taskshed.update_execution_times(NULL), taskshed.update_execution_times('{}')}
+	),
+	'{}|{}|0|0',
+	'lists that may be NULL');
+like(error_of('remove_tasks(ARRAY[])'),
+	qr/cannot determine type of empty array/, 'ARRAY[]');
+is( super(
+		q{SELECT taskshed.remove_tasks(ARRAY[]::text[]), taskshed.remove_tasks(ARRAY(SELECT 'a' WHERE false)),
+		  (SELECT taskshed.remove_tasks(coalesce(array_agg('a'::text), '{}')) WHERE false)}
+	),
+	'0|0|0',
+	'empty arrays');
+is( super(
+		q{SELECT count(*), count(task_id) FROM taskshed.fetch_task('none')}),
+	'1|0',
+	'fetch_task has a row of NULLs');
+like(
+	error_of(q{add_task('send_invoice', 'infinity', '{"customer_id": 1}')}),
+	qr/run_at must be finite/,
+	'no other time is infinite');
 
 $node->stop;
 done_testing();
