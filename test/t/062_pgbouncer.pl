@@ -1,7 +1,7 @@
 
 # Clients that share server connections through pgbouncer in transaction mode:
 # scheduling, bulk calls and errors of two clients that take turns on one
-# connection, and statements that are prepared by the protocol.
+# connection, roles, and statements that are prepared by the protocol.
 
 use strict;
 use warnings;
@@ -152,6 +152,26 @@ like(
 		q{SELECT taskshed.add_task('s.mine', kwargs => '{"what": "mine"}')}),
 	qr/ERROR: .*does not exist|no argument/,
 	'a callback that was replaced');
+
+# A role for one transaction, and one for a call.  SET ROLE is for whoever comes
+# next, which is why docs/clients.md advises against it.
+$node->safe_psql('postgres', 'CREATE ROLE other LOGIN; GRANT other TO app');
+$one->query('BEGIN; SET LOCAL ROLE other;'
+	  . add_note('local', q{run_at => '2100-01-01'})
+	  . '; COMMIT');
+is($two->query('SELECT current_user'),
+	'app', 'SET LOCAL ROLE was for one transaction');
+$two->query(add_note('named', q{run_at => '2100-01-01', owner => 'other'}));
+is( query(
+		q{SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM taskshed.tasks WHERE owner = 'other'}
+	),
+	'local named',
+	'tasks of another role');
+$one->query('SET ROLE other');
+is($two->query('SELECT current_user'),
+	'other', 'SET ROLE is for the next client, too');
+$two->query('RESET ROLE');
+query(q{SELECT taskshed.remove_all_tasks(owner => 'other')});
 $_->quit foreach ($one, $two);
 
 # Statements prepared by the protocol.  (Named ones are known to pgbouncer from
