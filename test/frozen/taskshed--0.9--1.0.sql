@@ -9,20 +9,7 @@
 DROP FUNCTION taskshed.fetch_task(text, name);
 DROP FUNCTION taskshed.fetch_tasks(text[], text, name);
 DROP VIEW taskshed.tasks;
-DROP VIEW taskshed.task_details;
-
--- The tables have a schema of their own.
-CREATE SCHEMA _taskshed;
-DO $$
-DECLARE
-	name text;
-BEGIN
-	FOR name IN SELECT relname FROM pg_catalog.pg_class
-		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind IN ('r', 'S')
-	LOOP
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I SET SCHEMA _taskshed', name);
-	END LOOP;
-END $$;
+DROP VIEW _taskshed.task_details;
 
 -- new columns of task
 -- new columns of alarm

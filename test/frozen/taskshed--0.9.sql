@@ -22,9 +22,10 @@ SELECT taskshed._check_install();
  * rely on none.
  */
 
-CREATE SEQUENCE taskshed.task_seq AS bigint CACHE 1;
+CREATE SCHEMA _taskshed;
+CREATE SEQUENCE _taskshed.task_seq AS bigint CACHE 1;
 
-CREATE TABLE taskshed.task (
+CREATE TABLE _taskshed.task (
 	id bigint NOT NULL,
 	owner oid NOT NULL,
 	created_at timestamptz NOT NULL,
@@ -57,11 +58,11 @@ CREATE TABLE taskshed.task (
 	CONSTRAINT catch_up_values CHECK (catch_up IN ('coalesce', 'all', 'skip')),
 	CONSTRAINT history_values CHECK (history IN ('all', 'errors', 'none'))
 ) USING heap;
-CREATE INDEX task_group ON taskshed.task (owner, group_id, task_id) WHERE group_id IS NOT NULL;
+CREATE INDEX task_group ON _taskshed.task (owner, group_id, task_id) WHERE group_id IS NOT NULL;
 
-COMMENT ON TABLE taskshed.task IS 'What each task is: one row a task, changed only when the task is replaced. Read it through the view tasks.';
+COMMENT ON TABLE _taskshed.task IS 'What each task is: one row a task, changed only when the task is replaced. Read it through the view tasks.';
 
-CREATE TABLE taskshed.alarm (
+CREATE TABLE _taskshed.alarm (
 	id bigint NOT NULL,
 	run_at timestamptz NOT NULL,
 	scheduled_at timestamptz NOT NULL,
@@ -81,13 +82,13 @@ CREATE TABLE taskshed.alarm (
 	last_status text COLLATE "C",
 	last_sqlstate text COLLATE "C"
 ) USING heap;
-CREATE INDEX alarm_queue ON taskshed.alarm (owner, run_at, id)
+CREATE INDEX alarm_queue ON _taskshed.alarm (owner, run_at, id)
 	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
-CREATE INDEX alarm_task ON taskshed.alarm (id, run_at);
+CREATE INDEX alarm_task ON _taskshed.alarm (id, run_at);
 
-COMMENT ON TABLE taskshed.alarm IS 'When each task runs next and how its last run went: one row a task, changed by each run. Read it through the view tasks.';
+COMMENT ON TABLE _taskshed.alarm IS 'When each task runs next and how its last run went: one row a task, changed by each run. Read it through the view tasks.';
 
-CREATE TABLE taskshed.callback (
+CREATE TABLE _taskshed.callback (
 	owner oid NOT NULL,
 	owner_name name COLLATE "C" NOT NULL,
 	name text COLLATE "C" NOT NULL,
@@ -96,17 +97,17 @@ CREATE TABLE taskshed.callback (
 	CONSTRAINT callback_name_length CHECK (length(name) BETWEEN 1 AND 255)
 ) USING heap;
 
-COMMENT ON TABLE taskshed.callback IS 'Aliases of callbacks. Read it through the view callbacks.';
+COMMENT ON TABLE _taskshed.callback IS 'Aliases of callbacks. Read it through the view callbacks.';
 
 /*
  * The history of runs: a ring of tables.  Runs are recorded in one of them;
  * when that is old or large enough the next is emptied and used.
  */
-CREATE SEQUENCE taskshed.run_seq AS bigint CACHE 1;
+CREATE SEQUENCE _taskshed.run_seq AS bigint CACHE 1;
 
 -- (Nothing is ever updated or deleted in these, and they are emptied as a whole: there is nothing to
 -- vacuum for, except once in a while against wraparound.)
-CREATE TABLE taskshed.run_0 (
+CREATE TABLE _taskshed.run_0 (
 	run_id bigint NOT NULL,
 	scheduled_at timestamptz NOT NULL,
 	started_at timestamptz,
@@ -125,30 +126,30 @@ CREATE TABLE taskshed.run_0 (
 	hint text,
 	context text
 ) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_0_task ON taskshed.run_0 (task_id);
-CREATE TABLE taskshed.run_1 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_1_task ON taskshed.run_1 (task_id);
-CREATE TABLE taskshed.run_2 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_2_task ON taskshed.run_2 (task_id);
-CREATE TABLE taskshed.run_3 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_3_task ON taskshed.run_3 (task_id);
-CREATE TABLE taskshed.run_4 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_4_task ON taskshed.run_4 (task_id);
-CREATE TABLE taskshed.run_5 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_5_task ON taskshed.run_5 (task_id);
-CREATE TABLE taskshed.run_6 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_6_task ON taskshed.run_6 (task_id);
-CREATE TABLE taskshed.run_7 (LIKE taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
-CREATE INDEX run_7_task ON taskshed.run_7 (task_id);
+CREATE INDEX run_0_task ON _taskshed.run_0 (task_id);
+CREATE TABLE _taskshed.run_1 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_1_task ON _taskshed.run_1 (task_id);
+CREATE TABLE _taskshed.run_2 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_2_task ON _taskshed.run_2 (task_id);
+CREATE TABLE _taskshed.run_3 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_3_task ON _taskshed.run_3 (task_id);
+CREATE TABLE _taskshed.run_4 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_4_task ON _taskshed.run_4 (task_id);
+CREATE TABLE _taskshed.run_5 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_5_task ON _taskshed.run_5 (task_id);
+CREATE TABLE _taskshed.run_6 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_6_task ON _taskshed.run_6 (task_id);
+CREATE TABLE _taskshed.run_7 (LIKE _taskshed.run_0) USING heap WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE INDEX run_7_task ON _taskshed.run_7 (task_id);
 
-CREATE TABLE taskshed.history (
+CREATE TABLE _taskshed.history (
 	began_at timestamptz NOT NULL,
 	part integer NOT NULL,
 	CONSTRAINT history_pkey PRIMARY KEY (part),
 	CONSTRAINT history_parts CHECK (part BETWEEN 0 AND 7)
 ) USING heap;
-COMMENT ON TABLE taskshed.history IS 'Since when each table of the history has been written to; the latest is in use.';
-INSERT INTO taskshed.history VALUES (pg_catalog.clock_timestamp(), 0);
+COMMENT ON TABLE _taskshed.history IS 'Since when each table of the history has been written to; the latest is in use.';
+INSERT INTO _taskshed.history VALUES (pg_catalog.clock_timestamp(), 0);
 
 -- Rows that arrive by a restore or by hand reach the scheduler through this.
 CREATE FUNCTION taskshed._alarm_changed() RETURNS trigger
@@ -157,9 +158,9 @@ REVOKE ALL ON FUNCTION taskshed._alarm_changed() FROM PUBLIC;
 COMMENT ON FUNCTION taskshed._alarm_changed() IS
 'Internal. Tells the scheduler of rows that were written without the functions of the extension.';
 
-CREATE TRIGGER alarm_changed AFTER INSERT OR UPDATE ON taskshed.alarm
+CREATE TRIGGER alarm_changed AFTER INSERT OR UPDATE ON _taskshed.alarm
 FOR EACH ROW EXECUTE FUNCTION taskshed._alarm_changed();
-ALTER TABLE taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed;
+ALTER TABLE _taskshed.alarm ENABLE ALWAYS TRIGGER alarm_changed;
 
 -- Not even pg_write_all_data writes what says as whom something is run.
 CREATE FUNCTION taskshed._superusers_only() RETURNS trigger
@@ -173,25 +174,25 @@ DECLARE
 	name text;
 BEGIN
 	FOR name IN SELECT relname FROM pg_catalog.pg_class
-		WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace AND relkind = 'r'
+		WHERE relnamespace = '_taskshed'::pg_catalog.regnamespace AND relkind = 'r'
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-			ON taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only()', name);
-		EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I ENABLE ALWAYS TRIGGER superusers_only', name);
+			ON _taskshed.%I FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only()', name);
+		EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I ENABLE ALWAYS TRIGGER superusers_only', name);
 
 		-- what is published of a table without a key would stop a subscriber
 		IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint
-			WHERE conrelid = pg_catalog.format('taskshed.%I', name)::pg_catalog.regclass AND contype = 'p')
+			WHERE conrelid = pg_catalog.format('_taskshed.%I', name)::pg_catalog.regclass AND contype = 'p')
 		THEN
-			EXECUTE pg_catalog.format('ALTER TABLE taskshed.%I REPLICA IDENTITY FULL', name);
+			EXECUTE pg_catalog.format('ALTER TABLE _taskshed.%I REPLICA IDENTITY FULL', name);
 		END IF;
 	END LOOP;
 END $$;
 
-SELECT pg_catalog.pg_extension_config_dump('taskshed.task_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('taskshed.task', '');
-SELECT pg_catalog.pg_extension_config_dump('taskshed.alarm', '');
-SELECT pg_catalog.pg_extension_config_dump('taskshed.callback', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.task_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.task', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.alarm', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.callback', '');
 
 /* Scheduling */
 
@@ -403,7 +404,7 @@ COMMENT ON FUNCTION taskshed._status() IS
  * quals that fetch_task and fetch_tasks add are leakproof, so they reach the
  * indexes in spite of the barrier.
  */
-CREATE VIEW taskshed.task_details WITH (security_barrier) AS
+CREATE VIEW _taskshed.task_details WITH (security_barrier) AS
 SELECT t.id,
 	t.owner AS owner_oid,
 	coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner::text::name) AS owner,
@@ -441,19 +442,19 @@ SELECT t.id,
 	a.run_count,
 	a.failures_in_row,
 	t.created_at
-FROM taskshed.task t
-	JOIN taskshed.alarm a ON a.id = t.id
+FROM _taskshed.task t
+	JOIN _taskshed.alarm a ON a.id = t.id
 	LEFT JOIN taskshed._running() x ON x.id = t.id
 WHERE pg_catalog.pg_has_role(t.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
-COMMENT ON VIEW taskshed.task_details IS 'Internal. The view tasks with the internal keys.';
+COMMENT ON VIEW _taskshed.task_details IS 'Internal. The view tasks with the internal keys.';
 
 CREATE VIEW taskshed.tasks AS
 SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, schedule, timezone, until,
 	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
 	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
 	last_sqlstate, run_count, failures_in_row, created_at
-FROM taskshed.task_details;
+FROM _taskshed.task_details;
 COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
 
 CREATE VIEW taskshed.status AS
@@ -480,14 +481,14 @@ SELECT r.run_id,
 	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.hint END AS hint,
 	CASE WHEN pg_catalog.pg_has_role(r.owner, 'USAGE') THEN r.context END AS context,
 	r.worker_pid
-FROM (SELECT * FROM taskshed.run_0
-	UNION ALL SELECT * FROM taskshed.run_1
-	UNION ALL SELECT * FROM taskshed.run_2
-	UNION ALL SELECT * FROM taskshed.run_3
-	UNION ALL SELECT * FROM taskshed.run_4
-	UNION ALL SELECT * FROM taskshed.run_5
-	UNION ALL SELECT * FROM taskshed.run_6
-	UNION ALL SELECT * FROM taskshed.run_7) r
+FROM (SELECT * FROM _taskshed.run_0
+	UNION ALL SELECT * FROM _taskshed.run_1
+	UNION ALL SELECT * FROM _taskshed.run_2
+	UNION ALL SELECT * FROM _taskshed.run_3
+	UNION ALL SELECT * FROM _taskshed.run_4
+	UNION ALL SELECT * FROM _taskshed.run_5
+	UNION ALL SELECT * FROM _taskshed.run_6
+	UNION ALL SELECT * FROM _taskshed.run_7) r
 WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.runs IS 'The history of runs that the reader may see, bounded by taskshed.history_retention and taskshed.history_max_size.';
@@ -495,7 +496,7 @@ COMMENT ON VIEW taskshed.runs IS 'The history of runs that the reader may see, b
 CREATE VIEW taskshed.callbacks WITH (security_barrier) AS
 SELECT coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = c.owner), c.owner::text::name) AS owner,
 	c.name, c.callback
-FROM taskshed.callback c
+FROM _taskshed.callback c
 WHERE pg_catalog.pg_has_role(c.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.callbacks IS 'The aliases of callbacks that the reader may see.';
@@ -522,18 +523,18 @@ DECLARE
 BEGIN
 	FOR role IN
 		SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
-		FROM (SELECT relacl FROM pg_catalog.pg_class WHERE relnamespace = 'taskshed'::pg_catalog.regnamespace
+		FROM (SELECT relacl FROM pg_catalog.pg_class WHERE relnamespace IN ('taskshed'::pg_catalog.regnamespace, '_taskshed'::pg_catalog.regnamespace)
 			UNION ALL SELECT nspacl FROM pg_catalog.pg_namespace WHERE nspname = 'taskshed') AS o (acl),
 			pg_catalog.aclexplode(o.acl) AS a
 		WHERE a.grantee <> a.grantor
 	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA taskshed FROM %s', role);
-		EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA taskshed, _taskshed FROM %s', role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA taskshed, _taskshed FROM %s', role);
 		EXECUTE pg_catalog.format('REVOKE CREATE ON SCHEMA taskshed FROM %s', role);
 	END LOOP;
 END $$;
 
-GRANT SELECT ON taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
+GRANT SELECT ON _taskshed.task_details, taskshed.tasks, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
 
 /* Asks for a scheduler in this database when the transaction commits. */
 CREATE FUNCTION taskshed._start_scheduler() RETURNS void

@@ -970,7 +970,7 @@ foreach my $sql (
 	'DROP INDEX _taskshed.alarm_queue; CREATE INDEX alarm_queue ON _taskshed.alarm (last_error, run_at, id)',
 	'DROP INDEX _taskshed.alarm_task; CREATE INDEX alarm_task ON _taskshed.alarm USING hash (id)',
 	'ALTER TABLE _taskshed.alarm RENAME TO alarms; CREATE VIEW _taskshed.alarm AS SELECT * FROM _taskshed.alarms',
-	'ALTER TABLE _taskshed.task RENAME TO t; CREATE TABLE _taskshed.task (LIKE taskshed.t) PARTITION BY RANGE (id)',
+	'ALTER TABLE _taskshed.task RENAME TO t; CREATE TABLE _taskshed.task (LIKE _taskshed.t) PARTITION BY RANGE (id)',
 	'ALTER TABLE _taskshed.alarm RENAME TO alarms',
 	'ALTER SEQUENCE _taskshed.task_seq RENAME TO s; CREATE TABLE _taskshed.task_seq ()'
   )

@@ -45,14 +45,14 @@ CREATE DATABASE pub;
 # been a superuser when it was made; from 16 on pg_create_subscription will do.
 my $tables = $node->safe_psql(
 	'postgres', q{
-SELECT string_agg(format('CREATE TABLE taskshed.%I (%s)', relname,
+SELECT string_agg(format('CREATE TABLE _taskshed.%I (%s)', relname,
 	(SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
 		FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)), ';')
 FROM pg_class c WHERE oid IN ('_taskshed.task'::regclass, '_taskshed.alarm'::regclass)}
 );
 $node->safe_psql(
 	'pub', qq{
-CREATE SCHEMA taskshed;
+CREATE SCHEMA _taskshed;
 $tables;
 CREATE PUBLICATION p FOR TABLE _taskshed.task, _taskshed.alarm;
 SELECT pg_create_logical_replication_slot('s', 'pgoutput')});
@@ -91,7 +91,7 @@ $node->psql('postgres', $_)
 # What the script of CREATE EXTENSION could take for the server's own.
 $node->safe_psql(
 	'pub', q{
-DROP SCHEMA taskshed CASCADE;
+DROP SCHEMA _taskshed CASCADE;
 CREATE SCHEMA taskshed;
 GRANT ALL ON SCHEMA taskshed TO mallory});
 is( as( 'mallory', q{

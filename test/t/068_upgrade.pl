@@ -38,7 +38,7 @@ my $to_10  = slurp_file("$frozen/taskshed--0.9--1.0.sql");
 sub columns_of
 {
 	my ($sql, $table) = @_;
-	my ($body) = $sql =~ /^CREATE TABLE _?taskshed\.$table \(\n(.*?)^\)/ms
+	my ($body) = $sql =~ /^CREATE TABLE _taskshed\.$table \(\n(.*?)^\)/ms
 	  or die "no $table";
 
 	return $body =~ /^\t([a-z_]+ .*?),?$/mg;
@@ -121,14 +121,14 @@ $node->safe_psql(
 	CREATE FUNCTION note(what text) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.ledger VALUES (what) $$;
 	GRANT USAGE ON SCHEMA taskshed TO app;
 	GRANT ALL ON ledger TO app;
-	INSERT INTO taskshed.task (id, owner, created_at, owner_name, is_alias, task_id, callback, kwargs, run_type, every, timezone, catch_up)
-	SELECT nextval('taskshed.task_seq'), 'app'::regrole, now(), 'app', false, t, 'public.note', jsonb_build_object('what', t),
+	INSERT INTO _taskshed.task (id, owner, created_at, owner_name, is_alias, task_id, callback, kwargs, run_type, every, timezone, catch_up)
+	SELECT nextval('_taskshed.task_seq'), 'app'::regrole, now(), 'app', false, t, 'public.note', jsonb_build_object('what', t),
 		CASE WHEN e IS NULL THEN 'once' ELSE 'recurring' END, e, 'UTC', 'coalesce'
 	FROM (VALUES ('due', NULL), ('every', interval '1 hour'), ('paused', NULL)) AS v (t, e);
-	INSERT INTO taskshed.alarm (id, run_at, scheduled_at, anchor, revision, run_count, owner, attempt, failures_in_row, interruptions, paused_at)
+	INSERT INTO _taskshed.alarm (id, run_at, scheduled_at, anchor, revision, run_count, owner, attempt, failures_in_row, interruptions, paused_at)
 	SELECT id, now() - interval '1 minute', now() - interval '1 minute', now() - interval '1 minute', 0, 7, owner, 0, 0, 0,
 		CASE WHEN task_id = 'paused' THEN now() END
-	FROM taskshed.task});
+	FROM _taskshed.task});
 await_status($node, 'old', 'stopped');
 like(
 	says('old'),

@@ -157,16 +157,16 @@ $node->command_ok(
 	],
 	'a dump of the tasks alone');
 unlike(slurp_file("$dump.only"), qr/^CREATE/m, '... has nothing else');
-$node->safe_psql('postgres', 'CREATE DATABASE only OWNER owns');
-$node->safe_psql('only',     'CREATE EXTENSION taskshed');
+$node->safe_psql('postgres',   'CREATE DATABASE tasks_only OWNER owns');
+$node->safe_psql('tasks_only', 'CREATE EXTENSION taskshed');
 $node->command_ok(
 	[
 		'psql',            '-X', '-q',         '-v',
-		'ON_ERROR_STOP=1', '-f', "$dump.only", 'only'
+		'ON_ERROR_STOP=1', '-f', "$dump.only", 'tasks_only'
 	],
 	'... and is restored');
-is( $node->safe_psql('only', $tasks),
-	$node->safe_psql('shop', $tasks),
+is( $node->safe_psql('tasks_only', $tasks),
+	$node->safe_psql('shop',       $tasks),
 	'... with the tasks');
 
 # Another owner
