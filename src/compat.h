@@ -29,6 +29,11 @@
 #include "utils/lsyscache.h"	/* get_database_name, from 19 on */
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 160000
+#include "utils/guc_hooks.h"
+#else
+#include "replication/syncrep.h"	/* assign_synchronous_commit */
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "taskshed needs PostgreSQL 15 or later"

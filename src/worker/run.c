@@ -156,7 +156,7 @@ run_callback(Run *run, Callback *callback)
 		transaction_begin();
 		PopActiveSnapshot();
 	}
-	synchronous_commit = commit_mode;
+	transaction_set_commit_mode(commit_mode);
 	current_run = NULL;
 }
 

@@ -56,11 +56,24 @@ transaction_save_surroundings(Surroundings *saved)
 	saved->lock_timeout = LockTimeout;
 }
 
+/*
+ * Have the next commit be as durable as that.  The server keeps beside the setting for
+ * what a commit waits of standbys.
+ */
+void
+transaction_set_commit_mode(int mode)
+{
+	if (mode == synchronous_commit)
+		return;
+	synchronous_commit = mode;
+	assign_synchronous_commit(mode, NULL);
+}
+
 /* Put that back. */
 void
 transaction_restore_surroundings(const Surroundings *saved)
 {
-	synchronous_commit = saved->synchronous_commit;
+	transaction_set_commit_mode(saved->synchronous_commit);
 	LockTimeout = saved->lock_timeout;
 }
 

@@ -84,6 +84,7 @@ extern void transaction_init(void);
 extern uint64 transaction_count(void);
 extern void transaction_save_surroundings(Surroundings *saved);
 extern void transaction_restore_surroundings(const Surroundings *saved);
+extern void transaction_set_commit_mode(int mode);
 extern void transaction_begin(void);
 extern void transaction_enter_bookkeeping(const Run *run);
 extern void transaction_leave_bookkeeping(void);

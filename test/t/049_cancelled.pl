@@ -343,6 +343,24 @@ is($client->query(sprintf $yes, 'middle'), 't', 'told again');
 await_state($node, 'middle', 'failed');
 is(runs_of($node, 'middle'),
 	'cancelled 1', 'the procedure has not gone on, and is cancelled');
+
+# What a callback sets for its own run is what its commit waits for, and no other's.
+set_and_reload($node, 'taskshed.synchronous_commit' => 'off');
+query(
+	q{CREATE FUNCTION asks() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('synchronous_commit', 'on', true);
+	PERFORM public.note('asked');
+END $$;
+SELECT taskshed.add_task('asks', task_id => 'asks')});
+in_syncrep(q{task_id = 'asks'},
+	'the end of a run waits that has asked for it');
+is($client->query(sprintf $yes, 'asks'), 't', 'it is told');
+await_no_task($node, 'asks');
+query(
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "does not ask"}', task_id => 'does not ask')}
+);
+await_no_task($node, 'does not ask');
 is( query(
 		q{SELECT string_agg(what, ', ') FROM ledger WHERE what IN ('committed', 'gone on')}
 	),
