@@ -214,8 +214,12 @@ ts_next_runs(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(NEXT_SCHEDULE))
 	{
+		char	   *schedule = text_to_cstring(PG_GETARG_TEXT_PP(NEXT_SCHEDULE));
+
 		calendar.has_schedule = true;
-		cron_check(text_to_cstring(PG_GETARG_TEXT_PP(NEXT_SCHEDULE)), &calendar.schedule);
+		cron_check(schedule, &calendar.schedule,
+				   psprintf("For a task, give its name as in next_runs(task_id => %s).",
+							quote_literal_cstr(schedule)));
 	}
 	else
 	{
@@ -237,6 +241,7 @@ Datum
 ts_describe(PG_FUNCTION_ARGS)
 {
 	Cron		cron;
+	char	   *schedule;
 	pg_tz	   *zone;
 
 	if (PG_ARGISNULL(0))
@@ -244,7 +249,10 @@ ts_describe(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("schedule must not be null"),
 				 errhint("Give a cron expression, as in taskshed.describe('0 9 * * mon-fri').")));
-	cron_check(text_to_cstring(PG_GETARG_TEXT_PP(0)), &cron);
+	schedule = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	cron_check(schedule, &cron,
+			   psprintf("For a task, use SELECT taskshed.describe(schedule, timezone) FROM taskshed.tasks WHERE task_id = %s.",
+						quote_literal_cstr(schedule)));
 	zone = zone_by_name(PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_TEXT_P(cstring_to_text(cron_describe(&cron, pg_get_timezone_name(zone),
 												   zone_offsets(zone, GetCurrentTimestamp()))));

@@ -287,7 +287,7 @@ spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 	{
 		spec->schedule = DatumGetTextPP(values[ADD_SCHEDULE]);
 		calendar->has_schedule = true;
-		cron_check(text_to_cstring(spec->schedule), &calendar->schedule);
+		cron_check(text_to_cstring(spec->schedule), &calendar->schedule, NULL);
 	}
 }
 

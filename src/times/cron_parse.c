@@ -68,13 +68,13 @@ static const struct
 	"It can hold numbers from 0 to 7, where 0 and 7 are Sunday, names from sun to sat, ranges like mon-fri, steps like */2, fri#2 for the second Friday of the month, friL for the last one, lists of these with commas, or * or ?."}
 };
 
-static const struct
+typedef struct Nickname
 {
 	const char *name;
 	const char *expression;
-}			nicknames[] =
+} Nickname;
 
-{
+static const Nickname nicknames[] = {
 	{"@hourly", "0 * * * *"},
 	{"@daily", "0 0 * * *"},
 	{"@midnight", "0 0 * * *"},
@@ -305,6 +305,33 @@ cron_field(Cron *cron, FieldNumber field, char *list, const char *text, CronProb
 	return true;
 }
 
+/* Find a nickname by what is behind its @; NULL if there is none. */
+static const Nickname *
+cron_nickname(const char *name)
+{
+	for (int i = 0; i < lengthof(nicknames); i++)
+	{
+		if (pg_strcasecmp(name, nicknames[i].name + 1) == 0)
+			return &nicknames[i];
+	}
+	return NULL;
+}
+
+/* Return whether what has no white space is a word, not a field or so. */
+static bool
+cron_is_word(const char *text)
+{
+	bool		has_letter = false;
+
+	for (const char *p = text; *p != '\0'; p++)
+	{
+		if (*p == '*')
+			return false;
+		has_letter = has_letter || isalpha((unsigned char) *p) || IS_HIGHBIT_SET(*p);
+	}
+	return has_letter;
+}
+
 /*
  * Split an expression where there is white space, and return the number of
  * parts, at most max.
@@ -351,11 +378,10 @@ cron_parse(const char *text, Cron *cron, CronProblem *problem)
 	n = cron_split(pstrdup(text), parts, MAX_FIELDS + 1);
 	if (n == 1 && parts[0][0] == '@')
 	{
-		for (int i = 0; i < lengthof(nicknames); i++)
-		{
-			if (pg_strcasecmp(parts[0], nicknames[i].name) == 0)
-				return cron_parse(nicknames[i].expression, cron, problem);
-		}
+		const Nickname *nickname = cron_nickname(parts[0] + 1);
+
+		if (nickname != NULL)
+			return cron_parse(nickname->expression, cron, problem);
 		problem->message = psprintf("unknown schedule \"%s\"", text);
 		if (pg_strcasecmp(parts[0], "@reboot") == 0)
 			problem->detail = "Tasks run at times, and a start of the server is none.";
@@ -379,6 +405,10 @@ cron_parse(const char *text, Cron *cron, CronProblem *problem)
 	{
 		problem->message = n == 0 ? "schedule must not be empty" :
 			psprintf("schedule \"%s\" must have five fields, or six", text);
+		if (n == 1 && cron_nickname(parts[0]) != NULL)
+			problem->hint = psprintf("Did you mean \"%s\"?", cron_nickname(parts[0])->name);
+		else if (n == 1)
+			problem->is_word = cron_is_word(parts[0]);
 		return false;
 	}
 
@@ -439,9 +469,12 @@ cron_interval(const char *p)
 	return p;
 }
 
-/* Read an expression that a user gives: 22023 if it is wrong. */
+/*
+ * Read an expression that a user gives: 22023 if it is wrong.  If it is a single
+ * word the hint is word_hint, unless that is NULL.
+ */
 void
-cron_check(const char *text, Cron *cron)
+cron_check(const char *text, Cron *cron, const char *word_hint)
 {
 	CronProblem problem;
 	const char *interval;
@@ -455,6 +488,7 @@ cron_check(const char *text, Cron *cron)
 			 problem.detail != NULL ? errdetail("%s", problem.detail) : 0,
 			 interval != NULL ?
 			 errhint("An interval goes into every, as in every => %s.", quote_literal_cstr(interval)) :
+			 problem.is_word && word_hint != NULL ? errhint("%s", word_hint) :
 			 problem.hint != NULL ? errhint("%s", problem.hint) : 0));
 }
 

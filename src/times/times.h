@@ -82,10 +82,12 @@ typedef struct CronProblem
 	const char *message;
 	const char *detail;
 	const char *hint;
+	bool		is_word;		/* it may be a name, and is nothing like a
+								 * schedule */
 } CronProblem;
 
 extern bool cron_parse(const char *text, Cron *cron, CronProblem *problem);
-extern void cron_check(const char *text, Cron *cron);
+extern void cron_check(const char *text, Cron *cron, const char *word_hint);
 extern void cron_check_interval(const char *text);
 
 /* ------------------------------------------------------------------------

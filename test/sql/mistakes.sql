@@ -98,6 +98,14 @@ SELECT s AS "as schedule", as_schedule(s) FROM unnest(ARRAY['5 minutes', '@every
 	'5', '9 am', '9:00 am', '0 9 * *', '*/5', 'hourly', '@dayly', '@every', '@every often', '0 minutes', '5 min ago', '', '30 seconds']) WITH ORDINALITY AS u (s, i) ORDER BY i;
 CALL fails($$SELECT taskshed.add_task('nothing', schedule => '5 minutes')$$);
 CALL fails($$SELECT taskshed.next_runs('5 minutes')$$);
+-- The name of a task, and a nickname without its @
+CALL fails($$SELECT taskshed.next_runs('nightly')$$);
+CALL fails($$SELECT taskshed.describe('it''s-nightly')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', schedule => 'nightly')$$);
+CALL fails($$SELECT taskshed.next_runs('Daily')$$);
+CALL fails($$SELECT taskshed.next_runs('*/5')$$);
+CALL fails($$SELECT taskshed.next_runs('@nightly')$$);
+CALL fails($$SELECT taskshed.next_runs('every night')$$);
 
 -- Steps that select one value
 SELECT s AS "a step", taskshed.describe(s) FROM unnest(ARRAY['0 */24 * * *', '0 20/5 * * *', '0 23/2 * * *', '5 */24 * * mon', '*/60 9 * * *', '30/40 9 * * *', '*/60 */24 * * *', '30 */60 */24 * * *',
