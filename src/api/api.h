@@ -34,7 +34,7 @@ extern void check_warn_if_waiting(void);
 extern Oid	check_owner(const char *name);
 extern void check_may_act(Oid owner);
 extern void check_login(Oid owner);
-extern void check_selector(bool no_task_ids, bool no_group_id);
+extern void check_selector(bool no_task_ids, bool no_group_id, const char *for_all);
 extern void check_length(const char *what, text *text, int least, int most);
 extern void check_run_at(TimestampTz run_at);
 pg_noreturn extern void check_not_supported(const char *param);

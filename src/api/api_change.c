@@ -312,7 +312,8 @@ change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change
 	int			changed;
 
 	check_writable(function);
-	check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
+	check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1),
+				   change == change_remove ? "taskshed.remove_all_tasks()" : NULL);
 	owner = check_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
 
 	store = store_open(RowExclusiveLock);

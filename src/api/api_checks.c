@@ -157,14 +157,19 @@ check_may_act(Oid owner)
 				 errhint("Only a superuser or a role that may SET ROLE to it can act for it.")));
 }
 
-/* Check that either task_ids or group_id is given, and only one: 22023. */
+/*
+ * Check that either task_ids or group_id is given, and only one: 22023.  If there
+ * is a function for all tasks of one's own, for_all is its call; else NULL.
+ */
 void
-check_selector(bool no_task_ids, bool no_group_id)
+check_selector(bool no_task_ids, bool no_group_id, const char *for_all)
 {
 	if (no_task_ids && no_group_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("either task_ids or group_id must be given"),
+				 for_all != NULL ?
+				 errhint("Name the tasks, as in task_ids => array['a', 'b'], or their group, as in group_id => 'g'. For all of your own there is %s.", for_all) :
 				 errhint("Name the tasks, as in task_ids => array['a', 'b'], or their group, as in group_id => 'g'.")));
 	if (!no_task_ids && !no_group_id)
 		ereport(ERROR,

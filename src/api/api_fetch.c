@@ -124,7 +124,7 @@ ts_fetch_tasks(PG_FUNCTION_ARGS)
 	ts_require_preload();
 	store_require_version();
 	if (!PG_ARGISNULL(0) || !PG_ARGISNULL(1))
-		check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1));
+		check_selector(PG_ARGISNULL(0), PG_ARGISNULL(1), NULL);
 	owner = check_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
 
 	type = fetch_type(fcinfo);

@@ -125,7 +125,7 @@ ts_set_owner(PG_FUNCTION_ARGS)
 				 errmsg("task_ids, group_id or owner must be given"),
 				 errhint("Name the tasks, as in task_ids => array['a', 'b'], or their group, as in group_id => 'g', or give all tasks of a role, as in owner => 'r'.")));
 	if (!PG_ARGISNULL(1) || !PG_ARGISNULL(2))
-		check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
+		check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2), NULL);
 	owner = check_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
 	new_owner = check_owner(NameStr(*PG_GETARG_NAME(0)));
 	check_login(new_owner);

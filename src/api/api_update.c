@@ -325,7 +325,7 @@ ts_update_tasks(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("changes must be a JSON object"),
 				 errhint("Its keys are the parameters of taskshed.add_task() that are to be changed.")));
-	check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2));
+	check_selector(PG_ARGISNULL(1), PG_ARGISNULL(2), NULL);
 	owner = check_owner(PG_ARGISNULL(3) ? NULL : NameStr(*PG_GETARG_NAME(3)));
 
 	update.changes = PG_GETARG_JSONB_P(0);

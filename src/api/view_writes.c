@@ -51,7 +51,7 @@ static const struct
 	{"tasks",
 		"Use taskshed.add_task or taskshed.add_tasks.",
 		"Use taskshed.update_tasks, taskshed.update_execution_time, taskshed.pause_task, taskshed.resume_task or taskshed.set_owner, or replace the task with taskshed.add_task.",
-	"Use taskshed.remove_task or taskshed.remove_tasks."},
+	"Use taskshed.remove_task, taskshed.remove_tasks or, for all of your own, taskshed.remove_all_tasks."},
 	{"callbacks",
 		"Use taskshed.add_callback.",
 		"Use taskshed.add_callback with replace_existing => true.",
