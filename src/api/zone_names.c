@@ -149,8 +149,10 @@ zone_by_name(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time zone \"%s\" not recognized", name),
+				 closest != NULL && strchr(closest, '/') == NULL ?
+				 errhint("Did you mean \"%s\", or a name like Europe/Berlin?", closest) :
 				 closest != NULL ? errhint("Did you mean \"%s\"?", closest) :
-				 errhint("The view pg_timezone_names lists the names.")));
+				 errhint("The view pg_timezone_names lists the names, which are like Europe/Berlin.")));
 	}
 	zone_refuse_number(name, zone);
 	return zone;

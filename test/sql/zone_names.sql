@@ -62,6 +62,8 @@ SELECT taskshed.remove_all_tasks();
 
 -- What was meant?
 SELECT hint_of_zone(zone) FROM unnest(array['Berlin', 'berlin', 'new york', 'New_York', 'Europe/Berlim', 'Asia/Kolkatta', 'Londn', 'Kiritimati']) zone;
+-- An abbreviation: what is close to one knows no summer time, or another
+SELECT hint_of_zone('UTCC');
 -- Nothing that is known, or too little to tell
 SELECT hint_of_zone(zone) FROM unnest(array['Europe/Bielefeld', 'Middle/Earth', 'EDT', '', '/', 'x', repeat('Berlin', 50)]) zone;
 
