@@ -52,6 +52,7 @@ pg_noreturn extern void resolve_report_no_name(const char *name);
 extern const char *resolve_unusable(Oid funcid);
 extern void resolve_check_kind(Oid funcid);
 extern int	resolve_distance(const char *written, const char *name, int bound);
+extern const char *resolve_closest_name(const char *written, char **names, int n);
 pg_noreturn extern void resolve_report_arguments(Oid funcid, char **keys, int nkeys);
 pg_noreturn extern void resolve_report_unknown(List *names);
 pg_noreturn extern void resolve_report_none_fits(List *names);

@@ -22,6 +22,7 @@
 #include "common/keywords.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/value.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/lsyscache.h"
@@ -77,15 +78,33 @@ resolve_is_call(const char *start, const char *end)
 	return last[-1] == ')' && ScanKeywordLookup(word, &ScanKeywords) < 0;
 }
 
+/*
+ * Return a name as it has to be written, if that is what the text is without its
+ * quotes: a function in the search_path has just this name.  Else return NULL.
+ */
+static const char *
+resolve_unquoted_name(const char *text)
+{
+	FuncCandidateList candidates;
+
+	if (*text == '\0' || strlen(text) >= NAMEDATALEN)
+		return NULL;
+	candidates = compat_function_candidates(list_make1(makeString(pstrdup(text))), -1, NIL, false);
+	return candidates != NULL ? resolve_qualified_name(candidates->oid) : NULL;
+}
+
 /* Say what to write instead of a text that cannot be a callback's name: 42883. */
 pg_noreturn void
 resolve_report_no_name(const char *name)
 {
 	const char *start = name + strspn(name, SPACES);
 	const char *end = resolve_end_of_name(start);
+	const char *unquoted = resolve_unquoted_name(name);
 	const char *hint;
 
-	if (*start == '\0')
+	if (unquoted != NULL)
+		hint = psprintf("Did you mean %s?", unquoted);
+	else if (*start == '\0')
 		hint = "Give the name of the function to be called.";
 	else if (resolve_is_call(start, end))
 		hint = "Leave the parentheses out, and give arguments by name in kwargs.";
@@ -153,24 +172,21 @@ resolve_distance(const char *written, const char *name, int bound)
 	return varstr_levenshtein_less_equal(x, strlen(x), y, strlen(y), 1, 1, 1, bound, true);
 }
 
-/* Return the closest of a function's input argument names, or NULL. */
-static const char *
-resolve_closest_argument(const char *key, const CallbackArgument *arguments, int n)
+/* Return the one of some names that is likely to have been meant, or NULL. */
+const char *
+resolve_closest_name(const char *written, char **names, int n)
 {
 	const char *closest = NULL;
-	int			best = Min(MAX_EDITS, (int) strlen(key) / 2) + 1;
+	int			best = Min(MAX_EDITS, (int) strlen(written) / 2) + 1;
 
 	for (int i = 0; i < n; i++)
 	{
-		int			distance;
+		int			distance = resolve_distance(written, names[i], best);
 
-		if (!arguments[i].is_input)
-			continue;
-		distance = resolve_distance(key, arguments[i].name, best);
 		if (distance < best)
 		{
 			best = distance;
-			closest = arguments[i].name;
+			closest = names[i];
 		}
 	}
 	return closest;
@@ -213,6 +229,27 @@ resolve_closest_function(const char *schema, const char *name)
 	return OidIsValid(closest) ? resolve_qualified_name(closest) : NULL;
 }
 
+/* Return what is to be said of a key that is none of the names of a function's arguments, or NULL. */
+static const char *
+resolve_arguments_hint(const char *key, char **names, int n)
+{
+	const char *closest = resolve_closest_name(key, names, n);
+	StringInfoData list;
+
+	if (closest != NULL)
+		return psprintf("Did you mean \"%s\"?", closest);
+	if (resolve_has_key(names, n, WHOLE_ARGUMENT))
+		return "An argument named kwargs takes all keys if it is the only one and of type jsonb.";
+	if (n == 0 || n > MAX_LISTED)
+		return NULL;
+	initStringInfo(&list);
+	appendStringInfoString(&list, n == 1 ? "Its argument is " : "Its arguments are ");
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&list, "%s\"%s\"", i == 0 ? "" : i < n - 1 ? ", " : " and ", names[i]);
+	appendStringInfoChar(&list, '.');
+	return list.data;
+}
+
 /* Say why the only function of a name does not take the keys: 42883. */
 pg_noreturn void
 resolve_report_arguments(Oid funcid, char **keys, int nkeys)
@@ -220,48 +257,48 @@ resolve_report_arguments(Oid funcid, char **keys, int nkeys)
 	char	   *signature = resolve_signature(funcid);
 	CallbackArgument *arguments;
 	int			n = resolve_arguments(funcid, &arguments);
+	char	  **names = palloc((n + 1) * sizeof(char *));
+	int			nnames = 0;
 	StringInfoData missing;
 	int			nmissing = 0;
-	bool		whole = false;
 
 	resolve_check_kind(funcid);
 
-	/* a key that is the name of no argument */
-	for (int i = 0; i < nkeys; i++)
-	{
-		const char *closest;
-		bool		known = false;
-
-		for (int j = 0; !known && j < n; j++)
-			known = arguments[j].is_input && strcmp(keys[i], arguments[j].name) == 0;
-		if (known)
-			continue;
-		closest = resolve_closest_argument(keys[i], arguments, n);
-		for (int j = 0; j < n; j++)
-		{
-			if (arguments[j].is_input && strcmp(arguments[j].name, WHOLE_ARGUMENT) == 0)
-				whole = true;
-		}
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("callback %s has no argument \"%s\"", signature, keys[i]),
-				 closest != NULL ? errhint("Did you mean \"%s\"?", closest) :
-				 whole ? errhint("An argument named kwargs takes all keys if it is the only one and of type jsonb.") : 0));
-	}
-
-	/* arguments without a name, or for which there is no key */
-	initStringInfo(&missing);
+	/* no key can be that of an argument without a name */
 	for (int i = 0; i < n; i++)
 	{
-		if (!arguments[i].is_input || arguments[i].has_default ||
-			(arguments[i].name[0] != '\0' && resolve_has_key(keys, nkeys, arguments[i].name)))
+		if (!arguments[i].is_input)
 			continue;
-		if (arguments[i].name[0] == '\0')
+		if (arguments[i].name[0] != '\0')
+			names[nnames++] = pstrdup(arguments[i].name);
+		else if (!arguments[i].has_default)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_FUNCTION),
 					 errmsg("argument %d of callback %s has no name", i + 1, signature),
 					 errhint("kwargs gives arguments by name only. Name it with CREATE OR REPLACE FUNCTION, or write a function around this one.")));
-		appendStringInfo(&missing, "%s\"%s\"", nmissing++ > 0 ? ", " : "", arguments[i].name);
+	}
+
+	/* a key that is the name of no argument */
+	for (int i = 0; i < nkeys; i++)
+	{
+		const char *hint;
+
+		if (resolve_has_key(names, nnames, keys[i]))
+			continue;
+		hint = resolve_arguments_hint(keys[i], names, nnames);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("callback %s has no argument \"%s\"", signature, keys[i]),
+				 hint != NULL ? errhint("%s", hint) : 0));
+	}
+
+	/* arguments for which there is no key */
+	initStringInfo(&missing);
+	for (int i = 0; i < n; i++)
+	{
+		if (arguments[i].is_input && !arguments[i].has_default &&
+			!resolve_has_key(keys, nkeys, arguments[i].name))
+			appendStringInfo(&missing, "%s\"%s\"", nmissing++ > 0 ? ", " : "", arguments[i].name);
 	}
 	if (nmissing > 0)
 		ereport(ERROR,
