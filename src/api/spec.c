@@ -146,6 +146,25 @@ spec_init_reader(SpecReader *reader)
 	fmgr_info(F_JSONB_TO_RECORD, &reader->to_record);
 }
 
+/* Refuse a key that is no parameter: 22023. */
+pg_noreturn static void
+spec_refuse_key(const char *key)
+{
+	char	   *names[ADD_NPARAMS];
+	const char *closest;
+
+	for (int i = 0; i < ADD_NPARAMS; i++)
+		names[i] = pstrdup(spec_params[i].name);
+	closest = resolve_closest_name(key, names, ADD_NPARAMS);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown key \"%s\"", key),
+			 strcmp(key, "interval") == 0 ? errhint("The key is named \"every\".") :
+			 strcmp(key, "coalesce") == 0 ? errhint("The key is named \"catch_up\".") :
+			 closest != NULL ? errhint("Did you mean \"%s\"?", closest) :
+			 errhint("The keys are the parameters of taskshed.add_task.")));
+}
+
 /*
  * Find out which parameters a JSON object has as keys, whatever their values.
  * Refuse other keys, and a cron expression for every: 22023.  So is an array or
@@ -185,12 +204,7 @@ spec_check_keys(Jsonb *object, bool *given)
 				param = i;
 		}
 		if (param < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unknown key \"%s\"", key),
-					 strcmp(key, "interval") == 0 ? errhint("The key is named \"every\".") :
-					 strcmp(key, "coalesce") == 0 ? errhint("The key is named \"catch_up\".") :
-					 errhint("The keys are the parameters of taskshed.add_task.")));
+			spec_refuse_key(key);
 		given[param] = true;
 		pfree(key);
 	}

@@ -72,6 +72,10 @@ CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "
 SELECT taskshed.add_tasks('[{"callback": "nothing", "run_at": "2100-01-01", "task_id": "x", "after": null, "priority": null, "options": {}}]');
 CALL fails($$SELECT taskshed.update_tasks('{"priority": 5}', array['x'])$$);
 SELECT taskshed.update_tasks('{"priority": null, "options": null}', array['x']);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "shedule": "@daily"}]')$$);
+CALL fails($$SELECT taskshed.update_tasks('{"Time_Zone": "UTC"}', array['x'])$$);
+CALL fails($$SELECT taskshed.update_tasks('{"args": {}}', array['x'])$$);
+CALL fails($$SELECT taskshed.update_tasks('{"colour": "red"}', array['x'])$$);
 CALL fails($$SELECT taskshed.add_task('nothing', options => '{"a": 1}')$$);
 CALL fails($$SELECT taskshed.update_tasks('{"options": {"a": null}}', array['x'])$$);
 CALL fails($$SELECT taskshed.add_task('nothing', options => '[]')$$);
