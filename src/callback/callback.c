@@ -25,6 +25,8 @@
 #include "catalog/pg_proc.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "nodes/value.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -390,6 +392,17 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	return callback;
 }
 
+/* Return whether its schema has others of its name. */
+static bool
+callback_is_overloaded(const Callback *callback)
+{
+	char	   *schema = get_namespace_name(get_func_namespace(callback->funcid));
+	List	   *names = list_make2(makeString(schema), makeString(get_func_name(callback->funcid)));
+	FuncCandidateList candidates = compat_function_candidates(names, -1, NIL, false);
+
+	return candidates != NULL && candidates->next != NULL;
+}
+
 /* Check that role may call it: 42501. */
 void
 callback_check_privilege(const Callback *callback, Oid role)
@@ -403,9 +416,19 @@ callback_check_privilege(const Callback *callback, Oid role)
 				 errdetail("Role \"%s\" needs USAGE on it to call %s.",
 						   GetUserNameFromId(role, false), callback->qualified)));
 	if (!compat_may_execute(callback->funcid, role))
+	{
+		bool		is_procedure = get_func_prokind(callback->funcid) == PROKIND_PROCEDURE;
+
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 is_procedure ?
+				 errmsg("permission denied for procedure %s", callback->qualified) :
 				 errmsg("permission denied for function %s", callback->qualified),
 				 errdetail("Role \"%s\" needs EXECUTE on it.",
-						   GetUserNameFromId(role, false))));
+						   GetUserNameFromId(role, false)),
+				 errhint("GRANT EXECUTE ON %s %s TO %s;", is_procedure ? "PROCEDURE" : "FUNCTION",
+						 callback_is_overloaded(callback) ? callback->signature :
+						 callback->qualified,
+						 quote_identifier(GetUserNameFromId(role, false)))));
+	}
 }
