@@ -137,6 +137,33 @@ BEGIN
 	END LOOP;
 END $$;
 
+-- What the server says before anything of ours is called: docs/troubleshooting.md explains these messages. (Not their hints,
+-- which differ between versions.)
+DO $$
+DECLARE
+	call text;
+BEGIN
+	FOREACH call IN ARRAY ARRAY['add_task(''nothing'', ''0 3 * * *'')', 'add_task(''nothing'', ''1 hour'')', 'add_task(''nothing'', ''@daily'')', 'add_task(''nothing'', every => ''0 3 * * *'')',
+		'add_task(''nothing'', kwargs => ''a'')', 'add_task(''nothing'', kwargs => ''{a: 1}'')', 'add_task(''nothing'', shedule => ''@daily'')', 'add_task(''nothing'', customer_id => 1)',
+		'pause_tasks(''a'')', 'pause_tasks(array[1])', 'add_task(''nothing'', every => ''1 hour'', kwargs => ''{}'', ''@daily'')'] LOOP
+		BEGIN
+			EXECUTE 'SELECT taskshed.' || call;
+			RAISE NOTICE '%: no error', call;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE NOTICE '%: % %', call, SQLSTATE, SQLERRM;
+		END;
+	END LOOP;
+	BEGIN
+		EXECUTE 'SELECT add_task(''nothing'')';
+	EXCEPTION WHEN OTHERS THEN
+		RAISE NOTICE '% %', SQLSTATE, SQLERRM;
+	END;
+	-- Five seconds, as far as the server is asked
+	EXECUTE 'SELECT taskshed.add_task(''nothing'', ''2100-01-01'', every => ''*/5 * * * *'', task_id => ''x'')';
+END $$;
+SELECT every FROM taskshed.fetch_task('x');
+SELECT taskshed.remove_all_tasks();
+
 -- What an aggregate makes of no rows is no tasks.
 SELECT taskshed.update_execution_times(array_agg((t, r)::taskshed.task_execution_time))
 	FROM unnest('{}'::text[], '{}'::timestamptz[]) AS u (t, r);

@@ -4,6 +4,9 @@
 # it is a command, whose first word is in capitals.  It must be, from its beginning to its end, a text
 # of the sources or of the extension's script, with "…" or some words in place of what is put in.
 #
+# Those of the server are in two lists here: what it says to a call that is wrong, which must be in the
+# output of a regression test, so that some server has said so; and others.
+#
 # This needs no server, and can be run by itself: perl test/t/082_troubleshooting.pl
 
 use strict;
@@ -15,7 +18,18 @@ use Test::More;
 
 my $page = 'docs/troubleshooting.md';
 
-# Messages of the server's own, which the page explains as well.
+# Messages of the server's own, which the page explains as well: those to mistakes,
+my $mistakes = 'expected/mistakes.out';
+my @answers  = (
+	'date/time field value out of range: "0 3 * * *"',
+	'function add_task(…) does not exist',
+	'function taskshed.add_task(…) does not exist',
+	'invalid input syntax for type interval: "0 3 * * *"',
+	'invalid input syntax for type json',
+	'invalid input syntax for type timestamp with time zone: "1 hour"',
+	'malformed array literal: "…"');
+
+# and others.
 my @of_server = (
 	'canceling statement due to user request',
 	'could not access file "taskshed": …',
@@ -107,7 +121,17 @@ foreach my $row (grep { /^\|/ } split /\n/, slurp($page))
 	}
 }
 cmp_ok(scalar keys %quoted, '>', 80, 'the page explains messages');
-foreach my $message (@of_server)
+my $answered = slurp($mistakes);
+foreach my $message (@answers)
+{
+	my $answer = join '[^\n]*', map { quotemeta } split /…/, $message, -1;
+
+	like(
+		$answered,
+		qr/^NOTICE:  .*\b\w{5} $answer$/m,
+		"a server says: $message");
+}
+foreach my $message (@answers, @of_server)
 {
 	ok(delete $quoted{$message}, "of the server: $message");
 }
