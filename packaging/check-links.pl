@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # packaging/check-links.pl DIR: fail if a relative link in a page below DIR leads nowhere, or out of DIR.
-# For what packages install; that links in the sources and their anchors are right, test/t/readme.pl
-# looks.
+# For what packages install; scripts/check-pages looks whether links in the sources and their anchors
+# are right.
 
 use strict;
 use warnings;

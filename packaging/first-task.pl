@@ -5,7 +5,7 @@
 #
 # packaging/first-task.pl --ini README.md prints what these chapters add to postgresql.conf.
 #
-# The blocks mean what test/t/readme.pl says they do: "-- value" behind a statement is what it returns,
+# The blocks mean what test/t/TaskshedPages.pm says they do: "-- value" behind a statement is what it returns,
 # a text block right below is what is printed, and a lone query is repeated until it prints that.
 
 use strict;
