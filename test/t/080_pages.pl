@@ -65,7 +65,7 @@ foreach my $file (glob '*.md docs/*.md')
 {
 	my $page = read_page($file);
 	my %mentioned =
-	  map { $_ => 1 } $page =~ /\btaskshed\.(?!md|svg|control|spec)(\w+)/g;
+	  map { $_ => 1 } $page =~ /(?<!@)\btaskshed\.(?!md|svg|control|spec)(\w+)/g;
 
 	# In tables that compare calls with others' the schema is left out.
 	foreach my $row ($page =~ /^\| `.*\|$/mg)
