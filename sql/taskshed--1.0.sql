@@ -16,7 +16,9 @@ SELECT taskshed._check_install();
 
 /*
  * Tables.  They are in a schema of their own, where psql does not offer their names
- * to those who look for ours.  What a task is (task) and when it runs next (alarm) are kept apart,
+ * to those who look for ours.  Internal functions are not: some are called by their
+ * names as the user, who has USAGE on taskshed only.
+ * What a task is (task) and when it runs next (alarm) are kept apart,
  * so that the keys of a task that recurs are not indexed again at each run.
  * All writing goes through the functions; nobody but superusers has rights here.
  * The constraints are for these: workers write directly, so they check none and
