@@ -6,7 +6,7 @@
 #         repeated until it prints that: the reader would look again, too.  If the text begins
 #         with ERROR, the block fails with that;
 #   log   is a line that the server log gets;
-#   sh    and conf are not run;
+#   sh    is not run;
 #   pgsql is run by 065_pg_cron.pl, since it needs pg_cron.
 #
 # In an sql block, "-- value" behind a statement is what it returns; then each statement that
@@ -220,7 +220,7 @@ sub run_page
 		}
 		else
 		{
-			like($block->{language}, qr/^(?:sh|conf|)$/,
+			is($block->{language}, 'sh',
 				"line $block->{line} is a block of a known kind");
 		}
 		return 0 if !Test::More->builder->is_passing;
