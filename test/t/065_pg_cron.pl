@@ -719,7 +719,7 @@ query(
 
 
 # ------------------------------------------------------------------------
-# A script for all databases
+# A script for all databases, made and run by the commands of docs/pg_cron.md
 
 no_jobs();
 foreach my $database (@databases, 'bare')
@@ -748,14 +748,26 @@ value_in(
 		'BEGIN RAISE ''trapped''; END'}
 );
 
-my $script = $node->basedir . '/script.sql';
-my @psql   = ('psql', '-X', '-h', $node->host, '-p', $node->port);
-command_ok(
-	[
-		@psql, '-At', '-d', 'postgres', '-o', $script,
-		'-c',  'SELECT taskshed.export_pg_cron()'
-	],
-	'export_pg_cron');
+my $script = $node->basedir . '/jobs.sql';
+my ($export, $import) = map { s/\bcron_database\b/postgres/r }
+  $page =~ /^```sh\n(psql .*)\n(psql .*)\n```$/m;
+
+# What a shell command that stands on the page says on stderr.
+sub in_shell
+{
+	my ($command) = @_;
+	my ($out, $err);
+
+	local $ENV{PGHOST} = $node->host;
+	local $ENV{PGPORT} = $node->port;
+	local $ENV{PSQLRC} = '/dev/null';
+	IPC::Run::run([ 'sh', '-c', $command ],
+		'<', \'', '>', \$out, '2>', \$err,
+		init => sub { chdir $node->basedir or die "chdir: $!" });
+	return $err;
+}
+
+is(in_shell($export), '', 'export_pg_cron');
 note(slurp_file($script));
 
 my $made = q{
@@ -763,10 +775,7 @@ my $made = q{
 	FROM taskshed.tasks};
 foreach my $run (1, 2)
 {
-	my ($out, $err);
-
-	IPC::Run::run([ @psql, '-q', '-d', 'postgres', '-f', $script ],
-		'>', \$out, '2>', \$err);
+	my $err   = in_shell($import);
 	my @lines = grep { !/^(DETAIL|HINT):/ } split /\n/, $err;
 	is(scalar(@lines), 4, 'four things cannot be done') or diag($err);
 	like($err, qr/ERROR:  schedule "x" must have/, 'a bad schedule is one');
