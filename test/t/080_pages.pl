@@ -1,7 +1,8 @@
 # The chapters in docs/ are true: every block of each is run, in order, as a reader would who has done
 # what README.md says up to its first task, and nothing else; how is told in TaskshedPages.pm.
 #
-# Left out is clients.md, whose programs are run by 026_clients.pl.
+# Left out is clients.md, whose programs are run by 026_clients.pl.  Of shell commands those for a dump
+# are run, which operations.md has, and by 065_pg_cron.pl those of pg_cron.md.
 
 use strict;
 use warnings;
@@ -10,6 +11,7 @@ use open ':std', ':encoding(UTF-8)';
 
 use FindBin;
 use lib $FindBin::RealBin;
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use TaskshedMarkdown qw(read_page blocks);
 use TaskshedPages    qw(run_page);
@@ -21,6 +23,64 @@ $ENV{PGUSER} = 'postgres';
 # Who runs servers reads these.
 my %as_superuser = map { ("docs/$_.md" => 1) } qw(operations troubleshooting);
 
+# A server that loads the library.
+sub server
+{
+	my ($name) = @_;
+	my $server = PostgreSQL::Test::Cluster->new($name);
+
+	$server->init(extra => [ '-U', 'postgres' ]);
+	$server->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'taskshed'");
+	$server->start;
+	return $server;
+}
+
+# Commands in a shell, one after the other, where the programs of the server find this one.
+sub run_shell
+{
+	my ($server, $commands) = @_;
+	my $out;
+
+	local $ENV{PGHOST} = $server->host;
+	local $ENV{PGPORT} = $server->port;
+	local $ENV{PSQLRC} = '/dev/null';
+	ok( IPC::Run::run(
+			[ 'sh', '-ec', $commands ],
+			'<', \'', '>&', \$out,
+			init => sub { chdir $PostgreSQL::Test::Utils::tmp_check }),
+		'run by sh') or diag($commands . $out);
+	return;
+}
+
+# What operations.md says of a dump leads to a server that has the tasks.
+sub test_dump
+{
+	my ($old, $file) = @_;
+	my $new        = server('restored');
+	my ($commands) = grep { /^pg_dump/m }
+	  map { $_->{text} }
+	  grep { $_->{language} eq 'sh' } blocks(read_page($file));
+	my $tasks =
+	  'SELECT owner, task_id, %s, kwargs, run_at FROM taskshed.tasks';
+	my ($dump, $restore) = split /\n\n/, $commands;
+
+	run_shell($old, $dump);
+	run_shell($new, $restore);
+	is( $new->safe_psql('shop', sprintf $tasks, 'state'),
+		$old->safe_psql('shop', sprintf $tasks, q{'held'}),
+		'the tasks are there, and held');
+	ok( $new->poll_query_until(
+			'shop', q{SELECT state = 'held' FROM taskshed.status}),
+		'as the database is');
+	$new->safe_psql('shop', 'SELECT taskshed.activate()');
+	ok( $new->poll_query_until(
+			'shop', q{SELECT state = 'active' FROM taskshed.status}),
+		'until activate');
+	$new->stop;
+	return;
+}
+
 my ($node, $pages);
 foreach my $file (glob 'docs/*.md')
 {
@@ -30,11 +90,7 @@ foreach my $file (glob 'docs/*.md')
 
 	# A page may change settings, so each has a server of its own.
 	$node->stop if $node;
-	$node = PostgreSQL::Test::Cluster->new($file =~ s{.*/|\..*}{}gr);
-	$node->init(extra => [ '-U', 'postgres' ]);
-	$node->append_conf('postgresql.conf',
-		"shared_preload_libraries = 'taskshed'");
-	$node->start;
+	$node = server($file =~ s{.*/|\..*}{}gr);
 	$node->safe_psql('postgres', 'CREATE ROLE app LOGIN');
 	$node->safe_psql('postgres', 'CREATE DATABASE shop OWNER app');
 	$node->safe_psql('shop',
@@ -49,6 +105,8 @@ foreach my $file (glob 'docs/*.md')
 			},
 			$file);
 	};
+	subtest "the dump of $file" => sub { test_dump($node, $file) }
+	  if $file eq 'docs/operations.md';
 	$pages++;
 }
 cmp_ok($pages, '>=', 7, 'the chapters were found');
@@ -65,7 +123,8 @@ foreach my $file (glob '*.md docs/*.md')
 {
 	my $page = read_page($file);
 	my %mentioned =
-	  map { $_ => 1 } $page =~ /(?<!@)\btaskshed\.(?!md|svg|control|spec)(\w+)/g;
+	  map { $_ => 1 }
+	  $page =~ /(?<!@)\btaskshed\.(?!md|svg|control|spec)(\w+)/g;
 
 	# In tables that compare calls with others' the schema is left out.
 	foreach my $row ($page =~ /^\| `.*\|$/mg)

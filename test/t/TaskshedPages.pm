@@ -6,7 +6,7 @@
 #         repeated until it prints that: the reader would look again, too.  If the text begins
 #         with ERROR, the block fails with that;
 #   log   is a line that the server log gets;
-#   sh    is not run;
+#   sh    is not run here;
 #   pgsql is run by 065_pg_cron.pl, since it needs pg_cron.
 #
 # In an sql block, "-- value" behind a statement is what it returns; then each statement that
