@@ -121,7 +121,8 @@ CREATE TABLE _taskshed.alarm (
 	restarts integer,
 	shortage_since timestamptz,
 	close_failures integer,
-	asked_at timestamptz
+	asked_at timestamptz,
+	task_tid tid
 ) USING heap;
 CREATE INDEX alarm_queue ON _taskshed.alarm (owner, run_at, id)
 	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
@@ -153,6 +154,7 @@ COMMENT ON COLUMN _taskshed.alarm.restarts IS 'Runs for scheduled_at that have b
 COMMENT ON COLUMN _taskshed.alarm.shortage_since IS 'Since when the run for scheduled_at fails because the server is short of disk space, memory or connections, and is tried again without being counted.';
 COMMENT ON COLUMN _taskshed.alarm.close_failures IS 'Failures in a row, each within a minute of the one before; NULL after a run that succeeded.';
 COMMENT ON COLUMN _taskshed.alarm.asked_at IS 'When a one-off task was last added as it is already: a run in progress then is followed by another, if it succeeds.';
+COMMENT ON COLUMN _taskshed.alarm.task_tid IS 'Where the row in task is, or was: looked at first, and only a row of this id counts. NULL: unknown.';
 COMMENT ON INDEX _taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
 COMMENT ON INDEX _taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
 COMMENT ON INDEX _taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';

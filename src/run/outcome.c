@@ -80,6 +80,10 @@ outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *rep
 		report->fate = TS_FATE_LOOK;
 		return FOUND_CHANGED;
 	}
+
+	/* (the alarm of a restored task, say, does not know where its task is) */
+	if (start->tids.known)
+		ROW_SET(Pointer, alarm, alarm_task_tid, &start->tids.task);
 	return FOUND_SAME;
 }
 

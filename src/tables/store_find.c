@@ -122,6 +122,47 @@ store_get_task(Store *store, int64 id, TaskRow *row)
 					   &row->tid, row->values, row->nulls);
 }
 
+/*
+ * Fetch the row that is at a place, where one of that id has been seen, in this file
+ * of the table or another.  Return false, with the slot empty, if it is not there.
+ * If it is, it is the one, for no other version of it is valid.
+ */
+static bool
+store_fetch_at(Relation heap, TupleTableSlot *slot, AttrNumber id_column, ItemPointerData tid,
+			   int64 id)
+{
+	bool		isnull;
+
+	if (!ItemPointerIsValid(&tid) ||
+		ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(heap) ||
+		!table_tuple_fetch_row_version(heap, &tid, SnapshotSelf, slot))
+		return false;
+	if (DatumGetInt64(slot_getattr(slot, id_column, &isnull)) == id)
+		return true;
+	ExecClearTuple(slot);
+	return false;
+}
+
+/*
+ * Read the row of a task where its alarm says that it is, and look for it if it is not
+ * there: somebody may have written the tables anew.
+ */
+bool
+store_get_task_of(Store *store, const AlarmRow *alarm, TaskRow *row)
+{
+	int64		id = ROW_GET(Int64, alarm, alarm_id);
+
+	if (!ROW_ISNULL(alarm, alarm_task_tid) &&
+		store_fetch_at(store->task, store->task_slot, Anum_task_id,
+					   *(ItemPointer) DatumGetPointer(ROW_DATUM(alarm, alarm_task_tid)), id))
+	{
+		store_copy_row(store->task, store->task_slot, &row->tid, row->values, row->nulls);
+		ExecClearTuple(store->task_slot);
+		return true;
+	}
+	return store_get_task(store, id, row);
+}
+
 /* Bring a time into the range that can be reckoned with. */
 static TimestampTz
 store_finite(TimestampTz time)
@@ -181,29 +222,15 @@ store_get_alarm(Store *store, int64 id, AlarmRow *row)
 	return true;
 }
 
-/*
- * Read an alarm that somebody has seen at a place, or in another file that the
- * table had then.  It is looked for where it may have moved to; a row that is
- * there now and has its id is the one, for no other version of it is valid.
- */
+/* Read an alarm that somebody has seen at a place, and look for it if it has moved. */
 bool
 store_get_alarm_at(Store *store, int64 id, const ItemPointerData *alarm_tid, AlarmRow *row)
 {
-	ItemPointerData tid = *alarm_tid;
-
-	if (ItemPointerIsValid(&tid) &&
-		ItemPointerGetBlockNumber(&tid) < RelationGetNumberOfBlocks(store->alarm) &&
-		table_tuple_fetch_row_version(store->alarm, &tid, SnapshotSelf, store->alarm_slot))
+	if (store_fetch_at(store->alarm, store->alarm_slot, Anum_alarm_id, *alarm_tid, id))
 	{
-		bool		isnull;
-		bool		same = (DatumGetInt64(slot_getattr(store->alarm_slot, Anum_alarm_id,
-													   &isnull)) == id);
-
-		if (same)
-			store_copy_alarm(store, row);
+		store_copy_alarm(store, row);
 		ExecClearTuple(store->alarm_slot);
-		if (same)
-			return true;
+		return true;
 	}
 	return store_get_alarm(store, id, row);
 }

@@ -156,12 +156,30 @@ store_fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls, in
 	ExecStoreVirtualTuple(slot);
 }
 
+/* Remember where a task's row is now, for its alarm, which is written after it. */
+static void
+store_note_task(Store *store, const TaskRow *row)
+{
+	store->written_id = ROW_GET(Int64, row, task_id);
+	store->written_tid = store->task_slot->tts_tid;
+}
+
+/* Write into an alarm where the row of its task is, if that has just been written. */
+static void
+store_point_to_task(Store *store, AlarmRow *row)
+{
+	if (ItemPointerIsValid(&store->written_tid) &&
+		store->written_id == ROW_GET(Int64, row, alarm_id))
+		ROW_SET(Pointer, row, alarm_task_tid, &store->written_tid);
+}
+
 /* Insert a task whose owner and task_id cannot be there already. */
 void
 store_insert_task(Store *store, TaskRow *row)
 {
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	table_writer_insert(store_task_writer(store), store->task_slot);
+	store_note_task(store, row);
 	ExecClearTuple(store->task_slot);
 }
 
@@ -178,6 +196,7 @@ store_try_insert_task(Store *store, TaskRow *row)
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	inserted = table_writer_try_insert(store_task_writer(store), store->task_slot,
 									   store_index_relid(TASK_KEY));
+	store_note_task(store, row);
 	ExecClearTuple(store->task_slot);
 	return inserted;
 }
@@ -188,6 +207,7 @@ store_update_task(Store *store, TaskRow *row)
 {
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	table_writer_update(store_task_writer(store), &row->tid, store->task_slot);
+	store_note_task(store, row);
 	ExecClearTuple(store->task_slot);
 }
 
@@ -221,6 +241,7 @@ store_try_delete_at(Relation rel, TupleTableSlot *slot, AttrNumber id_column, It
 void
 store_insert_alarm(Store *store, AlarmRow *row)
 {
+	store_point_to_task(store, row);
 	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
 	table_writer_insert(store_alarm_writer(store), store->alarm_slot);
 	ExecClearTuple(store->alarm_slot);
@@ -230,6 +251,7 @@ store_insert_alarm(Store *store, AlarmRow *row)
 void
 store_update_alarm(Store *store, AlarmRow *row)
 {
+	store_point_to_task(store, row);
 	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
 	table_writer_update(store_alarm_writer(store), &row->tid, store->alarm_slot);
 	ExecClearTuple(store->alarm_slot);

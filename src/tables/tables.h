@@ -98,6 +98,8 @@ typedef struct Store
 	Relation	indexes[STORE_NINDEXES];
 	Writer	   *task_writer;	/* NULL before the first write */
 	Writer	   *alarm_writer;
+	int64		written_id;		/* the task whose row was written last, */
+	ItemPointerData written_tid;	/* and where that is; invalid if none was */
 } Store;
 
 /* Can the tables be worked with? */
@@ -139,6 +141,7 @@ extern bool store_get_task(Store *store, int64 id, TaskRow *row);
 extern void store_copy_alarm(Store *store, AlarmRow *row);
 extern bool store_get_alarm(Store *store, int64 id, AlarmRow *row);
 extern bool store_get_alarm_at(Store *store, int64 id, const ItemPointerData *alarm_tid, AlarmRow *row);
+extern bool store_get_task_of(Store *store, const AlarmRow *alarm, TaskRow *row);
 extern int64 *store_find_group(Store *store, Oid owner, Datum group_id, int *n);
 extern int64 *store_find_owned(Store *store, Oid owner, int *n);
 extern int	store_count_owned(Store *store, Oid owner, int limit, int *removed);

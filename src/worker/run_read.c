@@ -94,7 +94,7 @@ run_read(Run *run)
 	if (there)
 	{
 		old = MemoryContextSwitchTo(run->context);
-		there = store_get_task(store, run->id, &run->task);
+		there = store_get_task_of(store, &alarm, &run->task);
 		if (there)
 			run_read_whole(&run->task, RelationGetDescr(store->task));
 		MemoryContextSwitchTo(old);

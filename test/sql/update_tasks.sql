@@ -28,7 +28,7 @@ CREATE FUNCTION news() RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
 	now jsonb := (SELECT to_jsonb(t) || to_jsonb(a) - '{id,state,created_at,owner,running_since,worker_pid}'::text[]
 		FROM taskshed.fetch_task('x') t JOIN _taskshed.task i USING (task_id) JOIN _taskshed.alarm a ON a.id = i.id);
-	news jsonb := (SELECT jsonb_object_agg(n.key, n.value) FROM jsonb_each(now) n, seen WHERE n.value IS DISTINCT FROM seen.task -> n.key);
+	news jsonb := (SELECT jsonb_object_agg(n.key, n.value) FROM jsonb_each(now - 'task_tid') n, seen WHERE n.value IS DISTINCT FROM seen.task -> n.key);
 BEGIN
 	UPDATE seen SET task = now;
 	RETURN news || CASE WHEN news ? 'revision' THEN '{"revision": "raised"}'::jsonb ELSE '{}' END;
