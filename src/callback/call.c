@@ -6,9 +6,11 @@
  * A worker makes it through a portal at the transaction's top level, with the
  * sequence of steps that the server takes for a client's prepared statement:
  * so a procedure may end transactions, and code that looks whether it runs at
- * top level finds that it does.  taskshed.execute is not called at all: its
- * command is run in its place (execute.c), VACUUM and CREATE INDEX
- * CONCURRENTLY included.
+ * top level finds that it does.  Where the plan says that there is nothing to do
+ * but to evaluate one expression, as for most functions, that is done without
+ * the portal, whose making and dropping costs more than many callbacks.
+ * taskshed.execute is not called at all: its command is run in its place
+ * (execute.c), VACUUM and CREATE INDEX CONCURRENTLY included.
  *
  * A session that tries a task makes the call through SPI, within its own
  * transaction.
@@ -19,16 +21,23 @@
  */
 #include "postgres.h"
 
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
 #include "pgstat.h"
 #include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/portal.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "callback/callback.h"
 
@@ -65,6 +74,116 @@ call_check_values(const Callback *callback, ParamListInfo params)
 	error_context_stack = context.previous;
 }
 
+/* Return whether anybody wants to see what is executed, tasks included. */
+static bool
+call_is_watched(void)
+{
+	return ExecutorStart_hook != NULL || ExecutorRun_hook != NULL ||
+		ExecutorFinish_hook != NULL || ExecutorEnd_hook != NULL ||
+		ExecutorCheckPerms_hook != NULL || log_executor_stats;
+}
+
+/* Return the expression that a plan does nothing but evaluate once, NULL if it does more. */
+static Expr *
+call_expression(const PlannedStmt *statement)
+{
+	Result	   *plan = (Result *) statement->planTree;
+	TargetEntry *target;
+
+	if (statement->commandType != CMD_SELECT ||
+		statement->subplans != NIL || statement->rowMarks != NIL || !IsA(plan, Result) ||
+		plan->plan.lefttree != NULL || plan->plan.qual != NIL || plan->plan.initPlan != NIL ||
+		plan->resconstantqual != NULL || list_length(plan->plan.targetlist) != 1)
+		return NULL;
+	target = linitial_node(TargetEntry, plan->plan.targetlist);
+	return expression_returns_set((Node *) target->expr) ? NULL : target->expr;
+}
+
+/*
+ * Evaluate an expression as the executor would, and return its value as text, in the
+ * current memory context, or NULL.
+ */
+static char *
+call_evaluate(Expr *expression, ParamListInfo params)
+{
+	ExprContext *context = CreateStandaloneExprContext();
+	ExprState  *state;
+	MemoryContext caller;
+	MemoryContext portal_context = PortalContext;
+	char	   *volatile result = NULL;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	PG_TRY();
+	{
+		Datum		value;
+		bool		isnull;
+
+		/* commands in the callback, ANALYZE for one, have a context in it */
+		PortalContext = CurrentMemoryContext;
+		context->ecxt_param_list_info = params;
+		state = ExecInitExprWithParams(expression, params);
+		caller = MemoryContextSwitchTo(context->ecxt_per_tuple_memory);
+		value = ExecEvalExpr(state, context, &isnull);
+		MemoryContextSwitchTo(caller);
+		if (!isnull && exprType((Node *) expression) != VOIDOID)
+		{
+			Oid			output;
+			bool		is_varlena;
+
+			getTypeOutputInfo(exprType((Node *) expression), &output, &is_varlena);
+			result = OidOutputFunctionCall(output, value);
+		}
+	}
+	PG_FINALLY();
+	{
+		PortalContext = portal_context;
+	}
+	PG_END_TRY();
+	PopActiveSnapshot();
+	FreeExprContext(context, true);
+	return result;
+}
+
+/*
+ * Make the call of a function without a portal, if it can be.  Return false, with
+ * nothing done, if it cannot.
+ */
+static bool
+call_directly(Callback *callback, ParamListInfo params, char **result)
+{
+	CachedPlan *plan;
+	PlannedStmt *statement;
+	Expr	   *expression;
+
+	if (callback->kind != CALLBACK_FUNCTION || call_is_watched())
+		return false;
+	plan = GetCachedPlan(callback->plan, params, CurrentResourceOwner, NULL);
+	statement = linitial_node(PlannedStmt, plan->stmt_list);
+	expression = call_expression(statement);
+	if (expression != NULL)
+	{
+		pgstat_report_query_id(statement->queryId, false);
+		*result = call_evaluate(expression, params);
+	}
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	return expression != NULL;
+}
+
+/* Make the call of a function or procedure through a portal. */
+static char *
+call_through_portal(Callback *callback, ParamListInfo params)
+{
+	Portal		portal = CreatePortal("", true, true);
+	CachedPlan *plan;
+
+	portal->visible = false;
+	plan = GetCachedPlan(callback->plan, params, NULL, NULL);
+	PortalDefineQuery(portal, NULL, callback->query, callback->plan->commandTag,
+					  plan->stmt_list, plan);
+	PortalStart(portal, params, 0, InvalidSnapshot);
+	return execute_portal(portal, CurrentMemoryContext);
+}
+
 /*
  * Call the callback at the top level of the worker's transaction.  Return the
  * first column of the first row of its result as text, in the current memory
@@ -74,8 +193,6 @@ call_check_values(const Callback *callback, ParamListInfo params)
 char *
 call_at_top_level(Callback *callback, ParamListInfo params)
 {
-	Portal		portal;
-	CachedPlan *plan;
 	char	   *result;
 	bool		logged;
 
@@ -96,13 +213,8 @@ call_at_top_level(Callback *callback, ParamListInfo params)
 	else
 	{
 		logged = execute_log_statement(callback->query, NIL);
-		portal = CreatePortal("", true, true);
-		portal->visible = false;
-		plan = GetCachedPlan(callback->plan, params, NULL, NULL);
-		PortalDefineQuery(portal, NULL, callback->query, callback->plan->commandTag,
-						  plan->stmt_list, plan);
-		PortalStart(portal, params, 0, InvalidSnapshot);
-		result = execute_portal(portal, CurrentMemoryContext);
+		if (!call_directly(callback, params, &result))
+			result = call_through_portal(callback, params);
 		execute_log_duration(callback->query, logged);
 	}
 	callback_release(callback);
