@@ -188,8 +188,9 @@ COMMENT ON COLUMN _taskshed.home.restored IS 'Whether they came into it by other
  * The history of runs: a ring of tables.  Runs are recorded in one of them;
  * when that is old or large enough the next is emptied and used.
  */
-CREATE SEQUENCE _taskshed.run_seq AS bigint CACHE 1;
-COMMENT ON SEQUENCE _taskshed.run_seq IS 'Numbers of runs.';
+-- (A process draws as many numbers at a time as RUN_NUMBERS in src/run/history.c says.)
+CREATE SEQUENCE _taskshed.run_seq AS bigint INCREMENT 64 CACHE 1;
+COMMENT ON SEQUENCE _taskshed.run_seq IS 'Numbers of runs, 64 at a time.';
 
 -- (Nothing is ever updated or deleted in these, and they are emptied as a whole: there is nothing to
 -- vacuum for, except once in a while against wraparound.)
@@ -252,7 +253,7 @@ BEGIN
 		EXECUTE pg_catalog.format('COMMENT ON INDEX _taskshed.run_%s_task IS %L', part,
 			'Finds the runs of a task.');
 		FOR col IN SELECT * FROM (VALUES
-			('run_id', 'Number of the run.'),
+			('run_id', 'Number of the run. Numbers do not rise with time: order by finished_at.'),
 			('scheduled_at', 'The time that the run was for.'),
 			('started_at', 'When it started; NULL for one that was missed.'),
 			('finished_at', 'When it ended, or was found to be missed.'),
@@ -1109,7 +1110,7 @@ FROM (SELECT * FROM _taskshed.run_0
 WHERE pg_catalog.pg_has_role(r.owner, 'USAGE')
 	OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW taskshed.runs IS 'The history of runs that the reader may see, bounded by taskshed.history_retention and taskshed.history_max_size.';
-COMMENT ON COLUMN taskshed.runs.run_id IS 'Number of the run.';
+COMMENT ON COLUMN taskshed.runs.run_id IS 'Number of the run. Numbers do not rise with time: order by finished_at.';
 COMMENT ON COLUMN taskshed.runs.owner IS 'Role that the task ran as; the OID that it had, if it was dropped.';
 COMMENT ON COLUMN taskshed.runs.task_id IS 'The task.';
 COMMENT ON COLUMN taskshed.runs.group_id IS 'Group that the task belonged to.';

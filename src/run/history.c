@@ -82,6 +82,21 @@ static int	part_number = -1;
 /* What writing to it takes. */
 static WriterCache part_cache;
 
+/* So many numbers are drawn at a time; the step of the sequence run_seq. */
+#define RUN_NUMBERS		64
+
+/*
+ * Numbers of runs that this process has drawn and not given to any yet.  It draws some
+ * at a time, since a step of the sequence takes longer than all else that is done
+ * for a number.  So numbers of different processes do not rise with time.
+ */
+static struct
+{
+	Oid			sequence;
+	int64		next;
+	int64		end;			/* the first that is not ours */
+}			numbers;
+
 /* Forget what is known of a relation that has changed, or of all of them. */
 void
 history_relation_changed(Oid relid)
@@ -124,6 +139,19 @@ history_set_text(Datum *values, bool *nulls, int attnum, const char *string)
 		values[attnum - 1] = history_text(string);
 }
 
+/* Return a number for a run. */
+static int64
+history_number(Oid sequence)
+{
+	if (numbers.sequence != sequence || numbers.next == numbers.end)
+	{
+		numbers.next = nextval_internal(sequence, false);
+		numbers.end = numbers.next + RUN_NUMBERS;
+		numbers.sequence = sequence;
+	}
+	return numbers.next++;
+}
+
 /*
  * Record a run that has ended, or a time that was missed.  The caller is in the
  * transaction of the run's outcome.
@@ -164,7 +192,7 @@ history_record(const RunEnd *run)
 		return;					/* the extension is being dropped */
 
 	/* fill in the record */
-	values[Anum_run_run_id - 1] = Int64GetDatum(nextval_internal(sequence, false));
+	values[Anum_run_run_id - 1] = Int64GetDatum(history_number(sequence));
 	values[Anum_run_scheduled_at - 1] = TimestampTzGetDatum(start->scheduled_at);
 	values[Anum_run_started_at - 1] = TimestampTzGetDatum(start->started_at);
 	nulls[Anum_run_started_at - 1] = missed;

@@ -398,7 +398,7 @@ SELECT taskshed.add_task('claims', every => '10 ms', max_runs => 5, task_id => '
 await_no_task($node, 'claims');
 is( $node->safe_psql(
 		'postgres',
-		q{SELECT string_agg(result, ' ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'claims'}
+		q{SELECT string_agg(result, ' ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'claims'}
 	),
 	'1 2 3 4 5',
 	'an IMMUTABLE function without arguments is called at each run');

@@ -82,7 +82,7 @@ sub catch_up
 	is(hours('skip'), '', "$how: and has missed them");
 	is( $node->safe_psql(
 			'postgres', q{
-			SELECT string_agg((extract(epoch FROM scheduled_at - t) / 3600)::integer::text, ' ' ORDER BY run_id)
+			SELECT string_agg((extract(epoch FROM scheduled_at - t) / 3600)::integer::text, ' ' ORDER BY finished_at, run_id)
 			FROM taskshed.runs, at
 			WHERE task_id = 'skip' AND status = 'missed' AND extract(epoch FROM scheduled_at - t) % 3600 = 0}
 		),

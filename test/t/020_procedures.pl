@@ -534,7 +534,7 @@ foreach my $callback ('begin_and_wait', 'taskshed.execute')
 	is(ledger(), 'attempt 2', "$callback: its second run knows of its first");
 	is( $node->safe_psql(
 			'postgres', q{
-			SELECT string_agg(status, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'begun'}
+			SELECT string_agg(status, ', ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'begun'}
 		),
 		'interrupted, succeeded',
 		"$callback: both are in the history");

@@ -354,7 +354,7 @@ foreach my $seen ([ 'v 1 f g', 'r 1 t' ], [ 'v 1 f g', 'r 1 t null' ])
 		[
 			split /\n/,
 			query(
-				q{SELECT DISTINCT ON (task_id) result FROM taskshed.runs WHERE task_id IN ('v', 'r') ORDER BY task_id DESC, run_id DESC}
+				q{SELECT DISTINCT ON (task_id) result FROM taskshed.runs WHERE task_id IN ('v', 'r') ORDER BY task_id DESC, finished_at DESC, run_id DESC}
 			)
 		],
 		$seen,

@@ -91,7 +91,7 @@ sub as_task
 sub result
 {
 	return query(
-		q{SELECT coalesce(result, 'NULL') FROM taskshed.runs WHERE task_id = 'task' ORDER BY run_id DESC LIMIT 1}
+		q{SELECT coalesce(result, 'NULL') FROM taskshed.runs WHERE task_id = 'task' ORDER BY finished_at DESC, run_id DESC LIMIT 1}
 	);
 }
 
@@ -375,7 +375,7 @@ await_end('timeout 57014', 'at its timeout');
 schedule("SET statement_timeout = '200ms'; $waits", '');
 await_end('failed 57014', 'at a statement_timeout that it has set');
 is( query(
-		q{SELECT message FROM taskshed.runs WHERE task_id = 'task' ORDER BY run_id DESC LIMIT 1}
+		q{SELECT message FROM taskshed.runs WHERE task_id = 'task' ORDER BY finished_at DESC, run_id DESC LIMIT 1}
 	),
 	'canceling statement due to statement timeout',
 	'which the message says');
@@ -448,7 +448,7 @@ foreach my $each (
 		q{SELECT count(*) FILTER (WHERE state <> 'failed') = 0 FROM taskshed.tasks},
 		'has run with other defaults');
 	is( query(
-			q{SELECT status FROM taskshed.runs WHERE task_id = 'other' ORDER BY run_id DESC LIMIT 1}
+			q{SELECT status FROM taskshed.runs WHERE task_id = 'other' ORDER BY finished_at DESC, run_id DESC LIMIT 1}
 		),
 		$status,
 		"with other defaults, which count unless it says otherwise: $command"

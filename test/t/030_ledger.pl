@@ -167,7 +167,7 @@ is( $node->safe_psql(
 # and those that were cancelled.  Those that were interrupted used none.
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT task_id, string_agg(status || ' ' || attempt, ', ' ORDER BY run_id) FROM taskshed.runs
+		SELECT task_id, string_agg(status || ' ' || attempt, ', ' ORDER BY finished_at, run_id) FROM taskshed.runs
 		GROUP BY task_id
 		HAVING count(*) FILTER (WHERE status = 'failed') <> max(attempt) - 1
 			OR count(DISTINCT attempt) FILTER (WHERE status IN ('failed', 'succeeded')) <> max(attempt)

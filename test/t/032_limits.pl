@@ -317,14 +317,14 @@ is( query(
 		q{SELECT bool_and(pause BETWEEN low AND low * 3) FROM
 			(SELECT extract(epoch FROM started_at - lag(finished_at) OVER w),
 				0.2 * 0.9 * 3 ^ (attempt - 2)
-			FROM taskshed.runs WHERE task_id = 'third time' WINDOW w AS (ORDER BY run_id)) AS x (pause, low)
+			FROM taskshed.runs WHERE task_id = 'third time' WINDOW w AS (ORDER BY finished_at, run_id)) AS x (pause, low)
 		WHERE pause IS NOT NULL}
 	),
 	't',
 	'after a delay that grows');
 diag(
 	'delays of 0.2 and 0.6 s were ' . query(
-		q{SELECT string_agg(pause::text, ' ') FROM (SELECT started_at - lag(finished_at) OVER (ORDER BY run_id)
+		q{SELECT string_agg(pause::text, ' ') FROM (SELECT started_at - lag(finished_at) OVER (ORDER BY finished_at, run_id)
 		FROM taskshed.runs WHERE task_id = 'third time') AS x (pause)}
 	));
 is( query(
@@ -672,7 +672,7 @@ is( state_of($node, 'repaired'),
 	'it says how it went');
 is(query($in_row), '0', 'a success clears the failures');
 is( query(
-		q{SELECT string_agg(status || ' ' || by_hand, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'repaired'}
+		q{SELECT string_agg(status || ' ' || by_hand, ', ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'repaired'}
 	),
 	'failed false, failed true, succeeded true',
 	'the history says what was run by hand');

@@ -52,7 +52,7 @@ app(q{add_task('nothing', clock_timestamp() - interval '1 min', task_id => 'late
 await_calm($node);
 is( query(
 		q{SELECT owner, task_id, group_id, callback, status, attempt, result, sqlstate, message, detail, hint
-		FROM taskshed.runs ORDER BY run_id}
+		FROM taskshed.runs ORDER BY finished_at, run_id}
 	),
 	join("\n",
 		'app|good|g|public.say|succeeded|1|result of good||||',
@@ -159,7 +159,7 @@ set_and_reload($node, 'taskshed.history_max_text' => undef);
 #
 my $visible =
   q{SELECT status, result, sqlstate, message, detail, hint, context IS NOT NULL FROM taskshed.runs
-	WHERE task_id IN ('good', 'bad') ORDER BY run_id};
+	WHERE task_id IN ('good', 'bad') ORDER BY finished_at, run_id};
 my $all =
   "succeeded|result of good|||||f\nfailed||UX123|bad|detail of bad|hint of bad|t";
 is(query("SET ROLE app; $visible"),   $all, 'the owner sees its runs');
@@ -292,7 +292,7 @@ diag(   'with a limit of 4 MB and steps of '
 my $analyst = session($node);
 $analyst->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
 my $seen = $analyst->query(
-	'SELECT count(*), md5(string_agg(run_id::text, $$,$$ ORDER BY run_id)) FROM taskshed.runs'
+	'SELECT count(*), md5(string_agg(run_id::text, $$,$$ ORDER BY finished_at, run_id)) FROM taskshed.runs'
 );
 for my $i (1 .. 12)
 {
@@ -305,7 +305,7 @@ is( query(
 	'0',
 	'nobody waits');
 is( $analyst->query(
-		'SELECT count(*), md5(string_agg(run_id::text, $$,$$ ORDER BY run_id)) FROM taskshed.runs'
+		'SELECT count(*), md5(string_agg(run_id::text, $$,$$ ORDER BY finished_at, run_id)) FROM taskshed.runs'
 	),
 	$seen,
 	'an analyst sees the same as before');
@@ -368,7 +368,7 @@ cmp_ok(query(q{SELECT count(*) FROM taskshed.runs}),
 
 # A restart changes nothing, after a crash neither.
 my $runs =
-  q{SELECT count(*), md5(string_agg(r::text, ',' ORDER BY run_id)) FROM taskshed.runs r};
+  q{SELECT count(*), md5(string_agg(r::text, ',' ORDER BY finished_at, run_id)) FROM taskshed.runs r};
 make_runs('restart', 100, 10);
 $before = query($runs);
 $node->restart;

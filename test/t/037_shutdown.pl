@@ -272,7 +272,7 @@ stops('fast', 'a retry that is soon');
 $node->start;
 await_no_task($node, 'retried soon');
 is( query(
-		q{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'retried soon'}
+		q{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'retried soon'}
 	),
 	'failed 1, succeeded 2',
 	'a retry comes after the start');

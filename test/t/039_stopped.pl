@@ -112,7 +112,7 @@ sub worker_of
 	my ($task_id) = @_;
 	return query(
 		qq{SELECT coalesce((SELECT worker_pid FROM taskshed.tasks WHERE task_id = '$task_id'),
-			(SELECT worker_pid FROM taskshed.runs WHERE task_id = '$task_id' ORDER BY run_id DESC LIMIT 1))}
+			(SELECT worker_pid FROM taskshed.runs WHERE task_id = '$task_id' ORDER BY finished_at DESC, run_id DESC LIMIT 1))}
 	);
 }
 
@@ -159,7 +159,7 @@ sub stop_aside
 			"$task_id $round is over");
 		return ("$task_id $round", $said)
 		  if query(
-			qq{SELECT sqlstate FROM taskshed.runs WHERE task_id = '$task_id $round' ORDER BY run_id LIMIT 1}
+			qq{SELECT sqlstate FROM taskshed.runs WHERE task_id = '$task_id $round' ORDER BY finished_at, run_id LIMIT 1}
 		  ) ne '40001';
 	}
 	fail("$task_id could be stopped in time");
@@ -192,13 +192,13 @@ is( runs_of($node, $aside),
 	'failed 1, succeeded 2',
 	'pg_cancel_backend of a run that has stepped aside uses an attempt');
 is( query(
-		qq{SELECT sqlstate, count(*) OVER () FROM taskshed.runs WHERE task_id = '$aside' ORDER BY run_id LIMIT 1}
+		qq{SELECT sqlstate, count(*) OVER () FROM taskshed.runs WHERE task_id = '$aside' ORDER BY finished_at, run_id LIMIT 1}
 	),
 	'57014|2',
 	'with 57014');
 worker_goes_on(
 	query(
-		qq{SELECT worker_pid FROM taskshed.runs WHERE task_id = '$aside' ORDER BY run_id LIMIT 1}
+		qq{SELECT worker_pid FROM taskshed.runs WHERE task_id = '$aside' ORDER BY finished_at, run_id LIMIT 1}
 	),
 	'and its worker goes on, too');
 

@@ -511,7 +511,7 @@ sub works
 		SELECT NOT EXISTS (SELECT FROM taskshed.tasks WHERE owner = '$role' AND state <> 'failed')},
 		"$what: the tasks have run", $database);
 	is( value(
-			qq{SELECT task_id, string_agg(concat_ws(' ', status, sqlstate, result), ', ' ORDER BY run_id)
+			qq{SELECT task_id, string_agg(concat_ws(' ', status, sqlstate, result), ', ' ORDER BY finished_at, run_id)
 			FROM taskshed.runs WHERE owner = '$role' GROUP BY task_id ORDER BY task_id COLLATE "C"},
 			$database),
 		qq{commits|succeeded

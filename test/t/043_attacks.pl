@@ -687,7 +687,7 @@ sub result_of
 	my ($task_id) = @_;
 
 	return $node->safe_psql('postgres',
-		"SELECT coalesce(result, status || ' ' || coalesce(message, '')) FROM taskshed.runs WHERE task_id = \$t\$$task_id\$t\$ ORDER BY run_id DESC LIMIT 1"
+		"SELECT coalesce(result, status || ' ' || coalesce(message, '')) FROM taskshed.runs WHERE task_id = \$t\$$task_id\$t\$ ORDER BY finished_at DESC, run_id DESC LIMIT 1"
 	);
 }
 like(

@@ -136,7 +136,7 @@ $holder->query('SELECT pg_advisory_unlock(1)');
 await_no_task($node, 'cut off');
 is( $node->safe_psql(
 		'postgres',
-		q{SELECT string_agg(owner || ' ' || status, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'cut off'}
+		q{SELECT string_agg(owner || ' ' || status, ', ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'cut off'}
 	),
 	'alice interrupted, bob succeeded',
 	'a run that was cut off is the old owner\'s, the next is the new one\'s');

@@ -94,7 +94,7 @@ sub finish_run
 		'the task is done', $name);
 	is( $node->safe_psql(
 			$name,
-			qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id), (SELECT count(*) FROM ledger)
+			qq{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY finished_at, run_id), (SELECT count(*) FROM ledger)
 			FROM taskshed.runs WHERE task_id = 'run $nruns'}
 		),
 		('interrupted 1, ' x $interrupted) . 'succeeded 1|1',

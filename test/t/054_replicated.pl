@@ -118,7 +118,7 @@ my $contents = q{
 	SELECT md5(string_agg(a::text, ' ' ORDER BY id)) FROM _taskshed.alarm a UNION ALL
 	SELECT string_agg(c::text, ' ' ORDER BY name) FROM _taskshed.callback c UNION ALL
 	SELECT string_agg(h::text, ' ') FROM _taskshed.home h UNION ALL
-	SELECT string_agg(r::text, ' ' ORDER BY run_id) FROM taskshed.runs r};
+	SELECT string_agg(r::text, ' ' ORDER BY finished_at, run_id) FROM taskshed.runs r};
 my $before = $node->safe_psql('subscriber', $contents);
 add('publisher', 'again', q{now() + interval '1 day'});
 $node->safe_psql('publisher',

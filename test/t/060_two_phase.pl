@@ -256,7 +256,7 @@ foreach my $command (
 await($node, $workers, 'they come back when it is open again');
 is( $node->safe_psql(
 		'd',
-		q{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'sleeps'}
+		q{SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'sleeps'}
 	),
 	join(', ', ('interrupted 1') x 4),
 	'what was running does not count as interrupted');

@@ -110,7 +110,7 @@ $node->safe_psql('postgres',
 await_no_task($node, 'waits');
 is( $node->safe_psql(
 		'postgres',
-		q{SELECT string_agg(status, ' ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'waits'}
+		q{SELECT string_agg(status, ' ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'waits'}
 	),
 	'failed succeeded succeeded',
 	'moved, it has its attempt');

@@ -238,7 +238,7 @@ SKIP:
 				SELECT task_id, row_number() OVER w,
 					extract(epoch FROM started_at - lag(finished_at) OVER w)
 				FROM taskshed.runs WHERE task_id IN ($tasks)
-				WINDOW w AS (PARTITION BY task_id ORDER BY run_id)) AS x (task_id, n, gap)
+				WINDOW w AS (PARTITION BY task_id ORDER BY finished_at, run_id)) AS x (task_id, n, gap)
 			WHERE (n = 2 AND gap < 0.99) OR (n = 3 AND gap < 1.99)}),
 		'',
 		'they are tried again later and later');

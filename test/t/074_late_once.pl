@@ -294,7 +294,7 @@ is( runs_of($node, 'last'),
 	'a run by hand behind the last one');
 is( $node->safe_psql(
 		'postgres',
-		q{SELECT string_agg(by_hand::text, ', ' ORDER BY run_id) FROM taskshed.runs WHERE task_id = 'last'}
+		q{SELECT string_agg(by_hand::text, ', ' ORDER BY finished_at, run_id) FROM taskshed.runs WHERE task_id = 'last'}
 	),
 	'false, true',
 	'which the history says');

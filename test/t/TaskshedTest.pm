@@ -348,7 +348,7 @@ sub runs_of
 
 	return $node->safe_psql(
 		'postgres', qq{
-		SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY run_id)
+		SELECT string_agg(status || ' ' || attempt, ', ' ORDER BY finished_at, run_id)
 		FROM taskshed.runs WHERE task_id = '$task_id'});
 }
 
