@@ -120,6 +120,11 @@ extern Run *current_run;
 extern RunStatus run_task(const TsHanded *task, TsReport *report);
 
 /* ------------------------------------------------------------------------
+ * handed.c
+ */
+extern bool handed_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for);
+
+/* ------------------------------------------------------------------------
  * worker.c
  */
 extern PGDLLEXPORT void ts_worker_main(Datum main_arg);
