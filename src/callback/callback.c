@@ -314,6 +314,18 @@ callback_matches(const Callback *callback, const char *name, Oid role, uint64 pa
 }
 
 /*
+ * Return whether a name is without a schema.  Most need not be parsed for that: one
+ * without a point is, and one that has a point and no quotes is not.
+ */
+static bool
+callback_name_is_simple(const char *name)
+{
+	if (strchr(name, '.') == NULL)
+		return true;
+	return strchr(name, '"') != NULL && list_length(resolve_name(name)) == 1;
+}
+
+/*
  * Find the callback of a name that takes the keys of kwargs, for the current
  * user and, if the name is not qualified, the current search_path.  Valid until
  * the next is looked for, or as long as it is held.
@@ -337,7 +349,7 @@ callback_prepare(const char *name, Jsonb *kwargs)
 	bool		found;
 
 	/* what it is kept under */
-	if (list_length(resolve_name(name)) == 1)
+	if (callback_name_is_simple(name))
 	{
 		List	   *schemas = fetch_search_path(true);
 		ListCell   *lc;

@@ -25,6 +25,7 @@
 #include "catalog/pg_collation_d.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/smgr.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -123,6 +124,21 @@ store_get_task(Store *store, int64 id, TaskRow *row)
 }
 
 /*
+ * Return whether a table has a block.  What it had when it was last asked for its length
+ * is enough to know, and saves a system call: who cuts a table short has all others
+ * forget that, and waits for our lock.
+ */
+static bool
+store_has_block(Relation heap, BlockNumber block)
+{
+	BlockNumber known = RelationGetSmgr(heap)->smgr_cached_nblocks[MAIN_FORKNUM];
+
+	if (known != InvalidBlockNumber && block < known)
+		return true;
+	return block < RelationGetNumberOfBlocks(heap);
+}
+
+/*
  * Fetch the row that is at a place, where one of that id has been seen, in this file
  * of the table or another.  Return false, with the slot empty, if it is not there.
  * If it is, it is the one, for no other version of it is valid.
@@ -134,7 +150,7 @@ store_fetch_at(Relation heap, TupleTableSlot *slot, AttrNumber id_column, ItemPo
 	bool		isnull;
 
 	if (!ItemPointerIsValid(&tid) ||
-		ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(heap) ||
+		!store_has_block(heap, ItemPointerGetBlockNumber(&tid)) ||
 		!table_tuple_fetch_row_version(heap, &tid, SnapshotSelf, slot))
 		return false;
 	if (DatumGetInt64(slot_getattr(slot, id_column, &isnull)) == id)
