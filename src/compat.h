@@ -24,6 +24,9 @@
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "postmaster/bgworker.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"	/* get_database_name, from 19 on */
@@ -311,6 +314,48 @@ compat_wait_event(const char *name)
 	(void) name;
 	return PG_WAIT_EXTENSION;
 #endif
+}
+
+/*
+ * Return whether this process holds locks of a method in the main lock table, which
+ * advisory locks are always in.  Others may move locks of ours there, but of tables
+ * only: a list that is empty has none of those that are asked for.
+ */
+static inline bool
+compat_holds_locks(LOCKMETHODID method)
+{
+	bool		found = false;
+
+	for (int i = 0; !found && i < NUM_LOCK_PARTITIONS; i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		dlist_head *list = &MyProc->myProcLocks[i];
+		dlist_iter	iter;
+
+		if (dlist_is_empty(list))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+		dlist_foreach(iter, list)
+			found = found ||
+			LOCK_LOCKMETHOD(*dlist_container(PROCLOCK, procLink, iter.cur)->tag.myLock) == method;
+		LWLockRelease(LockHashPartitionLockByIndex(i));
+#else
+		SHM_QUEUE  *list = &MyProc->myProcLocks[i];
+		SHM_QUEUE  *link = list;
+		PROCLOCK   *held;
+
+		if (SHMQueueEmpty(list))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+		while ((held = (PROCLOCK *) SHMQueueNext(list, link, offsetof(PROCLOCK, procLink))) != NULL)
+		{
+			found = found || LOCK_LOCKMETHOD(*held->tag.myLock) == method;
+			link = &held->procLink;
+		}
+		LWLockRelease(LockHashPartitionLockByIndex(i));
+#endif
+	}
+	return found;
 }
 
 #endif							/* TASKSHED_COMPAT_H */

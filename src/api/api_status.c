@@ -70,16 +70,31 @@ ts_running(PG_FUNCTION_ARGS)
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		SlotView	view;
-		Datum		values[3];
-		bool		nulls[3] = {false, false, false};
+		TsMember	runs[TS_MAX_TASKS_PER_COMMIT + 1];
+		int			nruns;
 
+		/* what is done and not committed is still running, to all others */
 		slot_look(i, &view);
-		values[0] = Int64GetDatum(view.running_id);
-		values[1] = TimestampTzGetDatum(view.running_since);
-		values[2] = Int32GetDatum(view.pid);
-		if (view.state == TS_WORKER_READY && view.database == MyDatabaseId &&
-			view.running_id != 0 && read_may_see(view.role))
+		if (view.state != TS_WORKER_READY || view.database != MyDatabaseId ||
+			!read_may_see(view.role))
+			continue;
+		nruns = slot_look_done(i, runs);
+		if (view.running_id != 0)
+			runs[nruns++] = (TsMember)
+		{
+			view.running_id, view.running_since
+		};
+		for (int j = 0; j < nruns; j++)
+		{
+			Datum		values[3] = {
+				Int64GetDatum(runs[j].id),
+				TimestampTzGetDatum(runs[j].since),
+				Int32GetDatum(view.pid)
+			};
+			bool		nulls[3] = {false, false, false};
+
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
 	}
 	return (Datum) 0;
 }

@@ -114,6 +114,7 @@ typedef struct Callback
 	int			nparams;
 	CallbackParameter *params;
 	CachedPlanSource *plan;		/* of the call */
+	int64		typical;		/* us that its runs take, smoothed; 0: unknown */
 } Callback;
 
 extern void callback_write_call(Callback *callback);

@@ -134,6 +134,8 @@ commands_process(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		utility_command_pass_on(&command, false);
 
 	/* see to what has changed by it */
+	if (IsA(statement, ConstraintsSetStmt))
+		batch_must_end = true;
 	if (owned)
 		commands_owned(owners, new_owner);
 	if (alters_extension)

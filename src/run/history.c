@@ -97,6 +97,21 @@ static struct
 	int64		end;			/* the first that is not ours */
 }			numbers;
 
+/* A record that is to be written, with others. */
+typedef struct HistoryRecord
+{
+	Datum		values[Natts_run];
+	bool		nulls[Natts_run];
+} HistoryRecord;
+
+/* Those of a transaction that several runs share. */
+static struct
+{
+	bool		on;
+	int			n;
+	HistoryRecord *records[TS_MAX_TASKS_PER_COMMIT];
+}			collected;
+
 /* Forget what is known of a relation that has changed, or of all of them. */
 void
 history_relation_changed(Oid relid)
@@ -153,28 +168,17 @@ history_number(Oid sequence)
 }
 
 /*
- * Record a run that has ended, or a time that was missed.  The caller is in the
- * transaction of the run's outcome.
+ * Open the part in use for writing, and say where numbers come from.  Return NULL if
+ * there is none: the extension is being dropped.
  */
-void
-history_record(const RunEnd *run)
+static Relation
+history_open(Oid *sequence)
 {
-	const RunStart *start = run->start;
-	const ErrorData *error = run->error;
 	TsDatabase *db = database_find(MyDatabaseId);
-	bool		missed = (run->status == RUN_MISSED);
-	Datum		values[Natts_run] = {0};
-	bool		nulls[Natts_run] = {false};
 	int			part;
-	Oid			sequence;
-	Relation	rel;
-	TupleTableSlot *slot;
-	Writer	   *writer;
 
-	/* find the part in use */
-	if (!history_wants(start->history, run->status) || db == NULL)
-		return;
-
+	if (db == NULL)
+		return NULL;
 	SpinLockAcquire(&db->mutex);
 	part = db->history_part;
 	SpinLockRelease(&db->mutex);
@@ -185,17 +189,23 @@ history_record(const RunEnd *run)
 		part_number = part;
 	}
 	/* (opening the table can have the two forgotten, though they are there) */
-	sequence = sequence_relid;
-	rel = OidIsValid(sequence) && OidIsValid(part_relid) ?
+	*sequence = sequence_relid;
+	return OidIsValid(sequence_relid) && OidIsValid(part_relid) ?
 		try_table_open(part_relid, RowExclusiveLock) : NULL;
-	if (rel == NULL)
-		return;					/* the extension is being dropped */
+}
 
-	/* fill in the record */
-	values[Anum_run_run_id - 1] = Int64GetDatum(history_number(sequence));
+/* Fill in a record, but for its number. */
+static void
+history_fill(const RunEnd *run, Datum *values, bool *nulls)
+{
+	const RunStart *start = run->start;
+	const ErrorData *error = run->error;
+
+	memset(values, 0, Natts_run * sizeof(Datum));
+	memset(nulls, false, Natts_run * sizeof(bool));
 	values[Anum_run_scheduled_at - 1] = TimestampTzGetDatum(start->scheduled_at);
 	values[Anum_run_started_at - 1] = TimestampTzGetDatum(start->started_at);
-	nulls[Anum_run_started_at - 1] = missed;
+	nulls[Anum_run_started_at - 1] = (run->status == RUN_MISSED);
 	values[Anum_run_finished_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[Anum_run_owner - 1] = ObjectIdGetDatum(start->owner);
 	values[Anum_run_attempt - 1] = Int32GetDatum(start->attempt);
@@ -215,17 +225,95 @@ history_record(const RunEnd *run)
 	history_set_text(values, nulls, Anum_run_detail, error != NULL ? error->detail : NULL);
 	history_set_text(values, nulls, Anum_run_hint, error != NULL ? error->hint : NULL);
 	history_set_text(values, nulls, Anum_run_context, error != NULL ? error->context : NULL);
+}
 
-	/* write it */
-	writer = table_writer_open(&part_cache, rel);
-	slot = table_slot_create(rel, NULL);
-	memcpy(slot->tts_values, values, sizeof(values));
-	memcpy(slot->tts_isnull, nulls, sizeof(nulls));
+/* Make a slot of a record. */
+static TupleTableSlot *
+history_slot(Relation rel, Oid sequence, const Datum *values, const bool *nulls)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	memcpy(slot->tts_values, values, Natts_run * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, Natts_run * sizeof(bool));
+	slot->tts_values[Anum_run_run_id - 1] = Int64GetDatum(history_number(sequence));
 	ExecStoreVirtualTuple(slot);
+	return slot;
+}
+
+/*
+ * Record a run that has ended, or a time that was missed.  The caller is in the
+ * transaction of the run's outcome.  Between history_collect and history_write it is
+ * recorded with the others then, and the current memory context must last so long.
+ */
+void
+history_record(const RunEnd *run)
+{
+	Datum		values[Natts_run];
+	bool		nulls[Natts_run];
+	Oid			sequence;
+	Relation	rel;
+	TupleTableSlot *slot;
+	Writer	   *writer;
+
+	if (!history_wants(run->start->history, run->status))
+		return;
+	if (collected.on && collected.n < lengthof(collected.records))
+	{
+		HistoryRecord *record = palloc(sizeof(HistoryRecord));
+
+		history_fill(run, record->values, record->nulls);
+		collected.records[collected.n++] = record;
+		return;
+	}
+	rel = history_open(&sequence);
+	if (rel == NULL)
+		return;
+	history_fill(run, values, nulls);
+	writer = table_writer_open(&part_cache, rel);
+	slot = history_slot(rel, sequence, values, nulls);
 	table_writer_insert(writer, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_writer_close(writer);
 	table_close(rel, NoLock);
+}
+
+/* Keep what is recorded from here on, to be written with one call. */
+void
+history_collect(void)
+{
+	collected.on = true;
+	collected.n = 0;
+}
+
+/* Write what was kept. */
+void
+history_write(void)
+{
+	TupleTableSlot *slots[lengthof(collected.records)];
+	Oid			sequence;
+	Relation	rel;
+	Writer	   *writer;
+
+	collected.on = false;
+	rel = collected.n > 0 ? history_open(&sequence) : NULL;
+	if (rel == NULL)
+		return;
+	for (int i = 0; i < collected.n; i++)
+		slots[i] = history_slot(rel, sequence, collected.records[i]->values,
+								collected.records[i]->nulls);
+	writer = table_writer_open(&part_cache, rel);
+	table_writer_insert_many(writer, slots, collected.n);
+	for (int i = 0; i < collected.n; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	table_writer_close(writer);
+	table_close(rel, NoLock);
+}
+
+/* Forget what was kept: the transaction is rolled back. */
+void
+history_discard(void)
+{
+	collected.on = false;
 }
 
 /*

@@ -61,11 +61,14 @@ typedef struct RunStart
 	bool		by_hand;		/* the same, or all that is left of a task */
 	TimestampTz asked_at;		/* when it was last added as it is; or
 								 * DT_NOBEGIN */
+	bool		impatient;		/* its end must not wait for others: it shares
+								 * a transaction */
 } RunStart;
 
 extern void run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm,
 						   TimestampTz now);
 extern void run_start_read_limits(RunStart *start, const TaskRow *task);
+extern bool run_start_may_share(const RunStart *start);
 
 /* ------------------------------------------------------------------------
  * catch_up.c
@@ -90,6 +93,9 @@ typedef struct RunEnd
  */
 extern void history_relation_changed(Oid relid);
 extern void history_record(const RunEnd *run);
+extern void history_collect(void);
+extern void history_write(void);
+extern void history_discard(void);
 extern void history_lock_for_drop(void);
 extern void history_maintain(TsDatabase *db);
 

@@ -133,6 +133,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->asked_at = ROW_ISNULL(alarm, alarm_asked_at) ? DT_NOBEGIN :
 		ROW_GET(TimestampTz, alarm, alarm_asked_at);
 	start->task = task;
+	start->impatient = false;
 	start->tids.known = false;
 	ItemPointerSetInvalid(&start->tids.task);
 
@@ -158,4 +159,16 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 		 ROW_ISNULL(alarm, alarm_begun_at));
 	start->history = ROW_ISNULL(task, task_history) ? ts_history :
 		word_value(history_words, ROW_DATUM(task, task_history), HISTORY_ALL);
+}
+
+/*
+ * Return whether a run may share a transaction, as far as its task says: not one that
+ * has begun before and was cut off or has failed, nor one for which it matters when
+ * it begins, since it may have to begin again.
+ */
+bool
+run_start_may_share(const RunStart *start)
+{
+	return start->attempt == 1 && start->restarts == 0 && !start->by_hand &&
+		start->start_within < 0 && start->late_from != DT_NOEND;
 }

@@ -141,6 +141,7 @@ typedef struct PoolWorker
 	TimestampTz asked_at;
 	int			outstanding;	/* handed out and not reported */
 	int			unstarted;		/* of these, not taken by the worker yet */
+	int			taken;			/* the others, as last seen */
 	bool		retire;
 	bool		shortage;		/* why it has gone, if it was not ready */
 	TimestampTz idle_since;		/* with outstanding = 0 */

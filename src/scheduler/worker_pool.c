@@ -68,6 +68,8 @@ worker_pool_lose(int slot, int64 running_id, const LostRun *lost)
 static void
 worker_pool_adopt(int slot, TsWorker *worker)
 {
+	TsMember	members[TS_MAX_TASKS_PER_COMMIT];
+	int			nmembers;
 	int64		running_id;
 	Oid			role_oid;
 
@@ -75,11 +77,15 @@ worker_pool_adopt(int slot, TsWorker *worker)
 	SpinLockAcquire(&worker->mutex);
 	worker->handed_head = worker->handed_tail;
 	running_id = worker->running_id;
+	nmembers = worker->nmembers;
+	memcpy(members, worker->members, nmembers * sizeof(TsMember));
 	role_oid = worker->role;
 	SpinLockRelease(&worker->mutex);
 
 	if (running_id != 0)
 		lookahead_adopt(running_id, role_oid, slot);
+	for (int i = 0; i < nmembers; i++)
+		lookahead_adopt(members[i].id, role_oid, slot);
 }
 
 /*
@@ -161,6 +167,7 @@ worker_pool_look(int slot)
 	mine->running_id = worker->running_id;
 	mine->running_since = worker->running_since;
 	mine->unstarted = worker->handed_tail - worker->handed_head;
+	mine->taken = worker->nmembers + (worker->running_id != 0 ? 1 : 0);
 	SpinLockRelease(&worker->mutex);
 
 	/* see what has changed */
@@ -171,7 +178,7 @@ worker_pool_look(int slot)
 		mine->role = known_roles_get(role_oid);
 		mine->asked_at = GetCurrentTimestamp();
 	}
-	outstanding = mine->unstarted + (mine->running_id != 0 ? 1 : 0);
+	outstanding = mine->unstarted + mine->taken;
 	if (outstanding == 0 && (mine->outstanding > 0 || mine->state != state))
 		mine->idle_since = GetCurrentTimestamp();
 	mine->outstanding = outstanding;
@@ -273,7 +280,7 @@ worker_pool_take_back(int slot)
 	if (n > 0)
 		ts_debug(DEBUG2, "scheduler takes %d tasks back from worker %d", n, mine->pid);
 	mine->unstarted = 0;
-	mine->outstanding = mine->running_id != 0 ? 1 : 0;
+	mine->outstanding = mine->taken;
 }
 
 /* Have a worker leave as soon as its run is over; why is for the log. */

@@ -22,6 +22,7 @@
 
 bool		ts_enabled = true;
 int			ts_max_workers = 4;
+int			ts_tasks_per_commit = 1;
 int			ts_worker_idle_timeout = 30000;
 int			ts_scheduler_idle_timeout = 300000;
 int			ts_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
@@ -90,6 +91,11 @@ settings_define(void)
 							"It is started again before the next task is due, and when one is scheduled that is due before.",
 							&ts_scheduler_idle_timeout, 300000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("taskshed.tasks_per_commit",
+							"Sets how many short runs of a role may share a transaction.",
+							"A role may set it for itself, with ALTER ROLE. 1 means that each run has a transaction of its own.",
+							&ts_tasks_per_commit, 1, 1, TS_MAX_TASKS_PER_COMMIT,
+							PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("taskshed.synchronous_commit",
 							 "Sets synchronous_commit for the commit that ends a run.",
 							 "A callback can set synchronous_commit for its own run.",

@@ -14,6 +14,7 @@
 
 extern bool ts_enabled;
 extern int	ts_max_workers;
+extern int	ts_tasks_per_commit;
 extern int	ts_worker_idle_timeout; /* ms */
 extern int	ts_scheduler_idle_timeout;	/* ms */
 extern int	ts_synchronous_commit;	/* a SYNCHRONOUS_COMMIT_... */

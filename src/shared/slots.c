@@ -90,6 +90,7 @@ slot_begin_use(TsWorker *worker, Oid database, Oid role, bool is_superuser,
 	worker->running_id = 0;
 	worker->running_revision = 0;
 	worker->running_since = 0;
+	worker->nmembers = 0;
 	worker->timed_out = false;
 	worker->bystander = false;
 	worker->stuck = false;
@@ -225,6 +226,38 @@ slot_look(int slot, SlotView *view)
 }
 
 /*
+ * Look which runs of a slot's worker are done and not committed.  Return how many
+ * there are; done has room for TS_MAX_TASKS_PER_COMMIT.
+ */
+int
+slot_look_done(int slot, TsMember *done)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+	int			n;
+
+	SpinLockAcquire(&worker->mutex);
+	n = worker->nmembers;
+	memcpy(done, worker->members, n * sizeof(TsMember));
+	SpinLockRelease(&worker->mutex);
+	return n;
+}
+
+/*
+ * Return whether a worker has done a task whose run is not committed yet.  The caller
+ * has its mutex.
+ */
+static bool
+slot_has_done(const TsWorker *worker, int64 id)
+{
+	for (int i = 0; i < worker->nmembers; i++)
+	{
+		if (worker->members[i].id == id)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Find the run of a task of this database that is in progress, as far as can be
  * told at this moment.  Return whether there is one.
  */
@@ -238,14 +271,19 @@ slot_find_run(int64 id, SlotRun *run)
 		TsWorker   *worker = &ts_shared->workers[i];
 
 		SpinLockAcquire(&worker->mutex);
-		found = (worker->state == TS_WORKER_READY &&
-				 worker->database == MyDatabaseId && worker->running_id == id);
-		if (found)
+		if (worker->state == TS_WORKER_READY && worker->database == MyDatabaseId)
 		{
-			run->slot = i;
-			run->generation = worker->generation;
-			run->serial = worker->serial;
-			run->can_stop = slot_can_stop(worker);
+			bool		running = (worker->running_id == id);
+
+			found = running || slot_has_done(worker, id);
+			if (found)
+			{
+				run->slot = i;
+				run->generation = worker->generation;
+				run->serial = worker->serial;
+				/* of those that are done only their commit can wait */
+				run->can_stop = (running || worker->ending) && slot_can_stop(worker);
+			}
 		}
 		SpinLockRelease(&worker->mutex);
 	}

@@ -22,6 +22,9 @@
 
 /* Tasks handed to a worker ahead, and outcomes it has not reported yet. */
 #define TS_HANDED			64
+
+/* So many runs can share a transaction at most. */
+#define TS_MAX_TASKS_PER_COMMIT	TS_HANDED
 #define TS_REPORTS			128
 
 /* What became of a task that was handed to a worker. */
@@ -61,6 +64,13 @@ typedef struct TsHanded
 	ItemPointerData alarm_tid;	/* where its alarm was seen, or invalid */
 } TsHanded;
 
+/* A run that is done, but not committed. */
+typedef struct TsMember
+{
+	int64		id;
+	TimestampTz since;			/* when its run began */
+} TsMember;
+
 /*
  * A worker, from the scheduler's wish for it to its exit.  The generation
  * tells one use of a slot from the next.
@@ -95,6 +105,10 @@ typedef struct TsWorker
 
 	volatile bool ending;		/* the callback is done, its outcome is
 								 * written */
+
+	/* runs in the same transaction that are done: over at its commit */
+	int			nmembers;
+	TsMember	members[TS_MAX_TASKS_PER_COMMIT];
 
 	/* the serial of a run that is to be cancelled, and a count of requests */
 	pg_atomic_uint64 stop_request;
@@ -144,6 +158,7 @@ extern void slot_free(TsWorker *worker);
 extern void slot_retire(void);
 extern void slot_wake_scheduler_from_handler(void);
 extern void slot_look(int slot, SlotView *view);
+extern int	slot_look_done(int slot, TsMember *done);
 extern bool slot_find_run(int64 id, SlotRun *run);
 extern bool slot_is_running(int64 id);
 extern void slot_request_stop(const SlotRun *run);

@@ -27,6 +27,9 @@
 
 #include "tables/tables.h"
 
+/* Counts what this process has written or locked, from 1 on. */
+static uint64 writes = 1;
+
 /* Lock the alarm at row->tid, or its newest version, and read that. */
 static TM_Result
 store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
@@ -34,6 +37,7 @@ store_lock_version(Store *store, AlarmRow *row, LockWaitPolicy wait_policy)
 	TM_Result	result;
 	TM_FailureData tmfd;
 
+	writes++;
 	result = table_tuple_lock(store->alarm, &row->tid, SnapshotAny, store->alarm_slot,
 							  GetCurrentCommandId(false), LockTupleExclusive,
 							  wait_policy, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
@@ -77,6 +81,17 @@ store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm, RowTids
 	tids->task_file = store->task->rd_rel->relfilenode;
 	tids->alarm = alarm->tid;
 	tids->alarm_file = store->alarm->rd_rel->relfilenode;
+	tids->writes = 0;
+}
+
+/*
+ * Rely on the rows' being as they are unless this process writes any, in this
+ * transaction: for who can bear an error if somebody has done so by hand.
+ */
+void
+store_rely_on(RowTids *tids)
+{
+	tids->writes = writes;
 }
 
 /*
@@ -177,6 +192,7 @@ store_point_to_task(Store *store, AlarmRow *row)
 void
 store_insert_task(Store *store, TaskRow *row)
 {
+	writes++;
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	table_writer_insert(store_task_writer(store), store->task_slot);
 	store_note_task(store, row);
@@ -193,6 +209,7 @@ store_try_insert_task(Store *store, TaskRow *row)
 {
 	bool		inserted;
 
+	writes++;
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	inserted = table_writer_try_insert(store_task_writer(store), store->task_slot,
 									   store_index_relid(TASK_KEY));
@@ -205,6 +222,7 @@ store_try_insert_task(Store *store, TaskRow *row)
 void
 store_update_task(Store *store, TaskRow *row)
 {
+	writes++;
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	table_writer_update(store_task_writer(store), &row->tid, store->task_slot);
 	store_note_task(store, row);
@@ -215,6 +233,7 @@ store_update_task(Store *store, TaskRow *row)
 void
 store_delete_task(Store *store, TaskRow *row)
 {
+	writes++;
 	simple_table_tuple_delete(store->task, &row->tid, SnapshotAny);
 }
 
@@ -225,22 +244,28 @@ store_delete_task(Store *store, TaskRow *row)
  */
 static bool
 store_try_delete_at(Relation rel, TupleTableSlot *slot, AttrNumber id_column, ItemPointerData tid,
-					int64 id)
+					int64 id, bool relied_on)
 {
-	bool		isnull;
-	bool		same;
+	if (!relied_on)
+	{
+		bool		isnull;
+		bool		same;
 
-	/* (what this transaction has changed itself cannot even be tried) */
-	if (!table_tuple_fetch_row_version(rel, &tid, SnapshotSelf, slot))
-		return false;
-	same = (DatumGetInt64(slot_getattr(slot, id_column, &isnull)) == id);
-	ExecClearTuple(slot);
-	return same && compat_try_delete_tuple(rel, &tid);
+		/* (what this transaction has changed itself cannot even be tried) */
+		if (!table_tuple_fetch_row_version(rel, &tid, SnapshotSelf, slot))
+			return false;
+		same = (DatumGetInt64(slot_getattr(slot, id_column, &isnull)) == id);
+		ExecClearTuple(slot);
+		if (!same)
+			return false;
+	}
+	return compat_try_delete_tuple(rel, &tid);
 }
 
 void
 store_insert_alarm(Store *store, AlarmRow *row)
 {
+	writes++;
 	store_point_to_task(store, row);
 	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
 	table_writer_insert(store_alarm_writer(store), store->alarm_slot);
@@ -251,6 +276,7 @@ store_insert_alarm(Store *store, AlarmRow *row)
 void
 store_update_alarm(Store *store, AlarmRow *row)
 {
+	writes++;
 	store_point_to_task(store, row);
 	store_fill_slot(store->alarm_slot, row->values, row->nulls, Natts_alarm);
 	table_writer_update(store_alarm_writer(store), &row->tid, store->alarm_slot);
@@ -261,6 +287,7 @@ store_update_alarm(Store *store, AlarmRow *row)
 void
 store_delete_alarm(Store *store, AlarmRow *row)
 {
+	writes++;
 	simple_table_tuple_delete(store->alarm, &row->tid, SnapshotAny);
 }
 
@@ -273,7 +300,8 @@ bool
 store_try_delete_alarm_at(Store *store, int64 id, const RowTids *tids)
 {
 	return tids->known && tids->alarm_file == store->alarm->rd_rel->relfilenode &&
-		store_try_delete_at(store->alarm, store->alarm_slot, Anum_alarm_id, tids->alarm, id);
+		store_try_delete_at(store->alarm, store->alarm_slot, Anum_alarm_id, tids->alarm, id,
+							tids->writes == writes);
 }
 
 /*
@@ -286,7 +314,8 @@ store_delete_task_at(Store *store, int64 id, const RowTids *tids)
 	TaskRow		row;
 
 	if (tids->known && tids->task_file == store->task->rd_rel->relfilenode &&
-		store_try_delete_at(store->task, store->task_slot, Anum_task_id, tids->task, id))
+		store_try_delete_at(store->task, store->task_slot, Anum_task_id, tids->task, id,
+							tids->writes == writes))
 		return;
 	if (store_get_task(store, id, &row))
 		store_delete_task(store, &row);

@@ -64,6 +64,7 @@ extern void table_writer_invalidate(WriterCache *cache, Oid relid);
 extern Writer *table_writer_open(WriterCache *cache, Relation rel);
 extern void table_writer_close(Writer *writer);
 extern void table_writer_insert(Writer *writer, TupleTableSlot *slot);
+extern void table_writer_insert_many(Writer *writer, TupleTableSlot **slots, int nslots);
 extern void table_writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot);
 extern bool table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key);
 
@@ -157,12 +158,15 @@ typedef struct RowTids
 	Oid			task_file;
 	ItemPointerData alarm;
 	Oid			alarm_file;
+	uint64		writes;			/* that this process had made then; 0: not to
+								 * be relied on */
 } RowTids;
 
 extern TM_Result store_lock_alarm(Store *store, int64 id, AlarmRow *row,
 								  LockWaitPolicy wait_policy);
 extern void store_remember(Store *store, const TaskRow *task, const AlarmRow *alarm,
 						   RowTids *tids);
+extern void store_rely_on(RowTids *tids);
 extern TM_Result store_relock_alarm(Store *store, int64 id, const RowTids *tids,
 									AlarmRow *row, LockWaitPolicy wait_policy);
 extern bool store_await_removal(Store *store, int64 id);

@@ -59,29 +59,78 @@ handed_first(TimestampTz now)
 	return first;
 }
 
+/* Have a task be the run in progress.  The caller has the slot's mutex. */
+static void
+handed_begin(int64 id, TimestampTz now)
+{
+	TsWorker   *worker = ts_my_worker;
+
+	worker->running_id = id;
+	worker->running_revision = 0;
+	worker->running_since = now;
+	worker->ending = false;
+	worker->serial++;
+	if (worker->serial == 0)
+		worker->serial++;
+}
+
+/* Leave reports on runs that are over.  The caller has the slot's mutex. */
+static void
+handed_leave_reports(const TsReport *reports, int nreports)
+{
+	TsWorker   *worker = ts_my_worker;
+
+	Assert(worker->reports_tail - worker->reports_head + nreports <= TS_REPORTS);
+	for (int i = 0; i < nreports; i++)
+		worker->reports[worker->reports_tail++ % TS_REPORTS] = reports[i];
+}
+
 /*
- * Leave the report on a task, if there is one, and take the next.  Return false if
- * there is none, none is due, or if the worker is to leave; wait_for says until when
- * to wait.
+ * Wake the scheduler if there is something to do for it: because of what was
+ * reported, or since no more than left of the tasks that were handed out are left.
+ */
+static void
+handed_wake_scheduler(const TsReport *reports, int nreports, uint32 left)
+{
+	bool		wake = (nreports > 0 && left == 0) ||
+	(left <= HANDED_LOW && left + nreports > HANDED_LOW);
+	TimestampTz next = DT_NOEND;
+
+	for (int i = 0; i < nreports; i++)
+	{
+		wake = wake || reports[i].fate == TS_FATE_LOOK;
+		if (reports[i].fate == TS_FATE_NEXT)
+			next = Min(next, reports[i].next_run_at);
+	}
+	if (!wake && next != DT_NOEND)
+	{
+		SpinLockAcquire(&ts_my_database->mutex);
+		wake = (next < ts_my_database->alarm);
+		SpinLockRelease(&ts_my_database->mutex);
+	}
+	if (wake)
+		database_wake_scheduler(ts_my_database);
+}
+
+/*
+ * Leave the reports on the run that is over, and on those that were in its
+ * transaction, and take the next task.  Return false if there is none, none is due,
+ * or if the worker is to leave; wait_for says until when to wait.
  */
 bool
-handed_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
+handed_next(const TsReport *reports, int nreports, TsHanded *task, TimestampTz *wait_for)
 {
 	TsWorker   *worker = ts_my_worker;
 	TimestampTz now = GetCurrentTimestamp();
 	uint32		left;
-	bool		wake = false;
 	bool		found = false;
 	TsHanded   *first;
 
 	*wait_for = DT_NOEND;
 	SpinLockAcquire(&worker->mutex);
-	if (report != NULL)
-	{
-		Assert(worker->reports_tail - worker->reports_head < TS_REPORTS);
-		worker->reports[worker->reports_tail++ % TS_REPORTS] = *report;
-	}
+	handed_leave_reports(reports, nreports);
 	worker->running_id = 0;
+	worker->nmembers = 0;
 	left = worker->handed_tail - worker->handed_head;
 	first = handed_first(now);
 	if (first != NULL && handed_is_ahead(first, now))
@@ -90,31 +139,93 @@ handed_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for)
 	{
 		*task = *first;
 		worker->handed_head++;
-		worker->running_id = task->id;
-		worker->running_revision = 0;
-		worker->running_since = now;
-		worker->ending = false;
-		worker->serial++;
-		if (worker->serial == 0)
-			worker->serial++;
+		handed_begin(task->id, now);
 		found = true;
 	}
 	SpinLockRelease(&worker->mutex);
 
-	/* has the scheduler something to do? */
-	if (report != NULL)
-	{
-		wake = (report->fate == TS_FATE_LOOK || left == HANDED_LOW || left == 0);
-		if (!wake && report->fate == TS_FATE_NEXT)
-		{
-			SpinLockAcquire(&ts_my_database->mutex);
-			wake = (report->next_run_at < ts_my_database->alarm);
-			SpinLockRelease(&ts_my_database->mutex);
-		}
-	}
-	if (wake)
-		database_wake_scheduler(ts_my_database);
+	handed_wake_scheduler(reports, nreports, left);
 	if (found)
 		ts_debug(DEBUG2, "worker takes task " INT64_FORMAT, task->id);
 	return found;
+}
+
+/*
+ * Take one more task into the transaction, of those that were due at some time.
+ * The run in progress is done.  Return false if there is none.
+ */
+bool
+handed_take_more(TimestampTz due, TimestampTz now, TsHanded *task)
+{
+	TsWorker   *worker = ts_my_worker;
+	bool		found;
+	TsHanded   *first;
+
+	SpinLockAcquire(&worker->mutex);
+	first = handed_first(now);
+	found = (first != NULL && first->run_at <= due && !worker->retire &&
+			 worker->nmembers < TS_MAX_TASKS_PER_COMMIT);
+	if (found)
+	{
+		*task = *first;
+		worker->handed_head++;
+		worker->members[worker->nmembers++] = (TsMember)
+		{
+			worker->running_id, worker->running_since
+		};
+		handed_begin(task->id, now);
+	}
+	SpinLockRelease(&worker->mutex);
+	if (found)
+		ts_debug(DEBUG2, "worker takes task " INT64_FORMAT " into the same transaction", task->id);
+	return found;
+}
+
+/*
+ * Leave reports on tasks that shared a transaction, while a task is or will be run that
+ * did so, too: the one in progress, or if that is over, the one of this id.
+ */
+void
+handed_report(const TsReport *reports, int nreports, int64 running_id)
+{
+	TsWorker   *worker = ts_my_worker;
+	TimestampTz now = GetCurrentTimestamp();
+	uint32		left;
+
+	SpinLockAcquire(&worker->mutex);
+	handed_leave_reports(reports, nreports);
+	worker->nmembers = 0;
+	if (worker->running_id != running_id)
+		handed_begin(running_id, now);
+	left = worker->handed_tail - worker->handed_head;
+	SpinLockRelease(&worker->mutex);
+	handed_wake_scheduler(reports, nreports, left);
+}
+
+/*
+ * Give all tasks back to the scheduler but one, which is to be the run in progress:
+ * those of a transaction that was rolled back, with these reports, and those that were
+ * not taken yet.
+ */
+void
+handed_give_back(const TsReport *reports, int nreports, int64 running_id)
+{
+	TsWorker   *worker = ts_my_worker;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&worker->mutex);
+	handed_leave_reports(reports, nreports);
+	while (worker->handed_head != worker->handed_tail)
+	{
+		TsReport	report = {
+			.id = worker->handed[worker->handed_head++ % TS_HANDED].id,
+			.fate = TS_FATE_LOOK
+		};
+
+		handed_leave_reports(&report, 1);
+	}
+	worker->nmembers = 0;
+	handed_begin(running_id, now);
+	SpinLockRelease(&worker->mutex);
+	database_wake_scheduler(ts_my_database);
 }

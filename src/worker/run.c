@@ -42,143 +42,35 @@
 #define CONFLICT_RETRIES	5
 
 /*
- * Find out what is to be called, in a run that can be stopped.  If it could end
- * transactions of its own, that it has begun is first recorded in one of ours.
- * Return NULL if the task is not to run after all.
+ * Write the outcome of a run, and run others in its transaction.  The tables stay open
+ * meanwhile: who must have them alone, a callback or somebody else, waits for the
+ * commit, or has the transaction fail.
  */
-static Callback *
-run_prepare(Run *run)
+static void
+run_write_outcomes(Run *run, Batch *batch)
 {
-	Callback   *callback;
-	Store	   *store;
-	bool		go_on = false;
-
-	MemoryContextSwitchTo(run->context);
-	stop_enable(run->start.timeout);
-	callback = callback_prepare(run->callback, run->kwargs);
-	if (callback->kind == CALLBACK_FUNCTION)
+	history_collect();
+	run_write_outcome(run, true);
+	if (run->store != NULL)
 	{
-		if (run->start.tids.known)
-			run->pin = RegisterSnapshotOnOwner(GetActiveSnapshot(), TopTransactionResourceOwner);
-		return callback;
+		batch_extend(batch, run);
+		store_close(run->store, NoLock);
+		run->store = NULL;
 	}
-
-	/* it can end transactions */
-	run->start.tids.known = false;
-	if (run->begun == run->start.revision)
-		return callback;
-
+	PushActiveSnapshot(GetLatestSnapshot());
+	history_write();
 	PopActiveSnapshot();
-	CommitTransactionCommand();
-	transaction_begin();
-	transaction_enter_bookkeeping(run);
-	store = transaction_open_store(run);
-	if (store != NULL)
-	{
-		go_on = cut_off_begin(store, &run->start, run->report);
-		store_close(store, NoLock);
-	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	RESUME_CANCEL_INTERRUPTS();
-
-	if (!go_on)
-		return NULL;
-	run->begun = run->start.revision;
-	transaction_begin();
-	stop_enable(run->start.timeout);
-
-	/* it may have been changed between the transactions */
-	return callback_prepare(run->callback, run->kwargs);
 }
 
 /*
- * Call the callback and finish all user code that is left behind it.
- *
- * A procedure, or a command of taskshed.execute, may have ended transactions
- * of its own.  What it has done since is then committed here, and the outcome
- * is written in one more transaction: in between, a crash has the task run
- * again.
- *
- * What the callback has set ends here, but not what it has made its transaction
- * be: that is to be committed as what it is.
+ * Try a run once, from beginning to end, and others in its transaction if there is a
+ * batch.  Any error is left to the caller to record.
  */
 static void
-run_callback(Run *run, Callback *callback)
-{
-	int			guc_level;
-	int			commit_mode;
-	int			isolation;
-	ParamListInfo params;
-
-	/* a client's message may say what its transaction is to be like */
-	if (callback->kind == CALLBACK_EXECUTE)
-	{
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		StartTransactionCommand();
-	}
-	guc_level = NewGUCNestLevel();
-
-	/* the call; all this must outlive the transaction */
-	MemoryContextSwitchTo(run->context);
-	current_run = run;
-	XactReadOnly = DefaultXactReadOnly;
-	LockTimeout = run->before.lock_timeout;
-	run->transactions = transaction_count();
-	run->called = true;
-	run->binding = callback;
-	params = callback_bind(callback, run->kwargs, run->start.calendar.zone, false);
-	run->binding = NULL;
-	if (callback->kind == CALLBACK_PROCEDURE)
-		PopActiveSnapshot();
-	run->result = call_at_top_level(callback, params);
-	if (callback->kind == CALLBACK_FUNCTION)
-		PopActiveSnapshot();
-
-	/* what it has left to be done */
-	commit_mode = synchronous_commit;
-	if (transaction_count() == run->transactions)
-	{
-		/* deferred triggers can open held cursors, and those fire triggers */
-		do
-			AfterTriggerFireDeferred();
-		while (PreCommit_Portals(false));
-		commit_mode = synchronous_commit;
-		isolation = XactIsoLevel;
-		AtEOXact_GUC(false, guc_level);
-		XactIsoLevel = isolation;
-	}
-	else
-	{
-		run->committed = true;
-		CommitTransactionCommand();
-		transaction_begin();
-		PopActiveSnapshot();
-	}
-	transaction_set_commit_mode(commit_mode);
-	current_run = NULL;
-}
-
-/* Say in pg_stat_activity what is running, to those who may see queries. */
-static void
-run_show(Run *run)
-{
-	MemoryContext old = MemoryContextSwitchTo(run->context);
-	char	   *text = psprintf("%s -- task %s", run->callback, run->start.task_id);
-
-	MemoryContextSwitchTo(old);
-	debug_query_string = text;
-
-	pgstat_report_activity(STATE_RUNNING, text);
-}
-
-/* Try a run once, from beginning to end.  Any error is left to the caller to record. */
-static void
-run_attempt(Run *run)
+run_attempt(Run *run, Batch *batch)
 {
 	Callback   *callback;
-	Store	   *store;
+	bool		may_begin = false;
 
 	/* read the task */
 	run->pin = NULL;
@@ -194,6 +86,7 @@ run_attempt(Run *run)
 	{
 		/* what the callback sees must not be older than what was read */
 		run->start.tids.known = false;
+		batch = NULL;
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		transaction_begin();
@@ -206,30 +99,31 @@ run_attempt(Run *run)
 		PopActiveSnapshot();
 	}
 	else if ((callback = run_prepare(run)) != NULL)
-		run_callback(run, callback);
+	{
+		batch_must_end = false;
+		callback_hold(callback);	/* until the run ends, if there is an
+									 * error */
+		run_call(run, callback);
+		if (ts_tasks_per_commit > 1)
+			batch_learn(callback, GetCurrentTimestamp() - run->start.started_at);
+		may_begin = (batch != NULL && batch_may_begin(run, callback));
+		callback_release(callback);
+	}
 	else
 	{
 		run->started = false;
 		return;
 	}
 
-	/* write the outcome */
-	transaction_enter_bookkeeping(run);
-	ts_my_worker->ending = true;
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetLatestSnapshot());
-	store = transaction_open_store(run);
-	if (store != NULL)
+	/* write the outcome, and perhaps others' */
+	if (may_begin)
 	{
-		if (run->missed)
-			outcome_missed(store, &run->start, run->report);
-		else
-			outcome_succeeded(store, &run->start, run->result, run->report);
-		store_close(store, NoLock);
+		run_write_outcomes(run, batch);
 	}
+	else
+		run_write_outcome(run, false);
 	if (run->pin != NULL)
 		UnregisterSnapshotFromOwner(run->pin, TopTransactionResourceOwner);
-	PopActiveSnapshot();
 	CommitTransactionCommand();
 	transaction_leave_bookkeeping();
 }
@@ -239,14 +133,18 @@ run_attempt(Run *run)
  * back as new.  The task is one of the role that this process is connected as.
  * The current memory context is the run's; the caller resets it.  Return how the
  * run has ended; RUN_NONE if it was not to run.
+ *
+ * If there is a batch, it may get other runs in the same transaction, whose ends are
+ * then there; or which are to be run again, each by itself.
  */
 RunStatus
-run_task(const TsHanded *task, TsReport *report)
+run_task(const TsHanded *task, TsReport *report, Batch *batch)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Run			run = {.id = task->id,.alarm_tid = task->alarm_tid,.report = report,.context = context,
 	.begun_for = DT_NOBEGIN};
 	ErrorData  *volatile error = NULL;
+	Batch	   *volatile shared = batch;	/* NULL when it has failed */
 	volatile int tries = 0;
 	volatile bool again;
 	volatile bool committed = false;
@@ -257,6 +155,7 @@ run_task(const TsHanded *task, TsReport *report)
 	do
 	{
 		again = false;
+		run.store = NULL;
 		run.called = false;
 		run.binding = NULL;
 		generation = callback_generation();
@@ -266,19 +165,28 @@ run_task(const TsHanded *task, TsReport *report)
 			ts_my_worker->ending = false;
 			if (tries > 0)
 				run_failure_step_aside(tries);
-			run_attempt(&run);
+			run_attempt(&run, shared);
 		}
 		PG_CATCH();
 		{
 			/* not undone by the rollback: what a procedure has committed */
 			committed = (run.called && transaction_count() != run.transactions);
 			error = transaction_roll_back(context);
+			history_discard();
 		}
 		PG_END_TRY();
 		transaction_restore_surroundings(&run.before);
 
-		if (error != NULL && !committed && tries < CONFLICT_RETRIES &&
-			run_failure_lost_race(error, generation))
+		if (error != NULL && shared != NULL && shared->ntaken > 0)
+		{
+			batch_fall_apart(shared, task->id, error);
+			transaction_restore_surroundings(&run.before);
+			session_reset(false);
+			shared = NULL;
+			again = true;
+		}
+		else if (error != NULL && !committed && tries < CONFLICT_RETRIES &&
+				 run_failure_lost_race(error, generation))
 		{
 			session_reset(false);
 			again = true;

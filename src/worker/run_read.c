@@ -67,7 +67,7 @@ run_read_whole(TaskRow *task, TupleDesc desc)
 bool
 run_read(Run *run)
 {
-	Store	   *store = store_try_open(AccessShareLock);
+	Store	   *store = run->store != NULL ? run->store : store_try_open(AccessShareLock);
 	AlarmRow	alarm;
 	RowTids		tids;
 	TimestampTz now = GetCurrentTimestamp();
@@ -85,7 +85,8 @@ run_read(Run *run)
 	if (!run_read_role_fits())
 	{
 		run->report->fate = TS_FATE_LOOK;
-		store_close(store, AccessShareLock);
+		if (run->store == NULL)
+			store_close(store, AccessShareLock);
 		return false;
 	}
 
@@ -108,7 +109,10 @@ run_read(Run *run)
 		there = store_get_alarm(store, run->id, &alarm);
 	if (there)
 		store_remember(store, &run->task, &alarm, &tids);
-	store_close(store, AccessShareLock);
+	if (there && run->shared)
+		store_rely_on(&tids);
+	if (run->store == NULL)
+		store_close(store, AccessShareLock);
 
 	/* is it to run now, and by us? */
 	if (!there || !alarm_is_queued(&alarm))
@@ -127,6 +131,12 @@ run_read(Run *run)
 	if (run->begun_for == run->start.scheduled_at && run->begun_revision == run->start.revision)
 		run->start.late_from = DT_NOEND;
 	run->missed = catch_up_is_missed(&run->start);
+	if (run->shared && (run->missed || !run_start_may_share(&run->start)))
+	{
+		run->put_off = true;
+		MemoryContextSwitchTo(old);
+		return false;
+	}
 	run->started = true;
 	run->callback = run->start.callback;
 

@@ -89,6 +89,23 @@ session_apply_settings(void)
 }
 
 /*
+ * Put back what does not end with a transaction, between two runs in the same one.
+ * What a callback has set, run_call has put back.
+ */
+void
+session_reset_within(void)
+{
+	DropAllPreparedStatements();
+	PortalHashTableDeleteAll();
+	LockReleaseSession(USER_LOCKMETHOD);
+	ResetSequenceCaches();
+
+	/* a seed cannot be taken back, but replaced by one that nobody knows */
+	DirectFunctionCall1(setseed,
+						Float8GetDatum(2.0 * pg_prng_double(&pg_global_prng_state) - 1.0));
+}
+
+/*
  * Put the session back as new, between two runs or two tries of one: no
  * transaction is in progress.  settings_left says whether the callback has
  * committed anything, and so may have left settings behind.
@@ -100,15 +117,7 @@ session_reset(bool settings_left)
 {
 	int			lock_timeout = LockTimeout;
 
-	DropAllPreparedStatements();
-	PortalHashTableDeleteAll();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	ResetSequenceCaches();
-
-	/* a seed cannot be taken back, but replaced by one that nobody knows */
-	DirectFunctionCall1(setseed,
-						Float8GetDatum(2.0 * pg_prng_double(&pg_global_prng_state) - 1.0));
-
+	session_reset_within();
 	if (!used_temp_namespace && !settings_left)
 		return;
 

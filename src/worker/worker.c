@@ -145,18 +145,23 @@ worker_attach(int slot, uint32 generation)
 		worker_quit("it was sent away on its way");
 }
 
-/* Return whether this process has been in use for long enough; once after each run. */
+/*
+ * Return whether this process has been in use for long enough; after each run, or some
+ * that have shared a transaction.
+ */
 static bool
-worker_is_worn(void)
+worker_is_worn(int nruns)
 {
 	static int	runs = 0;
+	static int	looked_after = 0;
 	static TimestampTz first_at;
 	static TimestampTz looked_at;
 	static Size memory;
 	TimestampTz now = ts_my_worker->running_since;	/* of the run: close
 													 * enough */
 
-	if (runs++ == 0)
+	runs += nruns;
+	if (runs == nruns)
 	{
 		first_at = looked_at = now;
 		memory = MemoryContextMemAllocated(TopMemoryContext, true);
@@ -167,8 +172,9 @@ worker_is_worn(void)
 	looked_at = Min(looked_at, now);
 	if (runs >= WORN_RUNS || now - first_at >= WORN_AGE)
 		return true;
-	if (runs % LOOK_RUNS != 0 && now - looked_at < LOOK_INTERVAL)
+	if (runs - looked_after < LOOK_RUNS && now - looked_at < LOOK_INTERVAL)
 		return false;
+	looked_after = runs;
 	looked_at = now;
 	return MemoryContextMemAllocated(TopMemoryContext, true) > memory + WORN_GROWTH;
 }
@@ -225,24 +231,43 @@ worker_count(RunStatus status)
 static TimestampTz
 worker_run_handed(MemoryContext context)
 {
-	TsReport	report;
+	static Batch batch;
+	static TsReport reports[TS_MAX_TASKS_PER_COMMIT + 1];
 	TsHanded	task;
 	TimestampTz wait_for;
-	bool		more = handed_next(NULL, &task, &wait_for);
+	bool		more = handed_next(NULL, 0, &task, &wait_for);
 
 	while (more)
 	{
+		int			nreports = 1;
+
+		/* run it, and perhaps others with it */
+		batch.ntaken = batch.n = 0;
+		batch.has_next = false;
+		batch.callback = NULL;
 		MemoryContextSwitchTo(context);
-		worker_count(run_task(&task, &report));
+		worker_count(run_task(&task, &reports[0], ts_tasks_per_commit > 1 ? &batch : NULL));
+		for (int i = 0; i < batch.ntaken; i++)
+			worker_count(batch.statuses[i]);
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		pgstat_report_stat(false);
-		if (worker_is_worn())
+		if (worker_is_worn(1 + batch.n))
 		{
 			ts_debug(DEBUG1, "worker is worn");
 			slot_retire();
 		}
-		more = handed_next(&report, &task, &wait_for);
+
+		/* leave the reports, and take the next */
+		for (int i = 0; i < batch.n; i++)
+			reports[nreports++] = batch.reports[i];
+		if (batch.has_next)
+		{
+			task = batch.tasks[batch.n];
+			handed_report(reports, nreports, task.id);
+		}
+		else
+			more = handed_next(reports, nreports, &task, &wait_for);
 		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();
 		if (!more)
@@ -340,6 +365,7 @@ ts_worker_main(Datum main_arg)
 	outcome_init();
 	transaction_init();
 	stop_init();
+	batch_init();
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, worker_alarm_handler);
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
 	worker_rehearse(context);

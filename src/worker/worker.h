@@ -37,6 +37,7 @@ extern StopReason stop_get_reason(const ErrorData *error);
  */
 extern void session_start(void);
 extern void session_apply_settings(void);
+extern void session_reset_within(void);
 extern void session_reset(bool settings_left);
 
 /* ------------------------------------------------------------------------
@@ -78,6 +79,11 @@ typedef struct Run
 	Snapshot	pin;			/* keeps the task's rows in their places, or
 								 * NULL */
 	Surroundings before;
+	bool		shared;			/* it is to be run in the transaction of
+								 * another, */
+	bool		put_off;		/* and cannot be */
+	Store	   *store;			/* that is open for all runs of the
+								 * transaction, or NULL */
 } Run;
 
 extern void transaction_init(void);
@@ -115,14 +121,50 @@ extern void run_failure_record(Run *run, const ErrorData *error);
 extern Run *current_run;
 
 /* ------------------------------------------------------------------------
- * run.c
+ * run_steps.c
  */
-extern RunStatus run_task(const TsHanded *task, TsReport *report);
+extern Callback *run_prepare(Run *run);
+extern void run_call(Run *run, Callback *callback);
+extern void run_show(Run *run);
+extern void run_write_outcome(Run *run, bool keep);
 
 /* ------------------------------------------------------------------------
  * handed.c
  */
-extern bool handed_next(const TsReport *report, TsHanded *task, TimestampTz *wait_for);
+extern bool handed_next(const TsReport *reports, int nreports, TsHanded *task,
+						TimestampTz *wait_for);
+extern bool handed_take_more(TimestampTz due, TimestampTz now, TsHanded *task);
+extern void handed_give_back(const TsReport *reports, int nreports, int64 running_id);
+extern void handed_report(const TsReport *reports, int nreports, int64 running_id);
+
+/* ------------------------------------------------------------------------
+ * batch.c
+ */
+/* The runs that shared the transaction of another. */
+typedef struct Batch
+{
+	int			ntaken;			/* tasks that were taken */
+	int			n;				/* that are done, or were not to run */
+	TsHanded	tasks[TS_MAX_TASKS_PER_COMMIT];
+	TsReport	reports[TS_MAX_TASKS_PER_COMMIT];
+	RunStatus	statuses[TS_MAX_TASKS_PER_COMMIT];
+	bool		has_next;		/* the last one is to run behind the others */
+	TimestampTz now;			/* a moment ago */
+	Run		   *run;			/* of the last one that was begun */
+	Callback   *callback;		/* of that; NULL when it is done */
+} Batch;
+
+extern bool batch_must_end;
+extern void batch_init(void);
+extern void batch_learn(Callback *callback, int64 took);
+extern bool batch_may_begin(const Run *run, const Callback *callback);
+extern void batch_extend(Batch *batch, Run *first);
+extern void batch_fall_apart(Batch *batch, int64 first_id, ErrorData *error);
+
+/* ------------------------------------------------------------------------
+ * run.c
+ */
+extern RunStatus run_task(const TsHanded *task, TsReport *report, Batch *batch);
 
 /* ------------------------------------------------------------------------
  * worker.c

@@ -6,7 +6,7 @@ CREATE ROLE regress_others LOGIN;
 GRANT USAGE ON SCHEMA taskshed TO regress_places, regress_others;
 GRANT regress_others TO regress_places;
 CREATE FUNCTION pg_temp.elsewhere() RETURNS TABLE (task_id text, "where" tid, known tid) LANGUAGE sql AS $$
-	SELECT t.task_id, t.ctid, a.task_tid FROM taskshed.task t JOIN taskshed.alarm a USING (id)
+	SELECT t.task_id, t.ctid, a.task_tid FROM _taskshed.task t JOIN _taskshed.alarm a USING (id)
 	WHERE a.task_tid IS DISTINCT FROM t.ctid ORDER BY t.task_id
 $$;
 GRANT CREATE ON SCHEMA public TO regress_places, regress_others;
@@ -19,7 +19,7 @@ SELECT taskshed.add_task('place', '2100-01-01') IS NOT NULL AS "one without a na
 SELECT cardinality(taskshed.add_tasks(jsonb_agg(jsonb_build_object('callback', 'place', 'run_at', '2100-01-01', 'task_id', 'many ' || i))))
 FROM generate_series(1, 200) AS i;
 RESET ROLE;
-SELECT count(*) AS tasks FROM taskshed.task;
+SELECT count(*) AS tasks FROM _taskshed.task;
 SELECT * FROM pg_temp.elsewhere();
 
 -- What changes a task moves it.

@@ -41,6 +41,7 @@ $node->safe_psql(
 	'postgres', q{
 CREATE ROLE app LOGIN;
 CREATE ROLE other LOGIN;
+ALTER ROLE other SET taskshed.tasks_per_commit = 32;
 CREATE TABLE effects (
 	n integer NOT NULL,
 	attempt integer NOT NULL,

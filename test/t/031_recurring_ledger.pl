@@ -38,6 +38,7 @@ $node->safe_psql(
 	'postgres', q{
 CREATE ROLE app LOGIN;
 CREATE ROLE other LOGIN;
+ALTER ROLE other SET taskshed.tasks_per_commit = 32;
 CREATE TABLE beats (
 	task_id text NOT NULL,
 	planned timestamptz NOT NULL,

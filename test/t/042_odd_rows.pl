@@ -617,22 +617,29 @@ my @rows = (
 		'1 scheduled succeeded'
 	],
 	[
-		'place of another', 'every', 'alarm',
+		'place of another',
+		'every',
+		'alarm',
 		"task_tid = '(0,1)'",
 		'1 scheduled succeeded'
 	],
 	[
-		'place beyond the end', 'every', 'alarm',
+		'place beyond the end',
+		'every', 'alarm',
 		"task_tid = '(4294967294,65535)'",
 		'1 scheduled succeeded'
 	],
 	[
-		'place that is none', 'every', 'alarm',
+		'place that is none',
+		'every',
+		'alarm',
 		"task_tid = '(4294967295,0)'",
 		'1 scheduled succeeded'
 	],
 	[
-		'place unknown', 'every', 'alarm',
+		'place unknown',
+		'every',
+		'alarm',
 		'task_tid = NULL',
 		'1 scheduled succeeded'
 	],

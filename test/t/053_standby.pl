@@ -63,7 +63,8 @@ is( $second->safe_psql(
 	"ahead|scheduled|0\ndaily|scheduled|1\ndue|scheduled|0\npaused|paused|0",
 	'the standby shows tasks');
 is( $second->safe_psql(
-		'postgres', 'SELECT task_id FROM taskshed.runs ORDER BY finished_at, run_id'),
+		'postgres',
+		'SELECT task_id FROM taskshed.runs ORDER BY finished_at, run_id'),
 	"before\ndaily",
 	'and their history');
 is( $second->safe_psql(

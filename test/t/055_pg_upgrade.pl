@@ -44,7 +44,8 @@ $old->safe_psql('postgres',
 
 my $all_tasks =
   'SELECT to_jsonb(t) FROM taskshed.tasks AS t ORDER BY task_id';
-my $all_runs = 'SELECT to_jsonb(r) FROM taskshed.runs AS r ORDER BY finished_at, run_id';
+my $all_runs =
+  'SELECT to_jsonb(r) FROM taskshed.runs AS r ORDER BY finished_at, run_id';
 my $tasks_before = $old->safe_psql('postgres', $all_tasks);
 my $runs_before  = $old->safe_psql('postgres', $all_runs);
 $old->stop;

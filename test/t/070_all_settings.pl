@@ -30,6 +30,7 @@ my %settings = (
 	'pause_after_failures'   => [ '1',     'here' ],
 	'scheduler_idle_timeout' => [ '7s',    '058_asleep.pl' ],
 	'synchronous_commit'     => [ 'local', '010_settings.pl' ],
+	'tasks_per_commit'       => [ '7',     '084_batches.pl' ],
 	'timeout'                => [ '7s',    'here' ],
 	'worker_idle_timeout'    => [ '7s',    '010_settings.pl' ],);
 
