@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -477,6 +478,23 @@ launcher_mend_times(void)
 	fair_share_start_anew();
 }
 
+/*
+ * Flush what idle workers have committed without waiting for the disk.  The server's
+ * own walwriter would do it some hundreds of milliseconds later; a worker that did it
+ * itself would keep its next task waiting.
+ */
+static void
+launcher_flush(void)
+{
+	static XLogRecPtr flushed = InvalidXLogRecPtr;
+	XLogRecPtr	asked = shared_flush_asked();
+
+	if (asked <= flushed)
+		return;
+	XLogFlush(asked);
+	flushed = asked;
+}
+
 void
 ts_launcher_main(Datum main_arg)
 {
@@ -512,6 +530,7 @@ ts_launcher_main(Datum main_arg)
 		ResetLatch(MyLatch);
 		QueryCancelPending = false;
 		launcher_process_interrupts();
+		launcher_flush();
 		if (process_clock_was_set_back())
 			launcher_mend_times();
 		launcher_reap();

@@ -108,3 +108,25 @@ shared_look_around(void)
 	SpinLockRelease(&ts_shared->mutex);
 	shared_wake_launcher();
 }
+
+/* Ask the launcher to see to it that WAL is on disk up to there. */
+void
+shared_ask_flush(XLogRecPtr lsn)
+{
+	SpinLockAcquire(&ts_shared->mutex);
+	ts_shared->flush_to = Max(ts_shared->flush_to, lsn);
+	SpinLockRelease(&ts_shared->mutex);
+	shared_wake_launcher();
+}
+
+/* Return up to where WAL is to be on disk. */
+XLogRecPtr
+shared_flush_asked(void)
+{
+	XLogRecPtr	lsn;
+
+	SpinLockAcquire(&ts_shared->mutex);
+	lsn = ts_shared->flush_to;
+	SpinLockRelease(&ts_shared->mutex);
+	return lsn;
+}

@@ -83,11 +83,12 @@ typedef struct TsShared
 	slock_t		prepared_mutex; /* protects prepared[] */
 	PreparedHint prepared[TS_PREPARED];
 	pg_atomic_uint32 unnamed_prepared;	/* count of those without a name */
-	slock_t		mutex;			/* protects the next four, and the suspects */
+	slock_t		mutex;			/* protects the next five, and the suspects */
 	PGPROC	   *launcher;
 	bool		look_around;	/* into all databases, as at its start */
 	bool		probed;			/* that was done */
 	bool		crowded;		/* a database waits for others to rest */
+	XLogRecPtr	flush_to;		/* the launcher is to flush WAL up to here */
 	pg_atomic_uint32 role_changes;	/* commits that may concern roles_check */
 	pg_atomic_uint32 reloads;	/* that have changed what schedulers look at */
 	int			nslots;			/* of workers */
@@ -103,6 +104,8 @@ extern void shared_request(void);
 extern bool shared_startup(void);
 extern void shared_wake_launcher(void);
 extern void shared_look_around(void);
+extern void shared_ask_flush(XLogRecPtr lsn);
+extern XLogRecPtr shared_flush_asked(void);
 
 /* ------------------------------------------------------------------------
  * process.c

@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -34,6 +35,13 @@
 
 /* There is time for a rehearsal if the first task is so far off (us). */
 #define REHEARSAL_TIME	20000
+
+/*
+ * When it has been idle for so long (ms), what a worker has committed is flushed to
+ * disk, if that was not done this long ago.
+ */
+#define FLUSH_AFTER		10
+#define FLUSH_INTERVAL	100
 
 /* A worker that has had no task yet waits for one at least this long (ms). */
 #define FIRST_TASK	1000
@@ -282,12 +290,32 @@ worker_alarm_handler(void)
 	SetLatch(MyLatch);
 }
 
+/*
+ * Return how long (ms) to wait before what was committed last is to be flushed, -1 if
+ * nothing is.
+ */
+static int
+worker_flush_delay(XLogRecPtr asked, TimestampTz asked_at)
+{
+	TimestampTz now;
+
+	if (XactLastCommitEnd <= asked)
+		return -1;
+	now = GetCurrentTimestamp();
+	if (asked_at > now)			/* the clock was set back */
+		return FLUSH_AFTER;
+	return Max(FLUSH_AFTER, FLUSH_INTERVAL - (now - asked_at) / 1000);
+}
+
 /* Wait for the next task, and for its time. */
 static void
 worker_wait(TimestampTz wait_for)
 {
 	static uint32 wait_event = 0;
+	static XLogRecPtr flush_asked = InvalidXLogRecPtr;
+	static TimestampTz flush_asked_at = 0;
 	int			timeout = ts_worker_idle_timeout;
+	int			flush_delay = worker_flush_delay(flush_asked, flush_asked_at);
 	int			rc;
 
 	/* the task for which it was started is on its way */
@@ -300,7 +328,10 @@ worker_wait(TimestampTz wait_for)
 	{
 		enable_timeout_at(alarm_timeout, wait_for);
 		timeout = FIRST_TASK;	/* should the clock be set while it waits */
+		flush_delay = -1;
 	}
+	if (flush_delay >= 0)
+		timeout = Min(timeout, flush_delay);
 	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 				   timeout, wait_event);
 	if (wait_for != DT_NOEND)
@@ -310,7 +341,13 @@ worker_wait(TimestampTz wait_for)
 	/* a cancel that came between two runs is nobody's */
 	QueryCancelPending = false;
 	worker_process_interrupts();
-	if ((rc & WL_TIMEOUT) && worker_retire_if_idle())
+	if ((rc & WL_TIMEOUT) && flush_delay >= 0)
+	{
+		flush_asked = XactLastCommitEnd;
+		flush_asked_at = GetCurrentTimestamp();
+		shared_ask_flush(flush_asked);
+	}
+	else if ((rc & WL_TIMEOUT) && worker_retire_if_idle())
 		worker_quit("it has had nothing to do for a while");
 }
 
