@@ -13,7 +13,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
-use TaskshedMarkdown qw(read_page blocks);
+use TaskshedMarkdown qw(read_page blocks prose);
 use TaskshedPages    qw(run_page);
 use Test::More;
 
@@ -111,32 +111,62 @@ foreach my $file (glob 'docs/*.md')
 }
 cmp_ok($pages, '>=', 7, 'the chapters were found');
 
-# All names in the schema that pages mention, wherever they do, are there.
+# All our names that pages mention, wherever they do, are there: with their schema; as calls in prose and
+# tables, where the schema may be left out; and alone in backticks, if they look like our functions.
 $node->safe_psql('postgres', 'CREATE EXTENSION taskshed');
-my %there = map { $_ => 1 } split /\n/, $node->safe_psql(
-	'postgres', q{
-	SELECT proname FROM pg_proc WHERE pronamespace = 'taskshed'::regnamespace
-	UNION SELECT relname FROM pg_class WHERE relnamespace = 'taskshed'::regnamespace
-	UNION SELECT split_part(name, '.', 2) FROM pg_settings WHERE name ~ '^taskshed\.'}
+
+sub names
+{
+	my ($sql) = @_;
+
+	return map { $_ => 1 } split /\n/, $node->safe_psql('postgres', $sql);
+}
+
+my %of_schema;
+foreach my $schema ('taskshed', '_taskshed')
+{
+	$of_schema{$schema} = {
+		names(
+			qq{SELECT relname FROM pg_class WHERE relnamespace = '$schema'::regnamespace
+			UNION SELECT proname FROM pg_proc WHERE pronamespace = '$schema'::regnamespace
+			UNION SELECT split_part(name, '.', 2) FROM pg_settings WHERE name ~ '^$schema\\.'}
+		)
+	};
+}
+my %ours   = %{ $of_schema{taskshed} };
+my %called = (
+	names('SELECT proname FROM pg_proc'),
+
+	# of the language, and of those that clients.md is about
+	map { $_ => 1 }
+	  qw(array coalesce extract delete getSQLState save text timedelta update)
 );
-foreach my $file (glob '*.md docs/*.md')
+my %words = (
+	%ours,
+	names(
+		q{SELECT unnest(proargnames) FROM pg_proc WHERE pronamespace = 'taskshed'::regnamespace}
+	));
+
+foreach my $file (glob '*.md docs/*.md src/*.md src/*/*.md')
 {
 	my $page = read_page($file);
-	my %mentioned =
-	  map { $_ => 1 }
-	  $page =~ /(?<!@)\btaskshed\.(?!md|svg|control|spec)(\w+)/g;
+	my %wrong;
 
-	# In tables that compare calls with others' the schema is left out.
-	foreach my $row ($page =~ /^\| `.*\|$/mg)
+	while ($page =~
+		/(?<![\w@])(_?taskshed)\.(?!(?:md|svg|control|spec|[ch])\b)(\w+)/g)
 	{
-		next if $file !~ /python-taskshed/;
-		my (undef, undef, $sql) = split / *\| */, $row;
-		my @calls = $sql =~ /(\w+)\(/g;
-
-		@mentioned{@calls} = (1) x @calls;
+		$wrong{"$1.$2"} = 1 if !$of_schema{$1}{$2};
 	}
-	is(join(' ', grep { !$there{$_} } sort keys %mentioned),
-		'', "what $file mentions is there");
+	foreach my $code ($file =~ /^src/ ? () : prose($file) =~ /`([^`\n]+)`/g)
+	{
+		$wrong{"$_()"} = 1
+		  foreach grep { !$called{$_} } $code =~ /(?<![\w.])([a-z]\w*)\(/g;
+		$wrong{$code} = 1
+		  if $code =~
+		  /^[a-z]+(?:_all)?_(?:tasks?|callbacks?|pg_cron|execution_times?|runs)$/
+		  && !$words{$code};
+	}
+	is(join(' ', sort keys %wrong), '', "what $file mentions is there");
 }
 
 $node->stop;
