@@ -61,9 +61,7 @@ outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *rep
 	TM_Result	result = store_relock_alarm(store, start->id, &start->tids, alarm, LockWaitSkip);
 
 	if (result == TM_WouldBlock && start->impatient)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg_internal("somebody is changing a task of a shared transaction")));
+		elog(ERROR, "somebody is changing a task of a shared transaction");
 	if (result == TM_WouldBlock)
 	{
 		enable_timeout_every(deadlock_check,

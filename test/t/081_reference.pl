@@ -1,7 +1,8 @@
 
 # docs/reference.md is what there is.  It is compared with the catalog, both ways: functions with
 # their parameters, types and results, views and types with their columns, settings; with the
-# sources: SQLSTATEs, statuses and states.  And what it says of defaults, NULL and errors is tried.
+# sources: SQLSTATEs, statuses and states.  And what it says of defaults, NULL, limits, errors and the
+# ends of runs is tried.
 
 use strict;
 use warnings;
@@ -186,11 +187,20 @@ foreach my $row (
 {
 	$there{ $row->[0] } = $row->[1] =~ s/; /\n/gr;
 }
+
+# What launcher or scheduler, which serve all roles, look at cannot be set for a role; all else is read
+# by a worker or by the session that schedules.
+my %variable_of =
+  read_page("$root/src/shared/settings.c") =~
+  /DefineCustom\w+\("(taskshed\.\w+)",.*?&(\w+),/sg;
+my $of_schedulers = join "\n",
+  map { read_page($_) =~ s{/\*.*?\*/}{}gsr }
+  glob "$root/src/launcher/*.c $root/src/scheduler/*.c";
 foreach my $row (
 	rows(
 		q{SELECT name, current_setting(name), coalesce(unit, '-'), CASE vartype WHEN 'bool' THEN 'on, off'
 			WHEN 'enum' THEN array_to_string(enumvals, ', ') ELSE min_val || ' ... ' || max_val END,
-			CASE context WHEN 'sighup' THEN 'server' WHEN 'superuser' THEN 'more' ELSE context END
+			CASE context WHEN 'sighup' THEN 'server' WHEN 'superuser' THEN 'databases' ELSE context END
 		FROM pg_settings WHERE name ~ '^taskshed\.'}
 	))
 {
@@ -198,6 +208,9 @@ foreach my $row (
 
 	$range =~ s/\.\.\./…/;
 	$unit  =~ s/^-$/–/;
+	$for .= ' and roles'
+	  if $for eq 'databases'
+	  && $of_schedulers !~ /\b\Q$variable_of{$name}\E\b/;
 	$there{"setting $name"} = "$default, unit $unit, $range, for $for";
 }
 my %names = (%$said, %there);
@@ -242,31 +255,248 @@ foreach my $name (sort keys %functions)
 			"$name: whether $param->{name} is for later");
 	}
 }
-foreach my $limit (
-	[ 'add_task',     'task_id',     255 ],
-	[ 'add_task',     'group_id',    255 ],
-	[ 'add_task',     'description', 1000 ],
-	[ 'add_callback', 'name',        255 ])
-{
-	my ($name, $param, $limit) = @$limit;
-	my $text = claim($name, $param)->{text} =~ tr/,//dr;
 
-	like($text, qr/\b$limit characters/, "$name: the limit of $param");
+# What the page says of limits, in so many words, is as it says: the last value that is allowed, and the
+# first that is not.
+sub limits_of
+{
+	my ($type, $text) = @_;
+	my $step = {
+		'interval'         => '1 microsecond',
+		'double precision' => '0.001',
+		'integer'          => '1'
+	}->{$type};
+	my @limits;
+
+	$text =~ tr/,//d;
+	push @limits, [ "repeat('x', $1)", "repeat('x', $1 + 1)", '22001' ]
+	  if $text =~ /\b(\d+) characters/;
+	push @limits, [ "repeat('x', $1)", "repeat('x', $1 - 1)", '22023' ]
+	  if $text =~ /\b(\d+) to \d+ characters/;
+	if ($step)
+	{
+		my $value = "'%s'::$type";
+
+		push @limits,
+		  [
+			sprintf($value, $1),
+			sprintf("$value - $value", $1, $step), '22023'
+		  ]
+		  if $text =~ /\b(\d+) at least/ || $text =~ /\bfrom (\d+) to \d+\b/;
+		push @limits,
+		  [
+			sprintf($value, $1),
+			sprintf("$value + $value", $1, $step), '22023'
+		  ]
+		  if $text =~ /\bfrom \d+ to (\d+)\b/;
+		push @limits, [ sprintf($value, $step), sprintf($value, $1), '22023' ]
+		  if $text =~ /\bMore than (\d+)/;
+		push @limits,
+		  [
+			sprintf($value, $1),
+			sprintf("$value + $value", $1, '1 second'), '22023'
+		  ]
+		  if $text =~ /\b(\d+ years) at most/;
+		push @limits,
+		  [ sprintf($value, 0), sprintf("-$value", $step), '22023' ]
+		  if $text =~ /; 0 is /;
+	}
+	return @limits;
+}
+
+my (@limits, @limit_calls);
+foreach my $name (sort keys %functions)
+{
+	my %more = $name eq 'next_runs' ? (schedule => q{'0 4 * * *'}) : ();
+
+	foreach my $param (@{ $functions{$name}{params} })
+	{
+		my $claim = claim($name, $param->{name}) // next;
+		my $text  = $claim->{text};
+
+		# (All durations have the limit that stands below the table.)
+		$text .= ", $1"
+		  if $name eq 'add_task'
+		  && $param->{type} eq 'interval'
+		  && $text !~ /^later|years at most/
+		  && $sections->{$name}{text} =~
+		  /^All durations may be ([\d,]+ years at most)/m;
+
+		foreach my $limit (limits_of($param->{type}, $text))
+		{
+			my ($inside, $outside, $code) = @$limit;
+
+			push @limits,
+			  [
+				"$name: $param->{name} can be $inside, and not $outside",
+				$code
+			  ];
+			push @limit_calls,
+			  map { call($name, %more, $param->{name} => $_) } $inside,
+			  $outside;
+		}
+	}
+}
+my @answers = tried(\@limit_calls);
+foreach my $limit (@limits)
+{
+	my ($what, $code) = @$limit;
+
+	is(join(' ', splice @answers, 0, 2), "ok $code", $what);
+}
+cmp_ok(scalar @limits, '>=', 20, 'limits were found');
+
+# Words that a parameter can have
+foreach my $param (qw(run_type catch_up history))
+{
+	my $text  = claim('add_task', $param)->{text} =~ s/\..*//r;
+	my @words = $text                             =~ /`(\w+)`/g;
+	my @every =
+	  $param eq 'run_type' ? (undef, q{'1 day'}) : (q{'1 day'}) x @words;
+
 	is( join(
 			' ',
 			tried(
 				[
-					map { call($name, $param => "repeat('x', $_)") } $limit,
-					$limit + 1
+					map {
+						call(
+							'add_task',
+							$param => "'$_'",
+							every  => shift @every)
+					} @words,
+					'other'
 				])),
-		'ok 22001',
-		"$name: it is that of $param");
+		join(' ', ('ok') x @words, '22023'),
+		"add_task: $param is any of @words");
 }
-is( query(
-		q{SELECT count(*) FROM taskshed.next_runs('0 4 * * *'); SELECT tried('SELECT taskshed.next_runs($$0 4 * * *$$, n => 10001)')}
-	),
-	claim('next_runs', 'n')->{default} . "\n22023",
-	'next_runs: the default of n, and the limit');
+
+# Defaults: each in the words of the page, with calls and a query that is true if it is so.  (The query
+# looks at the only tasks that there are.)
+my $bare  = q{add_task('nothing')};
+my $later = q{add_task('nothing', '2100-01-02', task_id => 'a'};
+my $daily =
+  "$later, every => '1 day', paused => true, timezone => 'Asia/Kolkata')";
+my $other  = q{add_task('nothing', every => '1 day', task_id => 'a')};
+my @trials = (
+	[
+		'add_task run_at', 'now',
+		[$bare],           'run_at BETWEEN now() AND clock_timestamp()'
+	],
+	[
+		'add_task run_at',
+		'with `schedule` its next time',
+		[q{add_task('nothing', schedule => '0 4 * * *')}],
+		'run_at = (SELECT taskshed.next_runs(schedule, timezone, n => 1))'
+	],
+	[
+		'add_task run_at',
+		'of a task that is replaced and recurs as before, the time it has',
+		[ $daily, $other ],
+		q{run_at = '2100-01-02'}
+	],
+	[ 'add_task kwargs', '`{}`', [$bare], q{kwargs = '{}'} ],
+	[
+		'add_task run_type',
+		'by `every` and `schedule`',
+		[ $bare, $other, q{add_task('nothing', schedule => '0 4 * * *')} ],
+		q{string_agg(run_type, ' ' ORDER BY every, schedule) = 'recurring recurring once'}
+	],
+	[ 'add_task every', 'not recurring', [$bare], q{run_type = 'once'} ],
+	[
+		'add_task task_id',
+		'a new one, 32 hex digits',
+		[ $bare, $bare ],
+		q{count(DISTINCT task_id) FILTER (WHERE task_id ~ '^[0-9a-f]{32}$') = 2}
+	],
+	[ 'add_task group_id', 'no group', [$bare], 'group_id IS NULL' ],
+	[ 'add_task paused',   'false',    [$bare], 'paused_at IS NULL' ],
+	[
+		'add_task paused',
+		'of a task that is replaced, as it is',
+		[ $daily, $other ],
+		'paused_at IS NOT NULL'
+	],
+	[ 'add_task catch_up', '`coalesce`', [$bare], q{catch_up = 'coalesce'} ],
+	[
+		'add_task replace_existing',
+		'true',
+		[ "$later)", "$later, group_id => 'new')" ],
+		q{group_id = 'new'}
+	],
+	[ 'add_task schedule', 'not recurring', [$bare], q{run_type = 'once'} ],
+	[
+		'add_task timezone',
+		'that of the session',
+		[$bare],
+		q{timezone = 'Asia/Tokyo'}
+	],
+	[
+		'add_task timezone',
+		'of a task that is replaced, the one it has',
+		[ $daily, $other ],
+		q{timezone = 'Asia/Kolkata'}
+	],
+	[ 'add_task until',    'no end',   [$bare], 'until IS NULL' ],
+	[ 'add_task max_runs', 'no limit', [$bare], 'max_runs IS NULL' ],
+	[
+		'add_task timeout',
+		'setting `taskshed.timeout`',
+		[$bare],
+		'timeout IS NULL'
+	],
+	[
+		'add_task history',
+		'setting `taskshed.history`',
+		[$bare],
+		'history IS NULL'
+	],
+	[ 'add_task owner',       'the current user', [$bare], q{owner = 'app'} ],
+	[ 'add_task description', 'none', [$bare], 'description IS NULL' ],
+	[
+		'add_tasks replace_existing',
+		'true',
+		[
+			"$later)",
+			q{add_tasks('[{"callback": "nothing", "run_at": "2100-01-01", "task_id": "a", "group_id": "new"}]')}
+		],
+		q{group_id = 'new'}
+	],
+	[
+		'next_runs timezone',
+		'that of the session',
+		[],
+		q{(SELECT taskshed.next_runs('0 4 * * *', n => 1)) = (SELECT taskshed.next_runs('0 4 * * *', 'Asia/Tokyo', n => 1))}
+	],
+	[
+		'next_runs after',
+		'now',
+		[],
+		q{(SELECT taskshed.next_runs('* * * * *', n => 1)) BETWEEN now() AND now() + interval '1 minute'}
+	],
+	[
+		'next_runs after',
+		'for a task, any time',
+		[q{add_task('nothing', '2000-01-01', task_id => 'a')}],
+		q{(SELECT taskshed.next_runs(task_id => 'a')) = '2000-01-01'}
+	],
+	[
+		'next_runs n', '5', [],
+		q{(SELECT count(*) FROM taskshed.next_runs('0 4 * * *')) = 5}
+	],
+	[
+		'next_runs run_at',
+		'`after`',
+		[],
+		q{(SELECT taskshed.next_runs(every => '1 day', after => '2100-01-01', n => 1)) = (SELECT taskshed.next_runs(every => '1 day', after => '2100-01-01', run_at => '2100-01-01', n => 1))}
+	],
+	[
+		'describe timezone',
+		'that of the session',
+		[],
+		q{taskshed.describe('0 4 * * *') = taskshed.describe('0 4 * * *', 'Asia/Tokyo')}
+	],);
+
+# Those of which no such query tells; where it is said, another test does.
 my %of_retries = $sources =~ /^#define\s+DEFAULT_(RETRY_\w+)\s+(.*)$/mg;
 is_deeply(
 	\%of_retries,
@@ -276,11 +506,90 @@ is_deeply(
 		RETRY_MAX_DELAY => 'USECS_PER_HOUR'
 	},
 	'the defaults of retries');
-is( join(', ',
-		map { claim('add_task', "retry_$_")->{default} }
-		  qw(delay backoff max_delay)),
-	'10 seconds, 2, 1 hour, or `retry_delay` if that is longer',
-	'are those of the page');
+my ($no_such, $twice, $empty, @none) = tried(
+	[
+		q{taskshed.add_task('no_such')},
+		q{taskshed.add_callback('a', 'nothing'), taskshed.add_callback('a', 'nothing')},
+		q{taskshed.add_task('nothing', options => '{}')},
+		q{taskshed.next_runs()},
+		q{taskshed.next_runs('0 4 * * *', every => '1 day')},
+	]);
+is("@none", '22023 22023', 'next_runs takes one of three');
+my %defaults = (
+	'add_task retry_delay'     => '10 seconds',
+	'add_task retry_backoff'   => '2',
+	'add_task retry_max_delay' =>
+	  '1 hour, or `retry_delay` if that is longer',
+	'add_task validate'             => $no_such eq '42883' ? 'true' : 'false',
+	'add_task options'              => $empty eq 'ok'      ? '`{}`' : $empty,
+	'add_task max_attempts'         => '1',    # is tried below
+	'add_callback replace_existing' => $twice eq '42710' ? 'false' : 'true',
+	'next_runs schedule'            => 'none',
+	'next_runs every'               => 'none',
+	'next_runs task_id'             => 'none',
+	'add_task start_within'         =>
+	  q{any time; 1 second with `catch_up => 'skip'`},
+	'import_pg_cron deactivate' => 'false',);
+like(
+	read_page("$root/test/t/009_catch_up.pl"),
+	qr/WHERE what = 'skip' AND started > planned \+ interval '1 s'/,
+	'start_within of skip is tried by 009_catch_up.pl');
+like(read_page("$root/test/t/065_pg_cron.pl"),
+	qr/import_pg_cron\(\)/, 'import_pg_cron is tried by 065_pg_cron.pl');
+query(
+	q{
+CREATE FUNCTION holds(calls text[], condition text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	call text;
+	answer boolean;
+BEGIN
+	PERFORM taskshed.remove_all_tasks();
+	FOREACH call IN ARRAY calls LOOP
+		EXECUTE 'SELECT taskshed.' || call;
+	END LOOP;
+	EXECUTE 'SELECT ' || condition || CASE WHEN calls <> '{}' THEN ' FROM taskshed.tasks' ELSE '' END INTO answer;
+	RAISE SQLSTATE 'TRIED';
+EXCEPTION WHEN SQLSTATE 'TRIED' THEN
+	RETURN answer;
+END $$});
+my @hold = split /\n/, query(
+	q{SET ROLE app; SET timezone = 'Asia/Tokyo';} . join '',
+	map {
+		my $calls = join ', ', map { "\$call\$$_\$call\$" } @{ $_->[2] };
+		"SELECT public.holds(ARRAY[$calls]::text[], \$sql\$$_->[3]\$sql\$);"
+	} @trials);
+my %tried_defaults;
+foreach my $trial (@trials)
+{
+	my ($param, $words) = @$trial;
+
+	is(shift @hold, 'true', "$param: by default $words");
+	push @{ $tried_defaults{$param} }, $words;
+}
+$defaults{$_} = join '; ', @{ $tried_defaults{$_} }
+  foreach keys %tried_defaults;
+foreach my $name (sort keys %functions)
+{
+	foreach
+	  my $param (grep { !$_->{required} } @{ $functions{$name}{params} })
+	{
+		my $claim = claim($name, $param->{name}) // next;
+
+		is( $claim->{default},
+			$defaults{"$name $param->{name}"} // (
+				  $claim->{text} =~ /^later/   ? 'none'
+				: $param->{name} eq 'owner'    ? 'the current user'
+				: $name eq 'fetch_tasks'       ? 'all tasks of the owner'
+				: $param->{name} eq 'task_ids' ? 'those of `group_id`'
+				: $param->{name} eq 'group_id' ? 'those of `task_ids`'
+				:                                'which nothing tries')
+			  . (
+				$name eq 'set_owner' && $param->{name} ne 'owner'
+				? '; all, if `owner` is given alone'
+				: ''),
+			"$name: the default of $param->{name}");
+	}
+}
 
 # Errors that many have in common
 sub refers_to
@@ -623,6 +932,80 @@ sub words_of
 
 	return join ' | ',
 	  map { $_->[0] =~ tr/`//dr } @{ $sections->{$heading}{tables}{$head} };
+}
+
+# ... of runs that end in each way
+query(
+	q{
+CREATE FUNCTION sleeps() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(600)';
+CREATE FUNCTION fails() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE division_by_zero USING MESSAGE = repeat('x', 10000);
+END $$;
+SET ROLE app;
+SELECT taskshed.remove_all_tasks(),
+	taskshed.add_task('nothing', task_id => 'succeeded'),
+	taskshed.add_task('fails', task_id => 'failed'),
+	taskshed.add_task('sleeps', timeout => '100 ms', task_id => 'timeout'),
+	taskshed.add_task('sleeps', task_id => 'cancelled'),
+	taskshed.add_task('sleeps', task_id => 'interrupted'),
+	taskshed.add_task('nothing', now() - interval '1 hour', start_within => '0', task_id => 'missed')}
+);
+await_state($node, $_, 'running') foreach 'cancelled', 'interrupted';
+query(
+	q{SELECT taskshed.cancel_task('cancelled', owner => 'app'), pg_terminate_backend(worker_pid)
+	FROM taskshed.tasks WHERE task_id = 'interrupted'}
+);
+my %error_of = ('that of the error' => '22012');
+foreach my $row (@{ $sections->{'Statuses of a run'}{tables}{status} })
+{
+	my ($status, $code) = map { tr/`//dr } @$row;
+
+	await(
+		$node,
+		"SELECT count(*) > 0 FROM taskshed.runs WHERE task_id = '$status'",
+		"a run that ends as $status");
+	is( query(
+			"SELECT status, coalesce(sqlstate, 'none'), attempt FROM taskshed.runs WHERE task_id = '$status' AND attempt = 1"
+		),
+		"$status|" . ($error_of{$code} // $code) . '|1',
+		"$status: the SQLSTATE");
+}
+is( query(
+		q{SELECT state, attempt FROM taskshed.tasks WHERE task_id = 'failed'}
+	),
+	'failed|' . claim('add_task', 'max_attempts')->{default},
+	'the default of max_attempts');
+
+# Lengths of what views show
+sub column_text
+{
+	my ($view, $column) = @_;
+	my ($row) = grep { $_->[0] eq "`$column`" }
+	  @{ $sections->{"View $view"}{tables}{column} };
+
+	return $row->[2] =~ tr/,//dr;
+}
+
+is( query(
+		q{SELECT octet_length(last_error) || ' bytes' FROM taskshed.tasks WHERE task_id = 'failed'}
+	),
+	(column_text('tasks', 'last_error') =~ /(\d+ bytes) at most/)[0],
+	'view tasks: the length of last_error');
+query(
+	q{CREATE ROLE somebody_with_a_long_name LOGIN;
+	SELECT taskshed.add_task('nothing', '2100-01-01', task_id => repeat('x', 255), owner => 'somebody_with_a_long_name')}
+);
+foreach my $row (
+	rows(
+		q{SELECT key, max(length(value)) || ' columns' FROM taskshed.overview AS o, jsonb_each_text(to_jsonb(o))
+		WHERE key IN ('owner', 'task_id', 'last_error') GROUP BY key}
+	))
+{
+	my ($column, $width) = @$row;
+
+	is((column_text('overview', $column) =~ /(\d+ columns)/)[0],
+		$width, "view overview: the length of $column");
 }
 
 my ($statuses) = $sources =~ /run_status_words\[\] = \{(.*?)NULL/s;

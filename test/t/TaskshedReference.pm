@@ -126,9 +126,10 @@ sub reference_facts
 
 		$facts{"setting $name"} = "$default, unit $unit, $range, for "
 		  . (
-			  $for eq 'server'                        ? 'server'
-			: $for =~ /^server, database(?:, role)?$/ ? 'more'
-			:                                           $for);
+			  $for eq 'server, database'       ? 'databases'
+			: $for eq 'server, database, role' ? 'databases and roles'
+			: $for eq 'everybody'              ? 'user'
+			:                                    $for);
 	}
 	return \%facts;
 }
