@@ -65,11 +65,20 @@ sub test_dump
 	  'SELECT owner, task_id, %s, kwargs, run_at FROM taskshed.tasks';
 	my ($dump, $restore) = split /\n\n/, $commands;
 
+	# The page has ended with the removal of the extension.
+	$old->safe_psql(
+		'shop', q{
+		CREATE EXTENSION taskshed;
+		GRANT USAGE ON SCHEMA taskshed TO app;
+		SELECT taskshed.add_task('public.nothing', '2100-01-01', owner => 'app', validate => false)}
+	);
 	run_shell($old, $dump);
 	run_shell($new, $restore);
 	is( $new->safe_psql('shop', sprintf $tasks, 'state'),
 		$old->safe_psql('shop', sprintf $tasks, q{'held'}),
 		'the tasks are there, and held');
+	is($new->safe_psql('shop', 'SELECT count(*) FROM taskshed.tasks'),
+		1, 'one of them');
 	ok( $new->poll_query_until(
 			'shop', q{SELECT state = 'held' FROM taskshed.status}),
 		'as the database is');
