@@ -187,10 +187,11 @@ dispatch_tell_failing(Oid database, const Role *failing)
 /*
  * Hand out what is due and see to it that there are workers.  Return when there
  * will be something to do again if nothing happens before; backlog is whether
- * anything that is due is left.
+ * anything that is due is left, hungry whether a worker that becomes idle is of use
+ * before that.
  */
 TimestampTz
-dispatch_round(Oid database, TimestampTz now, bool *backlog)
+dispatch_round(Oid database, TimestampTz now, bool *backlog, bool *hungry)
 {
 	TimestampTz wake = DT_NOEND;
 	Role	   *role;
@@ -237,6 +238,7 @@ dispatch_round(Oid database, TimestampTz now, bool *backlog)
 	wake = Min(wake, worker_limits_ask(database, wanting, nwanting, now));
 	pfree(wanting);
 
+	*hungry = *backlog || nwanting > 0;
 	if (dispatch_waits_behind_run())
 		wake = Min(wake, now + TS_LONG_RUN_CHECK);
 	return wake;

@@ -360,7 +360,7 @@ scheduler_read(const TsNote *notes, int n, TimestampTz reread_from, bool count_f
  * Return false if there are notes again, so that this is no time to sleep.
  */
 static bool
-scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
+scheduler_publish(TimestampTz now, bool backlog, bool hungry, TimestampTz wake)
 {
 	static int	due = 0;
 	static TimestampTz oldest_due = DT_NOEND;
@@ -387,7 +387,10 @@ scheduler_publish(TimestampTz now, bool backlog, TimestampTz wake)
 	my_db->next_wakeup = wake;
 	sleep = (my_db->notes_head == my_db->notes_tail && my_db->reread_from == DT_NOEND);
 	if (sleep)
+	{
 		my_db->alarm = wake;
+		my_db->hungry = hungry;
+	}
 	SpinLockRelease(&my_db->mutex);
 	return sleep;
 }
@@ -525,6 +528,7 @@ ts_scheduler_main(Datum main_arg)
 		int64		stuck_id;
 		int			stuck_pid;
 		bool		backlog = false;
+		bool		hungry = false;
 		bool		count_failed;
 		bool		more_failed;
 		bool		held;
@@ -554,13 +558,13 @@ ts_scheduler_main(Datum main_arg)
 
 		/* hand out, then sleep or leave if nothing has come meanwhile */
 		now = GetCurrentTimestamp();
-		wake = ts_enabled && !held ? dispatch_round(database, now, &backlog) : DT_NOEND;
+		wake = ts_enabled && !held ? dispatch_round(database, now, &backlog, &hungry) : DT_NOEND;
 		wake = Min(wake, Min(losses_again, admit_again));
 		well_started = true;
 		if (more_failed || lookahead_wants_reading())
 			continue;
 		idle_exit_look(my_db, now, wake, held, &idle);
-		if (!scheduler_publish(now, backlog, wake))
+		if (!scheduler_publish(now, backlog, hungry, wake))
 			continue;
 		scheduler_leave(now, &idle);
 		scheduler_sleep(Min(wake, idle.leave_at));

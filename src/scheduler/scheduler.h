@@ -204,7 +204,7 @@ extern TimestampTz worker_limits_ask(Oid database, Role **wanting, int nwanting,
 /* ------------------------------------------------------------------------
  * dispatch.c
  */
-extern TimestampTz dispatch_round(Oid database, TimestampTz now, bool *backlog);
+extern TimestampTz dispatch_round(Oid database, TimestampTz now, bool *backlog, bool *hungry);
 
 /* ------------------------------------------------------------------------
  * idle_exit.c

@@ -140,6 +140,7 @@ database_allocate(Oid database)
 			db->locked_out = false;
 			db->noted = false;
 			db->alarm = DT_NOBEGIN;
+			db->hungry = false;
 			db->notes_head = db->notes_tail = 0;
 			db->reread_from = DT_NOEND;
 			db->unheard = false;

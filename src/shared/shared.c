@@ -113,10 +113,15 @@ shared_look_around(void)
 void
 shared_ask_flush(XLogRecPtr lsn)
 {
+	PGPROC	   *launcher = NULL;
+
 	SpinLockAcquire(&ts_shared->mutex);
+	if (lsn > ts_shared->flush_to)
+		launcher = ts_shared->launcher;
 	ts_shared->flush_to = Max(ts_shared->flush_to, lsn);
 	SpinLockRelease(&ts_shared->mutex);
-	shared_wake_launcher();
+	if (launcher != NULL)
+		SetLatch(&launcher->procLatch);
 }
 
 /* Return up to where WAL is to be on disk. */

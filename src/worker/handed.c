@@ -6,7 +6,9 @@
  * Tasks are taken in the order in which the scheduler has put them there.  One may
  * come a little ahead of its time, and is waited for.  The scheduler is woken when
  * it has something to do: a task that is due again before the scheduler's alarm, a
- * task that must be looked at, or a queue that is running short.
+ * task that must be looked at, or a queue that is running short while more is due.
+ * Other reports can wait until it wakes by itself, or the worker has been idle for a
+ * moment.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -88,12 +90,14 @@ handed_leave_reports(const TsReport *reports, int nreports)
 /*
  * Wake the scheduler if there is something to do for it: because of what was
  * reported, or since no more than left of the tasks that were handed out are left.
+ * One that is awake may have looked already, and is to look again.
  */
 static void
 handed_wake_scheduler(const TsReport *reports, int nreports, uint32 left)
 {
-	bool		wake = (nreports > 0 && left == 0) ||
-	(left <= HANDED_LOW && left + nreports > HANDED_LOW);
+	bool		low = (nreports > 0 && left == 0) ||
+		(left <= HANDED_LOW && left + nreports > HANDED_LOW);
+	bool		wake = false;
 	TimestampTz next = DT_NOEND;
 
 	for (int i = 0; i < nreports; i++)
@@ -102,10 +106,11 @@ handed_wake_scheduler(const TsReport *reports, int nreports, uint32 left)
 		if (reports[i].fate == TS_FATE_NEXT)
 			next = Min(next, reports[i].next_run_at);
 	}
-	if (!wake && next != DT_NOEND)
+	if (!wake && (low || next != DT_NOEND))
 	{
 		SpinLockAcquire(&ts_my_database->mutex);
-		wake = (next < ts_my_database->alarm);
+		wake = ts_my_database->alarm == DT_NOBEGIN || next < ts_my_database->alarm ||
+			(low && ts_my_database->hungry);
 		SpinLockRelease(&ts_my_database->mutex);
 	}
 	if (wake)
@@ -228,4 +233,17 @@ handed_give_back(const TsReport *reports, int nreports, int64 running_id)
 	handed_begin(running_id, now);
 	SpinLockRelease(&worker->mutex);
 	database_wake_scheduler(ts_my_database);
+}
+
+/* Return whether there are reports that the scheduler has not collected. */
+bool
+handed_has_reports(void)
+{
+	TsWorker   *worker = ts_my_worker;
+	bool		has_reports;
+
+	SpinLockAcquire(&worker->mutex);
+	has_reports = (worker->reports_head != worker->reports_tail);
+	SpinLockRelease(&worker->mutex);
+	return has_reports;
 }

@@ -37,11 +37,11 @@
 #define REHEARSAL_TIME	20000
 
 /*
- * When it has been idle for so long (ms), what a worker has committed is flushed to
- * disk, if that was not done this long ago.
+ * When it has been idle for so long (ms), a worker does what it has put off, if that
+ * was not done this long ago.
  */
-#define FLUSH_AFTER		10
-#define FLUSH_INTERVAL	100
+#define SETTLE_AFTER	10
+#define SETTLE_INTERVAL	100
 
 /* A worker that has had no task yet waits for one at least this long (ms). */
 #define FIRST_TASK	1000
@@ -290,21 +290,28 @@ worker_alarm_handler(void)
 	SetLatch(MyLatch);
 }
 
-/*
- * Return how long (ms) to wait before what was committed last is to be flushed, -1 if
- * nothing is.
- */
+/* Return how long (ms) to wait before a worker does what it has put off. */
 static int
-worker_flush_delay(XLogRecPtr asked, TimestampTz asked_at)
+worker_settle_delay(TimestampTz settled_at)
 {
-	TimestampTz now;
+	TimestampTz now = GetCurrentTimestamp();
 
-	if (XactLastCommitEnd <= asked)
-		return -1;
-	now = GetCurrentTimestamp();
-	if (asked_at > now)			/* the clock was set back */
-		return FLUSH_AFTER;
-	return Max(FLUSH_AFTER, FLUSH_INTERVAL - (now - asked_at) / 1000);
+	if (settled_at > now)		/* the clock was set back */
+		return SETTLE_AFTER;
+	return Max(SETTLE_AFTER, SETTLE_INTERVAL - (now - settled_at) / 1000);
+}
+
+/*
+ * Do what can wait until there is nothing else to do: have the last commit flushed,
+ * the statistics reported, and the scheduler look at the reports.
+ */
+static void
+worker_settle(void)
+{
+	shared_ask_flush(XactLastCommitEnd);
+	pgstat_report_stat(true);
+	if (handed_has_reports())
+		database_wake_scheduler(ts_my_database);
 }
 
 /* Wait for the next task, and for its time. */
@@ -312,10 +319,10 @@ static void
 worker_wait(TimestampTz wait_for)
 {
 	static uint32 wait_event = 0;
-	static XLogRecPtr flush_asked = InvalidXLogRecPtr;
-	static TimestampTz flush_asked_at = 0;
+	static uint32 settled_serial = 0;
+	static TimestampTz settled_at = 0;
 	int			timeout = ts_worker_idle_timeout;
-	int			flush_delay = worker_flush_delay(flush_asked, flush_asked_at);
+	bool		settle = (ts_my_worker->serial != settled_serial && wait_for == DT_NOEND);
 	int			rc;
 
 	/* the task for which it was started is on its way */
@@ -328,10 +335,9 @@ worker_wait(TimestampTz wait_for)
 	{
 		enable_timeout_at(alarm_timeout, wait_for);
 		timeout = FIRST_TASK;	/* should the clock be set while it waits */
-		flush_delay = -1;
 	}
-	if (flush_delay >= 0)
-		timeout = Min(timeout, flush_delay);
+	if (settle)
+		timeout = Min(timeout, worker_settle_delay(settled_at));
 	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 				   timeout, wait_event);
 	if (wait_for != DT_NOEND)
@@ -341,11 +347,11 @@ worker_wait(TimestampTz wait_for)
 	/* a cancel that came between two runs is nobody's */
 	QueryCancelPending = false;
 	worker_process_interrupts();
-	if ((rc & WL_TIMEOUT) && flush_delay >= 0)
+	if ((rc & WL_TIMEOUT) && settle)
 	{
-		flush_asked = XactLastCommitEnd;
-		flush_asked_at = GetCurrentTimestamp();
-		shared_ask_flush(flush_asked);
+		worker_settle();
+		settled_serial = ts_my_worker->serial;
+		settled_at = GetCurrentTimestamp();
 	}
 	else if ((rc & WL_TIMEOUT) && worker_retire_if_idle())
 		worker_quit("it has had nothing to do for a while");
@@ -420,7 +426,6 @@ ts_worker_main(Datum main_arg)
 
 		if (worker_must_retire())
 			break;
-		pgstat_report_stat(true);
 		worker_wait(wait_for);
 	}
 	worker_quit("it was sent away, or cannot go on");

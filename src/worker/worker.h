@@ -134,6 +134,7 @@ extern void run_write_outcome(Run *run, bool keep);
 extern bool handed_next(const TsReport *reports, int nreports, TsHanded *task,
 						TimestampTz *wait_for);
 extern bool handed_take_more(TimestampTz due, TimestampTz now, TsHanded *task);
+extern bool handed_has_reports(void);
 extern void handed_give_back(const TsReport *reports, int nreports, int64 running_id);
 extern void handed_report(const TsReport *reports, int nreports, int64 running_id);
 
