@@ -17,6 +17,17 @@ def show(what, get):
         print(f"{what}: {type(error).__name__}: {str(error).splitlines()[0]}")
 
 
+def show_mistake(error):
+    """Show SQLSTATE and hint, by the first of the pairs of expressions from the page that this driver has."""
+    ways = os.environ["MISTAKE"].split("\n")
+    for pair in zip(ways[::2], ways[1::2]):
+        try:
+            print("mistake:", *(eval(way, {"error": error}) for way in pair))
+            return
+        except AttributeError:
+            pass
+
+
 def shown(value):
     return f"{type(value).__name__} {value}"
 
@@ -64,7 +75,7 @@ if client == "sqlalchemy":
     try:
         one("SELECT taskshed.add_task('send_invoice', kwargs => CAST(:kwargs AS jsonb))", kwargs='{"custmer_id": 1}')
     except Exception as error:
-        show("mistake", lambda: f"{error.orig.pgcode} {error.orig.diag.message_hint}")
+        show_mistake(error)
     sys.exit()
 
 
@@ -96,6 +107,4 @@ show("fetch None", lambda: one("SELECT count(*) > 0 FROM taskshed.fetch_tasks(%s
 try:
     one(ADD, Json({"custmer_id": 1}), "1 day")
 except Exception as error:
-    if client == "django":
-        error = error.__cause__
-    show("mistake", lambda: f"{getattr(error, 'sqlstate', None) or error.pgcode} {error.diag.message_hint}")
+    show_mistake(error)

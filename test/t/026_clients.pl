@@ -1,8 +1,8 @@
 
 # The programs of docs/clients.md do what the page says: each is taken from it and
 # run, if its client is there, and what it did is looked up in the database.
-# What the tables and remarks of the page say of the clients of Python and
-# Node.js is asked of these (test/clients/probe.*).
+# What the tables of the page say of the clients of Python and Node.js is asked
+# of these, and so is what its remarks do (test/clients/probe.*).
 #
 # Clients that are not there are skipped, except those that are named in
 # TASKSHED_CLIENTS.  Go and Prisma, which take long or much space, are run if
@@ -86,12 +86,67 @@ my %programs = (
 	pgx            => go('pgx'),
 	'database/sql' => go('stdlib'));
 
-# How the page's tables have it
+# The tables of the page: the rows by what is in their first cells
+sub table
+{
+	my ($title) = @_;
+	my ($lines) = $page =~ /^## \Q$title\E\n.*?^\|[-|]+\|\n((?:\|[^\n]*\|\n)+)/ms;
+	my %rows;
+
+	foreach (split /\n/, $lines)
+	{
+		my (undef, $first, @cells) = split / *\| */;
+
+		$rows{$_} = \@cells foreach split /, /, $first =~ tr/`//dr;
+	}
+	return \%rows;
+}
+
+# What a cell of "Reading rows" means, in the words of a probe
+my @read    = qw(every run_count until kwargs);
+my %reading = (
+	every => {
+		'`timedelta`'             => qr/^timedelta 30 days, 0:00:00$/,
+		'object, `{ months: 1 }`' => qr/"months":1\b/,
+		q{`'1 mon'`}              => qr/^"1 mon"$/,
+		error                     => qr/^error UnsupportedNativeDataType$/
+	},
+	run_count => {
+		'`int`'    => qr/^int 0$/,
+		string     => qr/^"0"$/,
+		'`BigInt`' => qr/^bigint 0$/
+	},
+	until => {
+		'`DataError`'    => qr/^DataError: timestamp too large/,
+		'end of 9999'    => qr/^9999-12-31 23:59:59/,
+		'as its driver'  => qr/^(DataError|9999-12-31)/,
+		'`Infinity`'     => qr/^number Infinity$/,
+		'`Invalid Date`' => qr/^Date invalid$/,
+		q{`'infinity'`; all times are strings} => qr/^"infinity"$/
+	},
+	kwargs => {
+		'`dict`' => qr/^dict \{'customer_id': 1\}$/,
+		'`dict` in a model, `str` from a cursor' =>
+		  qr/^str \{"customer_id": 1\}$/,
+		object => qr/^\{"customer_id":1\}$/
+	});
+
+# Those of which there are no probes, as somebody has seen them
+my %seen = (
+	'Reading rows' => {
+		JDBC => '`PGInterval` `Long` `OffsetDateTime.MAX` `getString`: text',
+		pgx  =>
+		  '`time.Duration`, `pgtype.Interval` `int64` error in `time.Time` map',
+		'database/sql' => '`string` `int64` error in `time.Time` `[]byte`'
+	},
+	Errors => {
+		JDBC =>
+		  '`getSQLState()` `((PSQLException) error).getServerErrorMessage().getHint()`',
+		Go => '`Code` of a `*pgconn.PgError` (`errors.As`) `Hint`'
+	});
+
 my @python = (
-	every        => qr/^timedelta 30 days, 0:00:00$/,
 	seconds      => qr/^float 2592000\.0$/,
-	run_count    => qr/^int 0$/,
-	kwargs       => qr/^dict \{'customer_id': 1\}$/,
 	dict         => qr/^ProgrammingError: can.*t adapt type 'dict'/,
 	number       => qr/^\w+: function .* does not exist/,
 	twice        => qr/^\w+: kwargs must be a JSON object/,
@@ -101,16 +156,11 @@ my @python = (
 	'fetch None' => qr/^True$/);
 my @node_js = (
 	seconds      => qr/^number 2592000$/,
-	run_count    => qr/^"0"$/,
-	kwargs       => qr/^\{"customer_id":1\}$/,
 	'empty list' => qr/^number 0$/,
-	null         => qr/^error (either task_ids|postgres)/,
-	mistake      => qr/^42883 Did you mean "customer_id"\?$/);
+	null         => qr/^error (either task_ids|postgres)/);
 my @pg_date = (run_at => qr/^Date 2100-01-01T00:00:00\.000Z$/);
 my @as_text = (text   => qr/^"probe"$/, 'tasks as text' => qr/^\["probe"\]$/);
 my @drizzles = (
-	every        => qr/^"1 mon"$/,
-	until        => qr/^"infinity"$/,
 	run_at       => qr/^"2100-01-01 00:00:00\+00"$/,
 	undefined    => qr/^error syntax error/,
 	'plain list' => qr/^error function .* does not exist/,
@@ -119,20 +169,15 @@ my %probes = (
 	'psycopg 3' => {
 		client => 'psycopg',
 		says   => [
-			@python,
-			until   => qr/^DataError: timestamp too large/,
-			pairs   => qr/^1$/,
-			mistake => qr/^42883 Did you mean "customer_id"\?$/
+			@python, pairs => qr/^1$/
 		]
 	},
 	'psycopg 2' => {
 		client => 'psycopg2',
 		says   => [
 			@python,
-			until         => qr/^9999-12-31 23:59:59/,
 			pairs         => qr/^\w+: function .* does not exist/,
-			'pairs, cast' => qr/^1$/,
-			mistake       => qr/^42883 Did you mean "customer_id"\?$/
+			'pairs, cast' => qr/^1$/
 		]
 	},
 	SQLAlchemy => {
@@ -141,24 +186,17 @@ my %probes = (
 			'keyword lost'  => qr/^True$/,
 			'double colon'  => qr/syntax error at or near ":"/,
 			'empty list'    => qr/^0$/,
-			'empty array()' => qr/cannot determine type of empty array/,
-			mistake         => qr/^42883 Did you mean "customer_id"\?$/
+			'empty array()' => qr/cannot determine type of empty array/
 		]
 	},
 	Django => {
 		client => 'django',
-		says   => [
-			@python,
-			kwargs  => qr/^str \{"customer_id": 1\}$/,
-			mistake => qr/^42883 Did you mean "customer_id"\?$/
-		]
+		says   => [@python]
 	},
 	'node-postgres' => {
 		client => 'pg',
 		says   => [
 			@node_js, @pg_date, @as_text,
-			every      => qr/"months":1\b/,
-			until      => qr/^number Infinity$/,
 			object     => qr/^"probe"$/,
 			tasks      => qr/^error invalid input syntax for type json/,
 			'no tasks' => qr/^error tasks must be a JSON array/
@@ -168,8 +206,6 @@ my %probes = (
 		client => 'postgres',
 		says   => [
 			@node_js, @pg_date,
-			every           => qr/^"1 mon"$/,
-			until           => qr/^Date invalid$/,
 			text            => qr/^error kwargs must be a JSON object/,
 			'tasks as text' => qr/^error tasks must be a JSON array/,
 			undefined       => qr/^error UNDEFINED_VALUE/
@@ -191,12 +227,9 @@ my %probes = (
 		client => 'prisma',
 		says   => [
 			@node_js, @pg_date, @as_text,
-			every     => qr/^error UnsupportedNativeDataType$/,
-			void      => qr/^error UnsupportedNativeDataType$/,
-			run_count => qr/^bigint 0$/,
-			until     => qr/^Date invalid$/,
-			object    => qr/^"probe"$/,
-			tasks     => qr/^error /
+			void   => qr/^error UnsupportedNativeDataType$/,
+			object => qr/^"probe"$/,
+			tasks  => qr/^error /
 		]
 	});
 
@@ -458,6 +491,29 @@ sub migrate_back
 	return;
 }
 
+# How to get at the SQLSTATE and the hint of an error, as the page has it: by one
+# of these pairs.
+sub ways_to_errors
+{
+	my ($client) = @_;
+	my $rows = table('Errors');
+	my ($code, $hint) = map { tr/`//dr } @{ $rows->{$client} };
+
+	# of another object, as the drivers do
+	if ($code =~ /^of (.*)/)
+	{
+		my $of = $1;
+
+		return map {
+			map { s/^error\b/$of/r }
+			  ways_to_errors($_)
+		} 'psycopg 3', 'psycopg 2' if $hint eq $code;
+	}
+	$hint = ($code =~ s/\.cause\.\w+$//r) . $hint
+	  if $hint =~ s/^\xe2\x80\xa6//;
+	return ($code, $hint);
+}
+
 # What the page says of a client, asked of it
 sub probe
 {
@@ -469,7 +525,19 @@ sub probe
 	  : $client eq 'prisma' ? ('prisma/probe.mjs', $newer_node)
 	  :                       ('probe.mjs', 'node');
 	my ($ok, $out, $err);
-	my %says = @$says;
+	my %says  = @$says;
+	my $row   = $name =~ s/ with .*//r;
+	my $cells = table('Reading rows')->{$row};
+
+	# What the tables say of it, and how they say to get at the parts of an error
+	if ($cells)
+	{
+		$says{ $read[$_] } = $reading{ $read[$_] }->{ $cells->[$_] }
+		  // qr/^\Q$cells->[$_]\E is not known here$/
+		  foreach 0 .. $#read;
+	}
+	$says{mistake} = qr/^42883 Did you mean "customer_id"\?$/;
+	local $ENV{MISTAKE} = join "\n", ways_to_errors($row);
 
 	super(
 		q{SELECT taskshed.remove_all_tasks(owner => 'app');
@@ -514,29 +582,64 @@ sub error_of
 super(
 	q{SELECT taskshed.add_task('send_invoice', '2100-01-01', '{"customer_id": 1}', task_id => 'a')}
 );
-foreach my $call (
-	'remove_tasks(%s)', 'pause_tasks(%s)',
-	'resume_tasks(%s)', 'cancel_tasks(%s)',
-	'retry_tasks(%s)',  'run_tasks(%s)',
-	q{update_tasks('{"description": "d"}', %s)})
+
+sub outcome
 {
-	is(super('SELECT taskshed.' . sprintf($call, q{'{}'})),
-		'0', "$call: an empty list");
-	like(error_of(sprintf $call, 'NULL'), $either, "$call: NULL");
-	like(
-		error_of(sprintf $call, q{(SELECT array_agg('a'::text) WHERE false)}),
-		$either,
-		"$call: array_agg of no rows");
+	my ($function, $list) = @_;
+	my $call =
+		$function eq 'fetch_tasks' ? 'count(*) FROM taskshed.fetch_tasks(%s)'
+	  : $function eq 'update_tasks'
+	  ? q{taskshed.update_tasks('{"description": "d"}', %s)}
+	  : "taskshed.$function(%s)";
+
+	delete local $ENV{PGUSER};
+	my ($rc, $out, $err) =
+	  $node->psql('postgres', 'SELECT ' . sprintf $call, $list);
+	return $err =~ $either
+	  ? 'error 22023, unless there is a `group_id`'
+	  : "$function $err$out";
 }
-is(super(q{SELECT count(*) FROM taskshed.fetch_tasks('{}')}),
-	'0', 'fetch_tasks: an empty list');
-is(super(q{SELECT count(*) FROM taskshed.fetch_tasks(NULL)}),
-	'1', 'fetch_tasks: NULL is all');
-is( super(
-		q{SELECT taskshed.add_tasks(NULL), taskshed.add_tasks('[]'), taskshed.update_execution_times(NULL), taskshed.update_execution_times('{}')}
+my %nothing = (
+	add_tasks              => '{}',
+	update_execution_times => '0',
+	fetch_tasks            => '0');
+my $lists = table('Lists that may be empty');
+foreach my $function (sort keys %$lists)
+{
+	my ($empty, $null) = map {
+			/^(?:nothing is done|no rows|0: nothing is done)$/
+		  ? "$function " . ($nothing{$function} // '0')
+		  : $_ eq '**all tasks**' ? "$function 1"
+		  : $_
+	} @{ $lists->{$function} };
+
+	is(outcome($function, $function eq 'add_tasks' ? q{'[]'} : q{'{}'}),
+		$empty, "$function: an empty list");
+	is(outcome($function, 'NULL'), $null, "$function: NULL");
+	is(outcome($function, q{(SELECT array_agg('a'::text) WHERE false)}),
+		$null, "$function: array_agg of no rows")
+	  if $function =~ /_tasks$/ && $function ne 'add_tasks';
+}
+is( join(' ', sort keys %$lists),
+	super(
+		q{SELECT string_agg(proname, ' ' ORDER BY proname COLLATE "C") FROM pg_proc
+		  WHERE pronamespace = 'taskshed'::regnamespace AND proargnames && '{tasks,task_ids}' AND proname <> 'set_owner'}
 	),
-	'{}|{}|0|0',
-	'lists that may be NULL');
+	'each function with a list is in the table');
+foreach my $title (sort keys %seen)
+{
+	my $rows = table($title);
+
+	foreach my $client (sort keys %{ $seen{$title} })
+	{
+		is( join(' ', @{ $rows->{$client} }),
+			$seen{$title}->{$client},
+			"$title: $client");
+	}
+	is( join(', ', sort grep { !$probes{$_} } keys %$rows),
+		join(', ', sort keys %{ $seen{$title} }),
+		"$title: of all others there are probes");
+}
 like(error_of('remove_tasks(ARRAY[])'),
 	qr/cannot determine type of empty array/, 'ARRAY[]');
 is( super(
