@@ -96,7 +96,7 @@ static void
 handed_wake_scheduler(const TsReport *reports, int nreports, uint32 left)
 {
 	bool		low = (nreports > 0 && left == 0) ||
-		(left <= HANDED_LOW && left + nreports > HANDED_LOW);
+	(left <= HANDED_LOW && left + nreports > HANDED_LOW);
 	bool		wake = false;
 	TimestampTz next = DT_NOEND;
 
