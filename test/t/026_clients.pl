@@ -90,7 +90,8 @@ my %programs = (
 sub table
 {
 	my ($title) = @_;
-	my ($lines) = $page =~ /^## \Q$title\E\n.*?^\|[-|]+\|\n((?:\|[^\n]*\|\n)+)/ms;
+	my ($lines) =
+	  $page =~ /^## \Q$title\E\n.*?^\|[-|]+\|\n((?:\|[^\n]*\|\n)+)/ms;
 	my %rows;
 
 	foreach (split /\n/, $lines)
