@@ -318,6 +318,7 @@ sub missing
 }
 
 my $node = taskshed_node('clients', conf => "listen_addresses = '127.0.0.1'");
+my $many = delete $blocks{'Many at once'};
 my @sql  = grep { $_->{language} eq 'sql' }
   map { @{ $blocks{$_} } } grep { !$programs{$_} } keys %blocks;
 is(scalar @sql, 1, 'the page has one block for all');
@@ -567,6 +568,28 @@ foreach my $client (sort keys %programs)
 		probe($_)
 		  foreach grep { /^\Q$client\E(?: with|$)/ } sort keys %probes;
 	}
+}
+
+# Many at once
+SKIP:
+{
+	my $why = missing('psycopg 3');
+
+	skip "many at once: $why", 1 if defined $why;
+	super(q{SELECT taskshed.remove_all_tasks(owner => 'app')});
+	put('many.py', $many->[0]->{text});
+	my ($ok, $out, $err) = run_there([ $python, in_dir('many.py') ]);
+	is($err, '', 'many at once: the program runs');
+	is( super(
+			q{SELECT string_agg(task_id || ' ' || kwargs || to_char(run_at AT TIME ZONE 'UTC', ' MM-DD HH24:MI'), ', ' ORDER BY run_at)
+			  FROM taskshed.tasks WHERE owner = 'app'}
+		),
+		join(', ',
+			'first {"customer_id": 42} 02-01 08:00',
+			'second {"customer_id": 42} 02-02 08:00',
+			'third {"customer_id": 42} 02-03 08:00'),
+		'many at once: they are there, and moved');
+	super(q{SELECT taskshed.remove_all_tasks(owner => 'app')});
 }
 
 # Lists that may be empty; and a task that is not there

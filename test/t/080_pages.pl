@@ -148,7 +148,7 @@ my %called = (
 
 	# of the language, and of those that clients.md is about
 	map { $_ => 1 }
-	  qw(array coalesce extract delete getSQLState save text timedelta update)
+	  qw(array coalesce extract delete getSQLState save setObject text timedelta update)
 );
 my %words = (
 	%ours,
