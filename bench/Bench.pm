@@ -5,7 +5,7 @@
 # A measurement is a file of bench/ with a sub "measure".  It runs its
 # contestants one after the other, and that several times (rounds), so that
 # whatever else happens on the machine hits all of them; a ratio is always one
-# of figures of the same round.
+# of figures of the same round.  Load.pm says which rounds are not to be trusted.
 
 package Bench;
 
@@ -17,14 +17,15 @@ use List::Util qw(max min);
 use POSIX      ();
 
 our @EXPORT = qw(
-  %have %size $cores $quick @rows alternate field median missing note
-  percentile ratios row
+  %have %size $cores $quick @measurements @rows add_round alternate field
+  measurement median missing note percentile ratios row
 );
 
 our $cores = `nproc` + 0;
 our $quick = ($ENV{QUICK} || '0') ne '0';
 our @rows;
-our %have;    # which of the peers are there: pg_cron, npm
+our @measurements;    # { rounds => [ what Load says of each ], what }
+our %have;            # which of the peers are there: pg_cron, npm
 
 # How much is measured: in full, and in the short form.
 my %sizes = (
@@ -33,6 +34,11 @@ my %sizes = (
 	drain_best_limit_s => [ 60,         5 ],
 	drain_peers        => [ 50_000,     5_000 ],
 	drain_limit_s      => [ 5,          2 ],
+	drain_durable      => [ 50_000,     5_000 ],
+	durable            => [ 20_000,     3_000 ],
+	bursts             => [ 10,         3 ],
+	burst              => [ 100,        100 ],
+	ontime_s           => [ 5,          2 ],
 	cron               => [ 400,        400 ],
 	lags               => [ 200,        40 ],
 	lag_span_s         => [ 20,         2 ],
@@ -76,6 +82,8 @@ sub note
 # order is turned round every other time, so that none always comes after the
 # same other.  Returns name => [figures]; one that died has a string instead.  One
 # that returns nothing has no part in the round.
+#
+# This is a measurement: the rows that come after it belong to it.
 sub alternate
 {
 	my (@contestants) = @_;
@@ -86,8 +94,11 @@ sub alternate
 		push @names, $name;
 		$of{$name} = $sub;
 	}
+	measurement();
 	foreach my $round (1 .. $size{rounds})
 	{
+		my $before = Load::load_now();
+
 		foreach my $name ($round % 2 ? @names : reverse @names)
 		{
 			next if defined $figures{$name} && !ref $figures{$name};
@@ -103,8 +114,32 @@ sub alternate
 				push @{ $figures{$name} }, $figure;
 			}
 		}
+		add_round($before);
 	}
 	return \%figures;
+}
+
+# Begins a measurement.
+sub measurement
+{
+	push @measurements, { rounds => [] };
+	return;
+}
+
+# Adds a round to it, which began at load_now().
+sub add_round
+{
+	my ($before) = @_;
+	my $load     = Load::load_since($before);
+	my $rounds   = $measurements[-1]{rounds};
+
+	push @$rounds, $load;
+	note(
+		sprintf
+		  '  round %d is not to be trusted: steal %.0f %%, others %.0f %%',
+		scalar @$rounds,
+		@$load{qw(steal others)}) if !Load::trusted($load);
+	return;
 }
 
 
@@ -158,6 +193,8 @@ sub row
 {
 	my (%row) = @_;
 
+	$row{measurement} = $measurements[-1];
+	$row{measurement}{what} //= $row{what};
 	push @rows, \%row;
 	return;
 }

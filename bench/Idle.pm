@@ -17,6 +17,7 @@ use warnings;
 
 use Bench;
 use Contestants;
+use Load;
 use Server;
 use Time::HiRes qw(sleep);
 
@@ -55,8 +56,10 @@ sub measure
 	foreach my $round (1 .. $size{rounds})
 	{
 		note("  round $round");
+		my $load   = load_now();
 		my %before = map { $_ => activity($processes->($_)) } keys %what;
 		sleep $size{idle_s};
+		add_round($load);
 		foreach my $who (grep { keys %{ $before{$_} } } keys %what)
 		{
 			my $after = activity($processes->($who));

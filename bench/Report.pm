@@ -10,6 +10,7 @@ use utf8;
 use Bench;
 use Exporter 'import';
 use List::Util qw(max min);
+use Load;
 
 our @EXPORT = qw(line_of ours_failed write_results);
 
@@ -90,6 +91,20 @@ sub goals
 		$unknown ? 'NOT MEASURED' : ($met ? 'met' : 'NOT MET') . $rounds);
 }
 
+# What is to be said of a measurement in which others had a part.
+sub distrust
+{
+	my ($measurement) = @_;
+	my $rounds        = $measurement->{rounds};
+	my @bad           = grep { !trusted($rounds->[ $_ - 1 ]) } 1 .. @$rounds;
+
+	return ''                    if !@bad;
+	return '; not to be trusted' if @bad == @$rounds;
+	return sprintf '; round%s %s not to be trusted', @bad > 1 ? 's' : '',
+	  join ', ',
+	  @bad;
+}
+
 # The cells of a row.
 sub cells
 {
@@ -98,6 +113,7 @@ sub cells
 
 	$value .= " $row->{unit}"  if ref $row->{values} && $row->{unit};
 	$value .= ", $row->{note}" if $row->{note};
+	$value .= distrust($row->{measurement}) if ref $row->{values};
 	my $ratio = ref $row->{ratio}
 	  && @{ $row->{ratio} } ? figures($row->{ratio}) . " × $row->{to}" : '';
 	return ($row->{what}, $row->{who}, $value, $ratio, goals($row));
@@ -274,6 +290,30 @@ END
 	print $out "\n## Charts\n\n" if @charts;
 	print $out "![$_->[0]]($_->[1])\n\n" foreach @charts;
 	print $out <<"END";
+## Was the machine ours alone?
+
+The processors' time that other virtual machines had (steal), and what other processes of this one had. A
+round with more than a twentieth of either is not to be trusted.
+
+| measurement | steal, % of each round | others, % of each round | |
+|---|---|---|---|
+END
+	foreach my $measurement (grep { @{ $_->{rounds} } } @measurements)
+	{
+		my @rounds = @{ $measurement->{rounds} };
+
+		print $out '| ', join(
+			' | ',
+			$measurement->{what} // '',
+			(   map {
+					my $of = $_;
+					join ', ', map { sprintf '%.0f', $_->{$of} } @rounds
+				} qw(steal others)),
+			distrust($measurement) =~ s/^; //r),
+		  " |\n";
+	}
+	print $out <<"END";
+
 ## What to keep in mind
 
 - The commit that ends a run of taskshed does not wait for the disk (`taskshed.synchronous_commit` is `off`

@@ -11,6 +11,7 @@ use warnings;
 
 use Bench;
 use Exporter 'import';
+use FindBin;
 use IO::Handle;
 use IPC::Open2;
 use List::Util  qw(sum0);
@@ -18,8 +19,8 @@ use POSIX       ();
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  activity await configure database pids private_mb server_cpu session settle
-  sql start_server stop_server value
+  activity await configure database pids private_mb processes server_cpu server_wakeups
+  session settle sql start_server stop_server value with_settings
 );
 
 my $work = $ENV{TMPDIR};
@@ -50,7 +51,7 @@ shared_preload_libraries = '@{[ join ',', @preload ]}'
 listen_addresses = ''
 unix_socket_directories = '$work'
 max_connections = 100
-max_worker_processes = 16
+max_worker_processes = @{[ 16 + 8 * $cores ]}
 shared_buffers = 512MB
 max_wal_size = 16GB
 min_wal_size = 2GB
@@ -95,6 +96,21 @@ sub configure
 	return;
 }
 
+# A sub that does the same with settings that are not the usual ones.
+sub with_settings
+{
+	my ($settings, $sub) = @_;
+
+	return sub {
+		configure(%$settings);
+		my $figures = eval { $sub->(@_) };
+		my $error   = $@;
+		configure(map { $_ => undef } keys %$settings);
+		die $error if $error;
+		return $figures;
+	};
+}
+
 # Makes sure that there is a database, once, with taskshed if its name begins
 # so, and with what bench/*.sql put into it.
 my %made;
@@ -110,7 +126,7 @@ sub database
 	  if $name =~ /^taskshed/;
 	sql($name, 'CREATE EXTENSION pg_cron') if $name eq 'cron';
 	run_quietly(
-		"psql -X -q -v ON_ERROR_STOP=1 -U postgres -d $name -f bench/callbacks.sql"
+		"psql -X -q -v ON_ERROR_STOP=1 -v sleep_until=$FindBin::RealBin/sleep_until.so -U postgres -d $name -f bench/callbacks.sql"
 	);
 	return $name;
 }
@@ -225,33 +241,75 @@ sub stat_of
 	return split ' ', $line;
 }
 
+# The same of every process that there is.
+sub processes
+{
+	return
+	  map { my @stat = stat_of(substr $_, 6); @stat ? \@stat : () }
+	  glob '/proc/[0-9]*';
+}
+
+# The server's processes: the postmaster, and its children.
+sub server_pids
+{
+	open my $file, '<', "$work/data/postmaster.pid" or die "no server\n";
+	chomp(my $postmaster = <$file>);
+	close $file;
+
+	return $postmaster, grep { ((stat_of($_))[1] // 0) == $postmaster }
+	  map { substr $_, 6 } glob '/proc/[0-9]*';
+}
+
+# CPU seconds of a process of one thread: to the nanosecond where the kernel
+# says so, or else in ticks, of 10 ms.
+sub cpu_of
+{
+	my ($pid) = @_;
+
+	if (open my $file, '<', "/proc/$pid/schedstat")
+	{
+		my ($ns) = split ' ', <$file> // '';
+
+		return $ns / 1e9 if $ns;
+	}
+	my @stat = stat_of($pid) or return 0;
+	return ($stat[11] + $stat[12]) / $ticks;
+}
+
 # CPU seconds that the whole server has used so far: its living processes, and
 # those that have ended, which the kernel adds up for the postmaster when it
 # takes notice.  If it does that while we read, a process would be counted twice
 # or not at all, so we read again.
 sub server_cpu
 {
-	open my $file, '<', "$work/data/postmaster.pid" or die "no server\n";
-	chomp(my $postmaster = <$file>);
-	close $file;
-
 	while (1)
 	{
+		my ($postmaster, @children) = server_pids();
 		my @before = (stat_of($postmaster))[ 13, 14 ];
-		my $cpu    = 0;
+		my $cpu    = sum0(map { cpu_of($_) } $postmaster, @children);
+		my @after  = (stat_of($postmaster))[ 13, 14 ];
 
-		foreach my $path (glob '/proc/[0-9]*')
-		{
-			my $pid  = substr $path, 6;
-			my @stat = stat_of($pid) or next;
-
-			$cpu += $stat[11] + $stat[12]
-			  if $pid == $postmaster || $stat[1] == $postmaster;
-		}
-		my @after = (stat_of($postmaster))[ 13, 14 ];
-		return ($cpu + sum0(@after)) / $ticks if "@before" eq "@after";
+		return $cpu + sum0(@after) / $ticks if "@before" eq "@after";
 	}
 	return;
+}
+
+# How often the server's processes have gone to sleep so far, each of which is
+# a wake-up later: pid => times.
+sub server_wakeups
+{
+	my %of;
+
+	foreach my $pid (server_pids())
+	{
+		open my $file, '<', "/proc/$pid/status" or next;
+		while (my $line = <$file>)
+		{
+			$of{$pid} = $1 if $line =~ /^voluntary_ctxt_switches:\s*(\d+)/;
+		}
+		close $file;
+	}
+	return \%of;
 }
 
 # CPU ticks and context switches of processes, with all their threads: pid =>

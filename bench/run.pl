@@ -11,6 +11,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use Bench;
+use Load;
 use Report;
 use Server;
 use Time::HiRes qw(time);
@@ -115,14 +116,19 @@ foreach my $part (grep { $asked{$_} } @parts)
 {
 	my $first = @rows;
 	my $begin = time();
+	my $load  = load_now();
 
 	note($part);
+	measurement();
 	if (!eval { $measure{$part}->(); 1 })
 	{
 		(my $why = $@) =~ s/\s+/ /g;
 		note("  $why");
 		missing($part, $part, 'some or all of it', $why);
 	}
+
+	# (One that has no rounds is one.)
+	add_round($load) if !@{ $measurements[-1]{rounds} };
 	note('  ' . line_of($_)) foreach @rows[ $first .. $#rows ];
 	note(sprintf '%s took %d s', $part, time() - $begin);
 }
