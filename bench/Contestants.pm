@@ -20,7 +20,7 @@ use Server;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  add_many add_tasks_ahead drain drain_cron drain_peer drain_plain
+  add_many add_tasks_ahead check_effects drain drain_cron drain_peer drain_plain
   drain_recurring enabled lag_ahead lag_first lag_now no_workers peer runs_ended start_peer
 );
 
@@ -99,8 +99,8 @@ sub add_tasks_ahead
 
 # Returns done; seconds, from the moment at which the tasks may start, with
 # no worker there, to the end of the last run; rate; cpu10k, CPU seconds of the
-# whole server for 10,000 tasks; first and last: tasks a second in the first
-# and in the last tenth.
+# whole server for 10,000 tasks; xids, transaction ids that were used for each
+# task; first and last: tasks a second in the first and in the last tenth.
 sub drain
 {
 	my ($database, $n, $callback) = @_;
@@ -114,6 +114,7 @@ sub drain
 	settle($database);
 
 	my $before = value($database, "SELECT $ended");
+	my $xid    = next_xid($database);
 	my $cpu    = server_cpu();
 	sql('postgres', 'ALTER SYSTEM RESET taskshed.enabled');
 	my ($start) = split /\|/,
@@ -121,6 +122,7 @@ sub drain
 		'SELECT extract(epoch FROM clock_timestamp()), pg_reload_conf()');
 	await($database, "SELECT $ended - $before >= $n", 3600);
 	$cpu = server_cpu() - $cpu;
+	my $xids = next_xid($database) - $xid;
 
 	my ($runs, $first, $tenth, $nine, $end) = split /\|/, value(
 		$database, qq{
@@ -133,8 +135,16 @@ sub drain
 	check_effects($database, $n)   if $callback eq 'effect';
 	return figures(
 		$n, $end - $start, $cpu,
+		xids  => $xids / $n,
 		first => $n / 10 / ($tenth - $first),
 		last  => $n / 10 / ($end - $nine));
+}
+
+sub next_xid
+{
+	my ($database) = @_;
+
+	return value($database, 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
 }
 
 # One recurring task whose times have all been due for long: it runs n times in
@@ -380,8 +390,10 @@ sub start_peer
 	my $self = bless {}, 'Contestants::Peer';
 
 	die "not installed: the npm packages could not be had\n" if !$have{npm};
+	# (Numbers in JSON, too.)
 	%params =
-	  map { $_ => $params{$_} + 0 } keys %params;    # numbers in JSON, too
+	  map { $_ => $params{$_} =~ /^[\d.]+$/ ? $params{$_} + 0 : $params{$_} }
+	  keys %params;
 	$params{database} = database($name);
 	local $ENV{PATH} = "$ENV{BENCH_NODE}:$ENV{PATH}";
 	$self->{pid} =

@@ -41,6 +41,22 @@ my @peers = (
 # flush whatever it writes: then it sleeps in the kernel.
 my $eager_walwriter = 'wal_writer_flush_after = 0';
 
+my $shared      = 'taskshed, 32 a commit';
+my $waits       = 'taskshed, synchronous_commit = on';
+my $many        = "$waits, " . 8 * $cores . ' workers';
+my $group       = "$waits, 32 a commit";
+my %settings_of = (
+	$shared => { 'taskshed.tasks_per_commit'   => 32 },
+	$waits  => { 'taskshed.synchronous_commit' => 'on' },
+	$many   => {
+		'taskshed.synchronous_commit' => 'on',
+		'taskshed.max_workers'        => 8 * $cores
+	},
+	$group => {
+		'taskshed.synchronous_commit' => 'on',
+		'taskshed.tasks_per_commit'   => 32
+	});
+
 sub measure
 {
 	my $n         = $size{drain};
@@ -65,27 +81,28 @@ sub measure
 				return drain_peer($name, $callback, $best);
 			};
 		}
-		my %other = (taskshed => 'on', limit => 'off');
-
-		# (A peer's no-op has no commit to wait for.)
-		$other{ $_->[0] } = 'off'
-		  foreach grep { $callback eq 'effect' && $_->[2] } @peers;
 		my %sub = @contestants;
 
-		foreach my $who (sort keys %other)
+		# (A peer's no-op has no commit to wait for.)
+		foreach my $who ('limit',
+			map { $callback eq 'effect' && $_->[2] ? $_->[0] : () } @peers)
 		{
-			my $setting =
-			  $who eq 'taskshed'
-			  ? 'taskshed.synchronous_commit'
-			  : 'synchronous_commit';
+			push @contestants,
+			  "$who, synchronous_commit = off" =>
+			  with_settings({ synchronous_commit => 'off' }, $sub{$who});
+		}
+		foreach my $who (sort keys %settings_of)
+		{
+			my $some =
+			  $who eq $waits || $who eq $many ? $size{drain_durable} : $n;
 
 			push @contestants,
-			  "$who, synchronous_commit = $other{$who}" =>
-			  with_setting($setting, $other{$who}, $sub{$who});
+			  $who => with_settings($settings_of{$who},
+				sub { drain(database('taskshed'), $some, $callback) });
 		}
 		push @contestants, map {
 			("$_, $eager_walwriter" =>
-				  with_setting('wal_writer_flush_after', 0, $sub{$_}))
+				  with_settings({ wal_writer_flush_after => 0 }, $sub{$_}))
 		} qw(taskshed limit);
 		if ($callback eq 'effect')
 		{
@@ -101,20 +118,6 @@ sub measure
 	return;
 }
 
-# The same contestant with a setting of the server that is not the default.
-sub with_setting
-{
-	my ($name, $value, $sub) = @_;
-
-	return sub {
-		configure($name => $value);
-		my $figures = eval { $sub->(@_) };
-		my $error   = $@;
-		configure($name => undef);
-		return $figures || die $error;
-	};
-}
-
 sub rates
 {
 	my ($what, $callback, $goal, $figures) = @_;
@@ -124,13 +127,21 @@ sub rates
 	my %common =
 	  (part => 'drain', what => $what, unit => 'tasks/s', chart => $what);
 
+	my $noop = $callback eq 'noop';
+
 	row(%common,
 		who        => 'taskshed',
 		values     => $own,
 		goal       => [ '>=', $goal ],
 		ratio      => ratios($own, $limit),
 		to         => 'the limit',
-		ratio_goal => $callback eq 'noop' ? [ '>=', 0.5 ] : undef);
+		ratio_goal => [ '>=', $noop ? 0.65 : 0.7 ]);
+	row(%common,
+		who        => $shared,
+		values     => field($figures->{$shared}, 'rate'),
+		ratio      => ratios(field($figures->{$shared}, 'rate'), $limit),
+		to         => 'the limit',
+		ratio_goal => [ '>=', $noop ? 1.2 : 1.05 ]);
 	row(%common,
 		who    => "limit: SQL loop, batches of 100, $cores sessions",
 		values => $limit);
@@ -141,23 +152,20 @@ sub rates
 		to     => 'taskshed');
 
 	# Both with the same commits, too.
+	my $off = field($figures->{'limit, synchronous_commit = off'}, 'rate');
+
 	row(%common,
 		chart  => undef,
-		who    => 'taskshed, synchronous_commit = off for both',
-		values => $own,
-		ratio  => ratios(
-			$own, field($figures->{'limit, synchronous_commit = off'}, 'rate')
-		),
-		to => 'the limit');
+		who    => "$_, synchronous_commit = off for both",
+		values => field($figures->{$_}, 'rate'),
+		ratio  => ratios(field($figures->{$_}, 'rate'), $off),
+		to     => 'the limit') foreach 'taskshed', $shared;
 	row(%common,
 		chart  => undef,
-		who    => 'taskshed, synchronous_commit = on for both',
-		values =>
-		  field($figures->{'taskshed, synchronous_commit = on'}, 'rate'),
-		ratio => ratios(
-			field($figures->{'taskshed, synchronous_commit = on'}, 'rate'),
-			$limit),
-		to => 'the limit');
+		who    => "$_, for both",
+		values => field($figures->{$_}, 'rate'),
+		ratio  => ratios(field($figures->{$_}, 'rate'), $limit),
+		to     => 'the limit') foreach $waits, $many, $group;
 	row(%common,
 		chart  => undef,
 		who    => "taskshed, $eager_walwriter for both",
@@ -166,7 +174,7 @@ sub rates
 			field($figures->{"taskshed, $eager_walwriter"}, 'rate'),
 			field($figures->{"limit, $eager_walwriter"},    'rate')),
 		to => 'the limit');
-	foreach my $who (sort @others)
+	foreach my $who (grep { $_ ne $shared } sort @others)
 	{
 		my $rate = field($figures->{$who}, 'rate');
 
@@ -176,48 +184,107 @@ sub rates
 			ratio  => ratios($rate, $own),
 			to     => 'taskshed');
 	}
-	return if $callback eq 'noop';
+	peers_beside($what, $figures) if !$noop;
+	cpu($noop ? 'no-ops' : 'inserts', $figures, sort @others);
+	xids($what, $figures);
+	lags_of_cron($figures->{pg_cron}) if !$noop;
+	return;
+}
 
-	# taskshed and the best peer, both with commits that wait, and both without
-	best_peer($what, 'taskshed / best peer',
-		$own, $figures, qr/^(?!.*synchronous_commit)/, [ '>=', 6 ]);
-	best_peer($what,
-		'taskshed / best peer, synchronous_commit = off for both',
-		$own, $figures, qr/synchronous_commit = off/);
-	best_peer(
-		$what,
-		'taskshed / best peer, synchronous_commit = on for both',
-		field($figures->{'taskshed, synchronous_commit = on'}, 'rate'),
-		$figures,
-		qr/^(?!.*synchronous_commit)/);
+# taskshed beside the best peer: as the defaults of both are, and both with
+# commits that wait, and both without.
+sub peers_beside
+{
+	my ($what, $figures) = @_;
+	my $defaults = qr/^(?!.*synchronous_commit)/;
 
-	foreach my $who ('taskshed', 'limit', sort @others)
+	foreach (
+		[ 'taskshed', '', $defaults, 7 ],
+		[ $shared,    '', $defaults, 9 ],
+		[
+			'taskshed',
+			', synchronous_commit = off for both',
+			qr/commit = off/
+		],
+		[ $shared, ', synchronous_commit = off for both', qr/commit = off/ ],
+		[ $waits,  ', for both',                          $defaults ],
+		[ $many,   ', for both',                          $defaults ],
+		[ $group,  ', for both',                          $defaults, 4 ])
 	{
-		my $cpu = field($figures->{$who}, 'cpu10k');
+		my ($who, $how, $fits, $goal) = @$_;
+
+		best_peer(
+			$what,
+			"$who / best peer$how",
+			field($figures->{$who}, 'rate'),
+			$figures, $fits, defined $goal ? [ '>=', $goal ] : undef);
+	}
+	return;
+}
+
+sub cpu
+{
+	my ($of, $figures, @others) = @_;
+	my $what = "CPU of the server for 10,000 $of";
+
+	foreach my $who ('taskshed', 'limit', @others)
+	{
+		my ($cpu, $client) =
+		  map { milliseconds(field($figures->{$who}, $_)) }
+		  qw(cpu10k client10k);
 
 		# (A peer that does a few jobs in seconds uses next to nothing.)
 		next if ref $cpu && $figures->{$who}[0]{done} < 100;
-		my $client =
-		  ref $cpu
-		  ? median(grep { defined } @{ field($figures->{$who}, 'client10k') })
-		  : undef;
-
 		row(part   => 'drain',
-			what   => 'CPU of the server for 10,000 inserts',
+			what   => $what,
 			who    => $who,
 			values => $cpu,
-			unit   => 's',
-			chart  => $who =~ /defaults/ ? undef
-			: 'CPU of the server for 10,000 inserts',
-			goal  => $who eq 'taskshed' ? [ '<=', 0.25 ] : undef,
+			unit   => 'ms',
+			chart  => $who =~ /defaults/ ? undef : $what,
+			goal   => $who eq 'taskshed'
+			  && $of eq 'inserts' ? [ '<=', 250 ] : undef,
 			ratio => $who eq 'taskshed' ? undef
-			: ratios($cpu, field($figures->{taskshed}, 'cpu10k')),
+			: ratios(
+				$cpu, milliseconds(field($figures->{taskshed}, 'cpu10k'))),
 			to   => 'taskshed',
-			note => defined $client
-			? sprintf('and %.2f s of its own process', $client)
+			note => ref $client && @$client
+			? sprintf('and %.0f ms of its own process', median(@$client))
 			: undef);
 	}
-	lags_of_cron($figures->{pg_cron});
+	return;
+}
+
+sub milliseconds
+{
+	my ($seconds) = @_;
+
+	return ref $seconds
+	  ? [ map { 1000 * $_ } grep { defined } @$seconds ]
+	  : $seconds;
+}
+
+# How many transaction ids there would be at a rate that is the same everywhere,
+# and at that of this machine.
+sub xids
+{
+	my ($what, $figures) = @_;
+
+	foreach my $who ('taskshed', $shared)
+	{
+		my $own  = $figures->{$who};
+		my $used = field($own, 'xids');
+
+		row(part   => 'drain',
+			what   => "$what: transaction ids at 80,000 runs/s",
+			who    => $who,
+			values => ref $used ? [ map { 80_000 * $_ } @$used ] : $used,
+			unit   => '/s',
+			note   => ref $own
+			? sprintf('%.3f for a run, %.0f/s at its own rate',
+				median(@$used), median(map { $_->{xids} * $_->{rate} } @$own))
+			: undef,
+			goal => $who eq $shared ? [ '<=', 5000 ] : undef);
+	}
 	return;
 }
 

@@ -58,6 +58,31 @@ BEGIN
 	END LOOP;
 END $$;
 
+-- bench/sleep_until.c
+CREATE FUNCTION sleep_until(timestamptz) RETURNS void LANGUAGE c STRICT AS :'sleep_until';
+
+-- Looks every millisecond at how far WAL has been written and how far it is on disk, and goes on until the
+-- latter has come up with the former, at that time or later.  It writes none itself before it is done.  (At
+-- the beginning of a page the place at which the next record will be is behind the page's header.)
+CREATE TABLE wal_seen (at timestamptz, written pg_lsn, flushed pg_lsn);
+CREATE FUNCTION watch_wal(from_at timestamptz, to_at timestamptz) RETURNS SETOF wal_seen LANGUAGE plpgsql AS $$
+DECLARE
+	seen wal_seen;
+BEGIN
+	PERFORM sleep_until(from_at);
+	LOOP
+		seen.written := pg_current_wal_insert_lsn();
+		IF (seen.written - '0/0') % 8192 IN (24, 40) THEN
+			seen.written := seen.written - (seen.written - '0/0') % 8192;
+		END IF;
+		seen.at := clock_timestamp();
+		seen.flushed := pg_current_wal_flush_lsn();
+		RETURN NEXT seen;
+		EXIT WHEN seen.at > to_at AND seen.flushed >= seen.written OR seen.at > to_at + interval '5 s';
+		PERFORM sleep_until(seen.at + interval '1 ms');
+	END LOOP;
+END $$;
+
 -- The rows of tasks in one table, with the two indexes that this needs, drained in batches of a hundred:
 -- by a loop that calls the function for each, and by one statement a batch.
 DO $do$
@@ -108,4 +133,37 @@ BEGIN
 				END LOOP;
 			END $body$ $$, callback);
 	END LOOP;
+
+	-- One task after the other, each when it is due, in a transaction like that of a run: its row is found by
+	-- its id, and deleted or put to its next time, and there is a record of it with an index entry.  (Which
+	-- row is next is known beforehand: to look for the earliest each time costs twice as much, since the
+	-- index is full of those that were there before.)
+	CREATE TABLE plain_run (LIKE _taskshed.run_0);
+	CREATE INDEX plain_run_task ON plain_run (task_id);
+	CREATE SEQUENCE plain_run_seq CACHE 64;
+	CREATE PROCEDURE plain_on_time(n integer, begins timestamptz, step interval, recurring boolean)
+	LANGUAGE plpgsql AS $body$
+	DECLARE
+		ids bigint[] := ARRAY(SELECT id FROM plain ORDER BY run_at, id);
+		task record;
+		started timestamptz;
+	BEGIN
+		FOR i IN 0 .. n - 1 LOOP
+			PERFORM sleep_until(begins + i * step);
+			started := clock_timestamp();
+			IF recurring THEN
+				UPDATE plain SET run_at = run_at + every WHERE id = ids[1 + i % cardinality(ids)]
+				RETURNING run_at - every AS run_at, kwargs, owner, task_id, group_id, callback INTO STRICT task;
+			ELSE
+				DELETE FROM plain WHERE id = ids[1 + i]
+				RETURNING run_at, kwargs, owner, task_id, group_id, callback INTO STRICT task;
+			END IF;
+			PERFORM effect((task.kwargs->>'n')::integer);
+			INSERT INTO plain_run (run_id, scheduled_at, started_at, finished_at, owner, attempt, worker_pid,
+				status, task_id, group_id, callback)
+			VALUES (nextval('plain_run_seq'), task.run_at, started, clock_timestamp(), task.owner, 1, pg_backend_pid(),
+				'succeeded', task.task_id, task.group_id, task.callback);
+			COMMIT;
+		END LOOP;
+	END $body$;
 END $do$;

@@ -18,6 +18,7 @@ use Time::HiRes qw(time);
 
 use Calendar;
 use Drain;
+use Durable;
 use Idle;
 use Lag;
 use Memory;
@@ -28,10 +29,11 @@ use Snapshot;
 
 # Those with many tasks in the table come last, and share them.
 my @parts =
-  qw(drain lag scheduling recurring calendar snapshot idle size memory);
+  qw(drain durable lag scheduling recurring calendar snapshot idle size memory);
 my %measure = (
 	calendar   => \&Calendar::measure,
 	drain      => \&Drain::measure,
+	durable    => \&Durable::measure,
 	idle       => \&Idle::measure,
 	lag        => \&Lag::measure,
 	memory     => \&Memory::measure,
