@@ -4,7 +4,7 @@
 // is what its own documentation recommends for throughput; the concurrency is the one that was fastest on
 // two cores.  Otherwise its defaults: one job at a time.
 import { run, makeWorkerUtils } from 'graphile-worker';
-import { Count, connection, insert, lags, line, main, now, params, pool, ready, warm } from './peer.mjs';
+import { Count, connection, feed, insert, lags, line, main, now, params, pool, ready, sleep, warm } from './peer.mjs';
 
 const silent = { logger: { scope: () => silent.logger, error: console.error, warn() {}, info() {}, debug() {} } };
 const best = {
@@ -51,6 +51,31 @@ await main({
     const result = await count.result();
     // (A runner that is out of time has jobs to give back, and may take its time for that.)
     await Promise.race([runner.stop(), new Promise((resolve) => setTimeout(resolve, 5000))]);
+    return result;
+  },
+
+  // Jobs for now, added one by one.
+  async feed() {
+    const effects = pool(24);
+    let count = new Count();
+    const begin = (n) => { count = new Count(); params.n = n; count.start(); };
+    const n = params.n;
+    const one = (i) => utils.addJob(identifier, { n: i });
+    await jobs.query('DELETE FROM graphile_worker._private_jobs');
+    await warm(effects, 24);
+    const runner = await start(params.best ? best : prompt, async (payload) => {
+      await insert(effects, payload.n);
+      count.one();
+    });
+    begin(20);
+    await Promise.all(Array.from({ length: 20 }, () => one(-1)));
+    await count.result();
+    await jobs.query('TRUNCATE public.ledger');
+    await ready();
+    begin(n);
+    await feed(one, () => count.late);
+    const result = await count.result();
+    await Promise.race([runner.stop(), sleep(5000)]);
     return result;
   },
 

@@ -1,6 +1,6 @@
 // What the two peers from npm share: how bench/run.pl talks to them, and the clock.
 //
-// A peer is started with what it is to do (drain, lag, idle, add) and a JSON object of parameters.  It
+// A peer is started with what it is to do (drain, lag, feed, idle, add) and a JSON object of parameters.  It
 // says "ready" when all that is not to be measured has been done, waits for a line, does the work,
 // and prints what it has measured as a line of JSON.  The work of a callback is the same for both:
 // nothing at all, or an INSERT of one row through a pool of connections.
@@ -44,7 +44,7 @@ export class Count {
   over = new Promise((resolve) => { this.end = resolve; });
   start() {
     this.started = now();
-    if (params.limit_s) this.timer = setTimeout(this.end, params.limit_s * 1000);
+    if (params.limit_s) this.timer = setTimeout(() => { this.late = true; this.end(); }, params.limit_s * 1000);
   }
   one() {
     if (++this.done === params.n) this.end();
@@ -75,6 +75,22 @@ export async function lags(schedule, starts) {
   }
   for (let i = 0; starts.size < params.n && i < 600; i++) await sleep(50);
   return { lags: planned.map((t, i) => starts.get(i) - t).filter((lag) => !Number.isNaN(lag)) };
+}
+
+// Calls add(0) to add(n - 1) evenly, so many a second, without waiting for one before the next, but for
+// 20 at the most.  (A process of Node.js sleeps a millisecond at least: at more than a thousand a second
+// some come together.)
+export async function feed(add, isOver = () => false) {
+  const begin = now();
+  const open = new Set();
+  for (let i = 0; i < params.n && !isOver(); i++) {
+    const ahead = begin + (i * 1000) / params.rate - now();
+    if (ahead > 0) await sleep(ahead);
+    if (open.size >= 20) await Promise.race(open);
+    const one = add(i).finally(() => open.delete(one));
+    open.add(one);
+  }
+  await Promise.all(open);
 }
 
 // A CPU share of ours is part of what a peer costs.

@@ -4,7 +4,7 @@
 // full; workers are woken by NOTIFY.  Otherwise its defaults: one job every time it polls, which is
 // every two seconds.
 import { PgBoss } from 'pg-boss';
-import { Count, connection, insert, lags, line, main, now, params, pool, ready, warm } from './peer.mjs';
+import { Count, connection, feed, insert, lags, line, main, now, params, pool, ready, warm } from './peer.mjs';
 
 const db = pool(12);
 
@@ -42,6 +42,31 @@ await main({
         count.one();
       }));
     });
+    const result = await count.result();
+    await boss.stop({ graceful: true, timeout: 5000 });
+    return result;
+  },
+
+  // Jobs for now, added one by one.
+  async feed() {
+    let count = new Count();
+    const begin = (n) => { count = new Count(); params.n = n; count.start(); };
+    const n = params.n;
+    const one = (i) => boss.send(queue, { n: i });
+    await warm(db, 12);
+    await boss.work(queue, params.best ? best : prompt, async (list) => {
+      await Promise.all(list.map(async (job) => {
+        await insert(db, job.data.n);
+        count.one();
+      }));
+    });
+    begin(20);
+    await Promise.all(Array.from({ length: 20 }, () => one(-1)));
+    await count.result();
+    await db.query('TRUNCATE public.ledger');
+    await ready();
+    begin(n);
+    await feed(one, () => count.late);
     const result = await count.result();
     await boss.stop({ graceful: true, timeout: 5000 });
     return result;

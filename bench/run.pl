@@ -22,6 +22,7 @@ use Durable;
 use Idle;
 use Lag;
 use Memory;
+use OnTime;
 use Recurring;
 use Scheduling;
 use Size;
@@ -29,7 +30,7 @@ use Snapshot;
 
 # Those with many tasks in the table come last, and share them.
 my @parts =
-  qw(drain durable lag scheduling recurring calendar snapshot idle size memory);
+  qw(drain durable lag ontime scheduling recurring calendar snapshot idle size memory);
 my %measure = (
 	calendar   => \&Calendar::measure,
 	drain      => \&Drain::measure,
@@ -37,6 +38,7 @@ my %measure = (
 	idle       => \&Idle::measure,
 	lag        => \&Lag::measure,
 	memory     => \&Memory::measure,
+	ontime     => \&OnTime::measure,
 	recurring  => \&Recurring::measure,
 	scheduling => \&Scheduling::measure,
 	size       => \&Size::measure,
