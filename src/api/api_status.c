@@ -70,20 +70,13 @@ ts_running(PG_FUNCTION_ARGS)
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		SlotView	view;
-		TsMember	runs[TS_MAX_TASKS_PER_COMMIT + 1];
-		int			nruns;
+		TsMember	runs[TS_MAX_TASKS_PER_COMMIT];
+		int			nruns = slot_look_runs(i, &view, runs);
 
 		/* what is done and not committed is still running, to all others */
-		slot_look(i, &view);
 		if (view.state != TS_WORKER_READY || view.database != MyDatabaseId ||
 			!read_may_see(view.role))
 			continue;
-		nruns = slot_look_done(i, runs);
-		if (view.running_id != 0)
-			runs[nruns++] = (TsMember)
-		{
-			view.running_id, view.running_since
-		};
 		for (int j = 0; j < nruns; j++)
 		{
 			Datum		values[3] = {

@@ -62,10 +62,35 @@ lookahead_start(void)
 	tasks = hash_create("taskshed tasks", BATCH_SIZE, &ctl, HASH_ELEM | HASH_BLOBS);
 }
 
+/* How many tasks are marked as changed. */
+static int	nchanged = 0;
+
+/* Have a task that is handed out be looked up when its worker reports. */
+static void
+lookahead_mark_changed(LookaheadTask *task)
+{
+	Assert(task->slot >= 0);
+	if (!task->changed)
+		nchanged++;
+	task->changed = true;
+}
+
+/*
+ * Return whether a report may be waited for, since it brings back a task that was
+ * changed.
+ */
+bool
+lookahead_has_changed(void)
+{
+	return nchanged > 0;
+}
+
 /* Forget a task, whether it waits or was handed out. */
 static void
 lookahead_forget(LookaheadTask *task)
 {
+	if (task->changed)
+		nchanged--;
 	if (task->slot < 0)
 		task_queue_remove(task);
 	hash_search(tasks, &task->id, HASH_REMOVE, NULL);
@@ -149,7 +174,10 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 	/* those that are handed out may be among what was changed, too */
 	hash_seq_init(&scan, tasks);
 	while ((task = hash_seq_search(&scan)) != NULL)
-		task->changed = task->changed || task->slot >= 0;
+	{
+		if (task->slot >= 0)
+			lookahead_mark_changed(task);
+	}
 	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
 		TaskQueue  *queue = &role->queue;
@@ -215,7 +243,7 @@ lookahead_note(Store *store, const TsNote *note)
 	if (!lookahead_may_run(note->owner, note->id))
 		return;
 	if (task != NULL && task->slot >= 0)
-		task->changed = true;
+		lookahead_mark_changed(task);
 	else if (task != NULL || task_queue_covers(&known_roles_get(note->owner)->queue, &key))
 		lookahead_look(store, note->id, DT_NOBEGIN);
 }
@@ -377,6 +405,8 @@ lookahead_hand_out(LookaheadTask *task, int slot, TimestampTz now)
 	task_queue_remove(task);
 	task->slot = slot;
 	task->handed_at = now;
+	if (task->changed)
+		nchanged--;
 	task->changed = false;
 }
 

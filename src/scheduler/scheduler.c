@@ -390,6 +390,7 @@ scheduler_publish(TimestampTz now, bool backlog, bool hungry, TimestampTz wake)
 	{
 		my_db->alarm = wake;
 		my_db->hungry = hungry;
+		my_db->expects_report = lookahead_has_changed();
 	}
 	SpinLockRelease(&my_db->mutex);
 	return sleep;

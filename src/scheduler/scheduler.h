@@ -104,6 +104,7 @@ extern void lookahead_put_off(LookaheadTask *task, TimestampTz until);
 extern void lookahead_look_again(LookaheadTask *task);
 extern void lookahead_adopt(int64 id, Oid owner, int slot);
 extern void lookahead_report(const TsReport *report);
+extern bool lookahead_has_changed(void);
 extern bool lookahead_lost_worker(int slot, int64 running_id);
 
 /* ------------------------------------------------------------------------

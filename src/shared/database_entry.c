@@ -141,6 +141,7 @@ database_allocate(Oid database)
 			db->noted = false;
 			db->alarm = DT_NOBEGIN;
 			db->hungry = false;
+			db->expects_report = false;
 			db->notes_head = db->notes_tail = 0;
 			db->reread_from = DT_NOEND;
 			db->unheard = false;

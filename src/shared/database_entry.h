@@ -101,7 +101,8 @@ typedef struct TsDatabase
 	/* what the scheduler sleeps until; DT_NOBEGIN while it is awake */
 	TimestampTz alarm;
 	bool		hungry;			/* it waits for a worker that has no more to
-								 * do */
+								 * do, */
+	bool		expects_report; /* and for any report */
 
 	/* notes for the scheduler, oldest first */
 	uint32		notes_head;

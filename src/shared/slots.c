@@ -204,13 +204,10 @@ slot_can_stop(const TsWorker *worker)
 		((volatile PGPROC *) worker->proc)->syncRepState == SYNC_REP_WAITING;
 }
 
-/* Look what is in a slot. */
-void
-slot_look(int slot, SlotView *view)
+/* Look what is in a slot, whose mutex the caller has. */
+static void
+slot_copy(const TsWorker *worker, SlotView *view)
 {
-	TsWorker   *worker = &ts_shared->workers[slot];
-
-	SpinLockAcquire(&worker->mutex);
 	view->state = worker->state;
 	view->generation = worker->generation;
 	view->since = worker->since;
@@ -222,22 +219,39 @@ slot_look(int slot, SlotView *view)
 	view->running_id = worker->running_id;
 	view->running_since = worker->running_since;
 	view->serial = worker->serial;
+}
+
+/* Look what is in a slot. */
+void
+slot_look(int slot, SlotView *view)
+{
+	TsWorker   *worker = &ts_shared->workers[slot];
+
+	SpinLockAcquire(&worker->mutex);
+	slot_copy(worker, view);
 	SpinLockRelease(&worker->mutex);
 }
 
 /*
- * Look which runs of a slot's worker are done and not committed.  Return how many
- * there are; done has room for TS_MAX_TASKS_PER_COMMIT.
+ * Look what is in a slot, and which runs: those that are done and not committed, and
+ * the one in progress.  Return how many there are; runs has room for
+ * TS_MAX_TASKS_PER_COMMIT.
  */
 int
-slot_look_done(int slot, TsMember *done)
+slot_look_runs(int slot, SlotView *view, TsMember *runs)
 {
 	TsWorker   *worker = &ts_shared->workers[slot];
 	int			n;
 
 	SpinLockAcquire(&worker->mutex);
+	slot_copy(worker, view);
 	n = worker->nmembers;
-	memcpy(done, worker->members, n * sizeof(TsMember));
+	memcpy(runs, worker->members, n * sizeof(TsMember));
+	if (worker->running_id != 0)
+		runs[n++] = (TsMember)
+	{
+		worker->running_id, worker->running_since
+	};
 	SpinLockRelease(&worker->mutex);
 	return n;
 }

@@ -158,7 +158,7 @@ extern void slot_free(TsWorker *worker);
 extern void slot_retire(void);
 extern void slot_wake_scheduler_from_handler(void);
 extern void slot_look(int slot, SlotView *view);
-extern int	slot_look_done(int slot, TsMember *done);
+extern int	slot_look_runs(int slot, SlotView *view, TsMember *runs);
 extern bool slot_find_run(int64 id, SlotRun *run);
 extern bool slot_is_running(int64 id);
 extern void slot_request_stop(const SlotRun *run);

@@ -27,6 +27,7 @@
 #include "access/xact.h"
 #include "libpq/be-fsstubs.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
@@ -113,6 +114,15 @@ batch_may_begin(const Run *run, const Callback *callback)
 		batch_is_short(callback) && run_start_may_share(&run->start);
 }
 
+/* Give the transaction up: a run in it was not short. */
+static void
+batch_report_limit(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg_internal("a run of a shared transaction took too long")));
+}
+
 /*
  * Put the session back as new between two runs of a transaction, as session_reset
  * does between transactions.  Return false if something is left that ends with the
@@ -126,23 +136,13 @@ batch_reset_session(void)
 		return false;
 	session_reset_within();
 	AtEOXact_LargeObject(true);
+	pgstat_clear_snapshot();
 	return !compat_holds_locks(USER_LOCKMETHOD);
 }
 
-/* Have the task that was taken last run after this transaction, and not be announced yet. */
-static void
-batch_put_off(Batch *batch)
-{
-	batch->has_next = true;
-	SpinLockAcquire(&ts_my_worker->mutex);
-	ts_my_worker->running_revision = 0;
-	SpinLockRelease(&ts_my_worker->mutex);
-	crash_record_clear();
-}
-
 /*
- * Run one more task in the transaction.  Return false if it is to be run by itself
- * after it.
+ * Run one more task in the transaction, if it still is the worker's to take.  Return
+ * false if it is not, or is to be run by itself: then it is where it was.
  */
 static bool
 batch_run_one(Batch *batch, Run *first, const TsHanded *task, int *commit_mode)
@@ -151,7 +151,7 @@ batch_run_one(Batch *batch, Run *first, const TsHanded *task, int *commit_mode)
 	Callback   *callback;
 
 	MemoryContextSwitchTo(first->context);
-	batch->run = run = palloc0(sizeof(Run));
+	run = palloc0(sizeof(Run));
 	run->id = task->id;
 	run->alarm_tid = task->alarm_tid;
 	run->report = &batch->reports[batch->n];
@@ -161,46 +161,46 @@ batch_run_one(Batch *batch, Run *first, const TsHanded *task, int *commit_mode)
 	run->shared = true;
 	run->store = first->store;
 
-	/* read the task */
+	/* read the task, and see whether it may be run here */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (!run_read(run))
 	{
 		PopActiveSnapshot();
-		if (run->put_off)
-		{
-			batch_put_off(batch);
+		if (run->put_off || !handed_take(task->id, batch->now))
 			return false;
-		}
+		batch->tasks[batch->ntaken++] = *task;
 		batch->statuses[batch->n++] = RUN_NONE;
+		batch->now = GetCurrentTimestamp();
 		return true;
 	}
+	MemoryContextSwitchTo(run->context);
+	callback = callback_prepare(run->callback, run->kwargs);
+	if (!batch_is_short(callback) || !handed_take(task->id, run->start.started_at))
+	{
+		PopActiveSnapshot();
+		return false;
+	}
+	batch->tasks[batch->ntaken++] = *task;
+	batch->statuses[batch->n] = RUN_NONE;
+	batch->run = run;
+	batch->callback = callback;
 	run->start.impatient = true;
-	run_show(run);
+	run_announce(run, false);
 
 	/* call it */
 	transaction_leave_bookkeeping();
-	MemoryContextSwitchTo(run->context);
+	SetCurrentStatementStartTimestamp();
+	run_show(run);
 	stop_enable(run->start.timeout);
-	callback = callback_prepare(run->callback, run->kwargs);
-	if (!batch_is_short(callback))
-	{
-		transaction_enter_bookkeeping(run);
-		PopActiveSnapshot();
-		batch_put_off(batch);
-		return false;
-	}
-	batch->callback = callback;
 	transaction_set_commit_mode(run->before.synchronous_commit);
 	callback_hold(callback);
 	run_call(run, callback);
 	batch->now = GetCurrentTimestamp();
 	batch_learn(callback, batch->now - run->start.started_at);
 	callback_release(callback);
-	if (limit_reached && batch->now - run->start.started_at >= BATCH_LIMIT * INT64CONST(1000))
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg_internal("a run of a shared transaction took too long")));
+	if (limit_reached)
+		batch_report_limit();
 	*commit_mode = Max(*commit_mode, synchronous_commit);
 
 	/* write its outcome */
@@ -219,20 +219,29 @@ batch_extend(Batch *batch, Run *first)
 {
 	TimestampTz due = GetCurrentTransactionStartTimestamp();
 	int			commit_mode = synchronous_commit;
+	TsHanded	task;
 
 	limit_reached = false;
+	batch->extending = true;
 	batch->now = GetCurrentTimestamp();
 	while (batch->n + 1 < ts_tasks_per_commit && batch->now - due < BATCH_TIME &&
-		   batch_reset_session() && handed_take_more(due, batch->now, &batch->tasks[batch->n]))
+		   !limit_reached && handed_look(due, batch->now, &task) && batch_reset_session())
 	{
-		batch->statuses[batch->n] = RUN_NONE;
-		if (batch->ntaken++ == 0)
-			enable_timeout_after(limit, BATCH_LIMIT);
-		if (!batch_run_one(batch, first, &batch->tasks[batch->n], &commit_mode))
+		if (batch->ntaken == 0)
+			enable_timeout_every(limit, TimestampTzPlusMilliseconds(batch->now, BATCH_LIMIT),
+								 BATCH_LIMIT);
+		if (!batch_run_one(batch, first, &task, &commit_mode))
 			break;
 	}
-	if (batch->ntaken > 0)
-		disable_timeout(limit, false);
+	disable_timeout(limit, false);
+
+	/*
+	 * a cancel that came of it would be taken for one of the commit's wait
+	 * for a standby
+	 */
+	if (limit_reached)
+		batch_report_limit();
+	ts_my_worker->ending = true;
 	transaction_set_commit_mode(commit_mode);
 }
 
@@ -258,14 +267,13 @@ batch_fall_apart(Batch *batch, int64 first_id, ErrorData *error)
 		batch->reports[i].id = batch->tasks[i].id;
 		batch->reports[i].fate = TS_FATE_LOOK;
 	}
-	if (batch->callback != NULL && batch->run->started && !limit_reached &&
-		stop_get_reason(error) == STOP_CANCEL)
+	if (batch->ntaken > batch->n && stop_get_reason(error) == STOP_CANCEL)
 	{
+		batch->run->start.impatient = false;
 		error->message = "the run was cancelled";
 		run_failure_record(batch->run, error);
 		batch->statuses[batch->n] = RUN_CANCELLED;
 	}
 	handed_give_back(batch->reports, batch->ntaken, first_id);
-	batch->has_next = false;
 	batch->n = 0;
 }

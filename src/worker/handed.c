@@ -106,10 +106,11 @@ handed_wake_scheduler(const TsReport *reports, int nreports, uint32 left)
 		if (reports[i].fate == TS_FATE_NEXT)
 			next = Min(next, reports[i].next_run_at);
 	}
-	if (!wake && (low || next != DT_NOEND))
+	if (!wake && nreports > 0)
 	{
 		SpinLockAcquire(&ts_my_database->mutex);
-		wake = ts_my_database->alarm == DT_NOBEGIN || next < ts_my_database->alarm ||
+		wake = ts_my_database->expects_report || next < ts_my_database->alarm ||
+			((low || next != DT_NOEND) && ts_my_database->alarm == DT_NOBEGIN) ||
 			(low && ts_my_database->hungry);
 		SpinLockRelease(&ts_my_database->mutex);
 	}
@@ -156,55 +157,50 @@ handed_next(const TsReport *reports, int nreports, TsHanded *task, TimestampTz *
 }
 
 /*
- * Take one more task into the transaction, of those that were due at some time.
- * The run in progress is done.  Return false if there is none.
+ * Return whether there is one more task that was due at some time, and which: one that
+ * can be taken into the transaction of the run in progress.
  */
 bool
-handed_take_more(TimestampTz due, TimestampTz now, TsHanded *task)
+handed_look(TimestampTz due, TimestampTz now, TsHanded *task)
 {
 	TsWorker   *worker = ts_my_worker;
-	bool		found;
 	TsHanded   *first;
+	bool		found;
 
 	SpinLockAcquire(&worker->mutex);
 	first = handed_first(now);
 	found = (first != NULL && first->run_at <= due && !worker->retire &&
-			 worker->nmembers < TS_MAX_TASKS_PER_COMMIT);
+			 worker->nmembers < TS_MAX_TASKS_PER_COMMIT - 1);
+	if (found)
+		*task = *first;
+	SpinLockRelease(&worker->mutex);
+	return found;
+}
+
+/*
+ * Take that task.  The run in progress is done.  Return false if it is not there any
+ * more: the scheduler has given it to somebody else.
+ */
+bool
+handed_take(int64 id, TimestampTz now)
+{
+	TsWorker   *worker = ts_my_worker;
+	bool		found;
+
+	SpinLockAcquire(&worker->mutex);
+	found = (worker->handed_head != worker->handed_tail &&
+			 worker->handed[worker->handed_head % TS_HANDED].id == id);
 	if (found)
 	{
-		*task = *first;
 		worker->handed_head++;
 		worker->members[worker->nmembers++] = (TsMember)
 		{
 			worker->running_id, worker->running_since
 		};
-		handed_begin(task->id, now);
+		handed_begin(id, now);
 	}
 	SpinLockRelease(&worker->mutex);
-	if (found)
-		ts_debug(DEBUG2, "worker takes task " INT64_FORMAT " into the same transaction", task->id);
 	return found;
-}
-
-/*
- * Leave reports on tasks that shared a transaction, while a task is or will be run that
- * did so, too: the one in progress, or if that is over, the one of this id.
- */
-void
-handed_report(const TsReport *reports, int nreports, int64 running_id)
-{
-	TsWorker   *worker = ts_my_worker;
-	TimestampTz now = GetCurrentTimestamp();
-	uint32		left;
-
-	SpinLockAcquire(&worker->mutex);
-	handed_leave_reports(reports, nreports);
-	worker->nmembers = 0;
-	if (worker->running_id != running_id)
-		handed_begin(running_id, now);
-	left = worker->handed_tail - worker->handed_head;
-	SpinLockRelease(&worker->mutex);
-	handed_wake_scheduler(reports, nreports, left);
 }
 
 /*

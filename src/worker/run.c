@@ -156,6 +156,7 @@ run_task(const TsHanded *task, TsReport *report, Batch *batch)
 	{
 		again = false;
 		run.store = NULL;
+		run.started = false;
 		run.called = false;
 		run.binding = NULL;
 		generation = callback_generation();
@@ -177,7 +178,7 @@ run_task(const TsHanded *task, TsReport *report, Batch *batch)
 		PG_END_TRY();
 		transaction_restore_surroundings(&run.before);
 
-		if (error != NULL && shared != NULL && shared->ntaken > 0)
+		if (error != NULL && shared != NULL && shared->extending)
 		{
 			batch_fall_apart(shared, task->id, error);
 			transaction_restore_surroundings(&run.before);

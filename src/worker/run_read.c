@@ -141,7 +141,7 @@ run_read(Run *run)
 	run->callback = run->start.callback;
 
 	/* from here on the run is lost if this process is */
-	if (!run->missed)
+	if (!run->missed && !run->shared)
 	{
 		run->begun_for = run->start.scheduled_at;
 		run->begun_revision = run->start.revision;

@@ -112,6 +112,7 @@ static void
 worker_quit(const char *why)
 {
 	ts_debug(DEBUG1, "worker leaves: %s", why);
+	shared_ask_flush(XactLastCommitEnd);
 	proc_exit(0);
 }
 
@@ -250,8 +251,9 @@ worker_run_handed(MemoryContext context)
 		int			nreports = 1;
 
 		/* run it, and perhaps others with it */
+		batch.extending = false;
 		batch.ntaken = batch.n = 0;
-		batch.has_next = false;
+		batch.run = NULL;
 		batch.callback = NULL;
 		MemoryContextSwitchTo(context);
 		worker_count(run_task(&task, &reports[0], ts_tasks_per_commit > 1 ? &batch : NULL));
@@ -269,13 +271,7 @@ worker_run_handed(MemoryContext context)
 		/* leave the reports, and take the next */
 		for (int i = 0; i < batch.n; i++)
 			reports[nreports++] = batch.reports[i];
-		if (batch.has_next)
-		{
-			task = batch.tasks[batch.n];
-			handed_report(reports, nreports, task.id);
-		}
-		else
-			more = handed_next(reports, nreports, &task, &wait_for);
+		more = handed_next(reports, nreports, &task, &wait_for);
 		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();
 		if (!more)

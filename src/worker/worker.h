@@ -133,10 +133,10 @@ extern void run_write_outcome(Run *run, bool keep);
  */
 extern bool handed_next(const TsReport *reports, int nreports, TsHanded *task,
 						TimestampTz *wait_for);
-extern bool handed_take_more(TimestampTz due, TimestampTz now, TsHanded *task);
+extern bool handed_look(TimestampTz due, TimestampTz now, TsHanded *task);
+extern bool handed_take(int64 id, TimestampTz now);
 extern bool handed_has_reports(void);
 extern void handed_give_back(const TsReport *reports, int nreports, int64 running_id);
-extern void handed_report(const TsReport *reports, int nreports, int64 running_id);
 
 /* ------------------------------------------------------------------------
  * batch.c
@@ -144,12 +144,12 @@ extern void handed_report(const TsReport *reports, int nreports, int64 running_i
 /* The runs that shared the transaction of another. */
 typedef struct Batch
 {
-	int			ntaken;			/* tasks that were taken */
+	bool		extending;		/* the first run is over but for its commit */
+	int			ntaken;			/* tasks that were taken beside it */
 	int			n;				/* that are done, or were not to run */
 	TsHanded	tasks[TS_MAX_TASKS_PER_COMMIT];
 	TsReport	reports[TS_MAX_TASKS_PER_COMMIT];
 	RunStatus	statuses[TS_MAX_TASKS_PER_COMMIT];
-	bool		has_next;		/* the last one is to run behind the others */
 	TimestampTz now;			/* a moment ago */
 	Run		   *run;			/* of the last one that was begun */
 	Callback   *callback;		/* of that; NULL when it is done */
