@@ -50,7 +50,7 @@ SELECT * FROM taskshed.overview WHERE owner ~ '^regress' AND owner <> 'regress_u
 -- The line under the head is as wide as the others, and each row has one of them: 2 above, 2 below.
 CREATE VIEW seen AS SELECT * FROM taskshed.overview WHERE owner ~ '^regress';
 SELECT * FROM seen \g | awk 'NR == 2 { print length($0) } END { print NR - 4 }'
-SET timezone = 'America/Argentina/ComodRivadavia';
+SET timezone = 'America/Argentina/Buenos_Aires';
 SET datestyle = 'German';
 SELECT * FROM seen \g | awk 'NR == 2 { print length($0) } END { print NR - 4 }'
 SELECT count(*), max(length(owner)) AS owner, max(length(task_id)) AS task_id, max(length(next_run)) AS next_run, max(length(state)) AS state,
