@@ -30,15 +30,16 @@ our %have;            # which of the peers are there: pg_cron, npm
 # How much is measured: in full, and in the short form.
 my %sizes = (
 	rounds             => [ 5,          2 ],
+	few_rounds         => [ 2,          1 ],
 	drain              => [ 200_000,    20_000 ],
 	drain_best_limit_s => [ 60,         5 ],
 	drain_peers        => [ 50_000,     5_000 ],
 	drain_limit_s      => [ 5,          2 ],
 	drain_durable      => [ 50_000,     5_000 ],
-	durable            => [ 20_000,     3_000 ],
-	bursts             => [ 10,         3 ],
+	durable            => [ 20_000,     2_000 ],
+	bursts             => [ 10,         2 ],
 	burst              => [ 100,        100 ],
-	ontime_s           => [ 5,          2 ],
+	ontime_s           => [ 4,          2 ],
 	cron               => [ 400,        400 ],
 	lags               => [ 200,        40 ],
 	lag_span_s         => [ 20,         2 ],
@@ -81,7 +82,8 @@ sub note
 # The same for each contestant in each round.  Parameters: name => sub.  The
 # order is turned round every other time, so that none always comes after the
 # same other.  Returns name => [figures]; one that died has a string instead.  One
-# that returns nothing has no part in the round.
+# that returns nothing has no part in the round: those that are far behind, or
+# take minutes, are in the first few only.
 #
 # This is a measurement: the rows that come after it belong to it.
 sub alternate

@@ -77,7 +77,7 @@ sub measure
 		{
 			my ($who, $name, $best) = @$peer;
 			push @contestants, $who => sub {
-				return if $quick && !$best && $_[0] > 1;
+				return if !$best && $_[0] > $size{few_rounds};
 				return drain_peer($name, $callback, $best);
 			};
 		}
@@ -108,7 +108,7 @@ sub measure
 		{
 			push @contestants, pg_cron => sub {
 				die "not installed\n" if !$have{pg_cron};
-				return                if $quick && $_[0] > 1;
+				return                if $_[0] > $size{few_rounds};
 				return drain_cron($size{cron});
 			};
 		}

@@ -42,36 +42,48 @@ sub load_now
 		time   => time(),
 		unused => ($of[3] + $of[4]) / $ticks,
 		steal  => ($of[7] || 0) / $ticks,
-		ours   => server_cpu() + clients_cpu()
+		ours   => server_cpu() + clients_cpu(),
+		kernel => kernel_threads()
 	};
 }
 
-# Of this process, of its children that have ended and that are there, and of
-# the kernel's threads, whose parent is process 2.
+# Of this process, and of its children that have ended and that are there.
 sub clients_cpu
 {
-	my $cpu = sum0(times());
+	return sum0(times(),
+		map { sum0(@$_[ 11 .. 14 ]) / $ticks }
+		grep { $_->[1] == $$ } values %{ processes() });
+}
 
-	foreach my $stat (processes())
-	{
-		$cpu += sum0(@$stat[ 11 .. 14 ]) / $ticks
-		  if $stat->[1] == $$ || $stat->[1] == 2;
-	}
-	return $cpu;
+# Of each of the kernel's threads, whose parent is process 2.
+sub kernel_threads
+{
+	my $processes = processes();
+
+	my %of = map { $_ => sum0(@{ $processes->{$_} }[ 11, 12 ]) / $ticks }
+	  grep { $processes->{$_}[1] == 2 } keys %$processes;
+
+	return \%of;
 }
 
 # Returns what was stolen and what others have used since load_now(), in percent.
 sub load_since
 {
 	my ($before) = @_;
-	my $now      = load_now();
-	my %used     = map { $_ => $now->{$_} - $before->{$_} } keys %$now;
-	my $all      = $used{time} * $cores || 1;
+	my $now = load_now();
+	my %used =
+	  map { $_ => $now->{$_} - $before->{$_} } qw(time unused steal ours);
+	my $all = $used{time} * $cores || 1;
+
+	# (Threads come and go, with all that they have ever used.)
+	$used{kernel} = sum0(
+		map { max(0, $now->{kernel}{$_} - ($before->{kernel}{$_} // 0)) }
+		  keys %{ $now->{kernel} });
 
 	return {
 		steal  => 100 * $used{steal} / $all,
-		others =>
-		  max(0, 100 - 100 * sum0(@used{qw(unused steal ours)}) / $all)
+		others => max(
+			0, 100 - 100 * sum0(@used{qw(unused steal ours kernel)}) / $all)
 	};
 }
 

@@ -22,7 +22,7 @@
 #
 # The peers look for jobs that are due at a later time every so often, so they
 # have no runs on time.  They are fed with jobs for now at the same rate, each
-# added by a call of its own, whose cost in the server is in the figure; and so
+# added by a call of its own, in the first few rounds, whose cost in the server is in the figure; and so
 # is taskshed, once more.  (The client is a process of Node.js, for taskshed, too.)
 # A peer's callback inserts by a connection of its own.
 #
@@ -71,9 +71,10 @@ sub at_rate
 		  "limit, $kind" => sub { limit($rate, $seconds, $kind{$kind}) };
 	}
 	push @contestants,
-	  'taskshed, added for now' => sub { fed('taskshed', $rate, $seconds) },
-	  'graphile-worker'         => sub { fed('graphile', $rate, $seconds) },
-	  'pg-boss'                 => sub { fed('pgboss',   $rate, $seconds) };
+	  'taskshed, added for now' =>
+	  sub { fed('taskshed', $rate, $seconds, @_) },
+	  'graphile-worker' => sub { fed('graphile', $rate, $seconds, @_) },
+	  'pg-boss'         => sub { fed('pgboss',   $rate, $seconds, @_) };
 	rows($rate, alternate(@contestants));
 	return;
 }
@@ -153,7 +154,7 @@ sub spread
 	my $n = $rate * ($seconds + 2 * $margin_s);
 
 	# (They are all there when the first is due.)
-	my $begins = time() + 2.5 + ($recurring ? $rate : $n) / 15_000;
+	my $begins = time() + 1.5 + ($recurring ? $rate : $n) / 15_000;
 
 	return ($n, $begins,
 		"to_timestamp($begins) + i * interval '1 s' / $rate");
@@ -273,7 +274,9 @@ sub limit
 # Added one by one for now, by a client.
 sub fed
 {
-	my ($name, $rate, $seconds) = @_;
+	my ($name, $rate, $seconds, $round) = @_;
+
+	return if $round > $size{few_rounds};
 	my $database = database($name);
 	my $group    = 'ontime' . ++$serial;
 	my $n        = $rate * $seconds;

@@ -241,12 +241,19 @@ sub stat_of
 	return split ' ', $line;
 }
 
-# The same of every process that there is.
+# The same of every process that there is, by its id.
 sub processes
 {
-	return
-	  map { my @stat = stat_of(substr $_, 6); @stat ? \@stat : () }
-	  glob '/proc/[0-9]*';
+	my %of;
+
+	foreach my $path (glob '/proc/[0-9]*')
+	{
+		my $pid  = substr $path, 6;
+		my @stat = stat_of($pid);
+
+		$of{$pid} = \@stat if @stat;
+	}
+	return \%of;
 }
 
 # The server's processes: the postmaster, and its children.
