@@ -156,7 +156,6 @@ run_task(const TsHanded *task, TsReport *report, Batch *batch)
 	{
 		again = false;
 		run.store = NULL;
-		run.started = false;
 		run.called = false;
 		run.binding = NULL;
 		generation = callback_generation();
@@ -166,6 +165,7 @@ run_task(const TsHanded *task, TsReport *report, Batch *batch)
 			ts_my_worker->ending = false;
 			if (tries > 0)
 				run_failure_step_aside(tries);
+			run.started = false;
 			run_attempt(&run, shared);
 		}
 		PG_CATCH();
