@@ -486,13 +486,11 @@ launcher_mend_times(void)
 static void
 launcher_flush(void)
 {
-	static XLogRecPtr flushed = InvalidXLogRecPtr;
 	XLogRecPtr	asked = shared_flush_asked();
 
-	if (asked <= flushed)
-		return;
-	XLogFlush(asked);
-	flushed = asked;
+	/* (nothing is asked for in recovery) */
+	if (!XLogRecPtrIsInvalid(asked) && XLogNeedsFlush(asked))
+		XLogFlush(asked);
 }
 
 void

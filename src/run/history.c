@@ -227,17 +227,34 @@ history_fill(const RunEnd *run, Datum *values, bool *nulls)
 	history_set_text(values, nulls, Anum_run_context, error != NULL ? error->context : NULL);
 }
 
-/* Make a slot of a record. */
-static TupleTableSlot *
-history_slot(Relation rel, Oid sequence, const Datum *values, const bool *nulls)
+/* Write some records, in the transaction of the runs' outcomes. */
+static void
+history_insert(HistoryRecord **records, int n)
 {
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TupleTableSlot *slots[TS_MAX_TASKS_PER_COMMIT];
+	Oid			sequence;
+	Relation	rel = history_open(&sequence);
+	Writer	   *writer;
 
-	memcpy(slot->tts_values, values, Natts_run * sizeof(Datum));
-	memcpy(slot->tts_isnull, nulls, Natts_run * sizeof(bool));
-	slot->tts_values[Anum_run_run_id - 1] = Int64GetDatum(history_number(sequence));
-	ExecStoreVirtualTuple(slot);
-	return slot;
+	if (rel == NULL)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		slots[i] = table_slot_create(rel, NULL);
+		memcpy(slots[i]->tts_values, records[i]->values, sizeof(records[i]->values));
+		memcpy(slots[i]->tts_isnull, records[i]->nulls, sizeof(records[i]->nulls));
+		slots[i]->tts_values[Anum_run_run_id - 1] = Int64GetDatum(history_number(sequence));
+		ExecStoreVirtualTuple(slots[i]);
+	}
+	writer = table_writer_open(&part_cache, rel);
+	if (n == 1)
+		table_writer_insert(writer, slots[0]);
+	else
+		table_writer_insert_many(writer, slots, n);
+	for (int i = 0; i < n; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	table_writer_close(writer);
+	table_close(rel, NoLock);
 }
 
 /*
@@ -248,36 +265,22 @@ history_slot(Relation rel, Oid sequence, const Datum *values, const bool *nulls)
 void
 history_record(const RunEnd *run)
 {
-	Datum		values[Natts_run];
-	bool		nulls[Natts_run];
-	Oid			sequence;
-	Relation	rel;
-	TupleTableSlot *slot;
-	Writer	   *writer;
+	HistoryRecord *record;
 
 	if (!history_wants(run->start->history, run->status))
 		return;
-	if (collected.on && collected.n < lengthof(collected.records))
+	record = palloc(sizeof(HistoryRecord));
+	history_fill(run, record->values, record->nulls);
+	if (!collected.on)
 	{
-		HistoryRecord *record = palloc(sizeof(HistoryRecord));
-
-		history_fill(run, record->values, record->nulls);
-		collected.records[collected.n++] = record;
+		history_insert(&record, 1);
 		return;
 	}
-	rel = history_open(&sequence);
-	if (rel == NULL)
-		return;
-	history_fill(run, values, nulls);
-	writer = table_writer_open(&part_cache, rel);
-	slot = history_slot(rel, sequence, values, nulls);
-	table_writer_insert(writer, slot);
-	ExecDropSingleTupleTableSlot(slot);
-	table_writer_close(writer);
-	table_close(rel, NoLock);
+	Assert(collected.n < lengthof(collected.records));
+	collected.records[collected.n++] = record;
 }
 
-/* Keep what is recorded from here on, to be written with one call. */
+/* Keep what is recorded from here on, a record for each run, to be written with one call. */
 void
 history_collect(void)
 {
@@ -289,24 +292,9 @@ history_collect(void)
 void
 history_write(void)
 {
-	TupleTableSlot *slots[lengthof(collected.records)];
-	Oid			sequence;
-	Relation	rel;
-	Writer	   *writer;
-
 	collected.on = false;
-	rel = collected.n > 0 ? history_open(&sequence) : NULL;
-	if (rel == NULL)
-		return;
-	for (int i = 0; i < collected.n; i++)
-		slots[i] = history_slot(rel, sequence, collected.records[i]->values,
-								collected.records[i]->nulls);
-	writer = table_writer_open(&part_cache, rel);
-	table_writer_insert_many(writer, slots, collected.n);
-	for (int i = 0; i < collected.n; i++)
-		ExecDropSingleTupleTableSlot(slots[i]);
-	table_writer_close(writer);
-	table_close(rel, NoLock);
+	if (collected.n > 0)
+		history_insert(collected.records, collected.n);
 }
 
 /* Forget what was kept: the transaction is rolled back. */

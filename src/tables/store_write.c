@@ -213,7 +213,8 @@ store_try_insert_task(Store *store, TaskRow *row)
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	inserted = table_writer_try_insert(store_task_writer(store), store->task_slot,
 									   store_index_relid(TASK_KEY));
-	store_note_task(store, row);
+	if (inserted)
+		store_note_task(store, row);
 	ExecClearTuple(store->task_slot);
 	return inserted;
 }

@@ -104,7 +104,10 @@ batch_is_short(const Callback *callback)
 		callback->typical > 0 && callback->typical <= BATCH_SHORT;
 }
 
-/* Return whether other runs may follow in the transaction of one, which has been prepared. */
+/*
+ * Return whether other runs may follow in the transaction of one, which has been called.
+ * Asked once for each run: those that go alone after a failure are counted here.
+ */
 bool
 batch_may_begin(const Run *run, const Callback *callback)
 {
@@ -169,7 +172,7 @@ batch_run_one(Batch *batch, Run *first, const TsHanded *task, int *commit_mode)
 		PopActiveSnapshot();
 		if (run->put_off || !handed_take(task->id, batch->now))
 			return false;
-		batch->tasks[batch->ntaken++] = *task;
+		batch->ntaken++;
 		batch->statuses[batch->n++] = RUN_NONE;
 		batch->now = GetCurrentTimestamp();
 		return true;
@@ -181,7 +184,7 @@ batch_run_one(Batch *batch, Run *first, const TsHanded *task, int *commit_mode)
 		PopActiveSnapshot();
 		return false;
 	}
-	batch->tasks[batch->ntaken++] = *task;
+	batch->ntaken++;
 	batch->statuses[batch->n] = RUN_NONE;
 	batch->run = run;
 	batch->callback = callback;
@@ -249,9 +252,9 @@ batch_extend(Batch *batch, Run *first)
  * Take note that a batch has failed, and was rolled back.  The caller runs the task that
  * the transaction began with again.  The others go back to the scheduler, and with them
  * what has not begun yet, so that none waits for another, and all come in their order;
- * but one that was cancelled is over.  This worker runs as many by
- * themselves before it tries again, and the callback that was being called even more:
- * so whatever was wrong is not in the next one, too.
+ * but one that was cancelled is over.  This worker runs as many by themselves before it
+ * tries again, and the callback that was being called even more: so whatever was wrong
+ * is not in the next one, too.
  */
 void
 batch_fall_apart(Batch *batch, int64 first_id, ErrorData *error)
@@ -264,7 +267,6 @@ batch_fall_apart(Batch *batch, int64 first_id, ErrorData *error)
 	for (int i = 0; i < batch->ntaken; i++)
 	{
 		batch->statuses[i] = RUN_NONE;
-		batch->reports[i].id = batch->tasks[i].id;
 		batch->reports[i].fate = TS_FATE_LOOK;
 	}
 	if (batch->ntaken > batch->n && stop_get_reason(error) == STOP_CANCEL)

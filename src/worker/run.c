@@ -22,14 +22,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/trigger.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/proc.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
@@ -117,9 +112,7 @@ run_attempt(Run *run, Batch *batch)
 
 	/* write the outcome, and perhaps others' */
 	if (may_begin)
-	{
 		run_write_outcomes(run, batch);
-	}
 	else
 		run_write_outcome(run, false);
 	if (run->pin != NULL)

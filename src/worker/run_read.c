@@ -61,8 +61,8 @@ run_read_whole(TaskRow *task, TupleDesc desc)
 }
 
 /*
- * Read the task's rows, and announce the run.  Return false if it is not to run now,
- * with the report filled in.
+ * Read the task's rows, and announce the run, unless it is to share a transaction and is
+ * not taken yet.  Return false if it is not to run now, with the report filled in.
  */
 bool
 run_read(Run *run)

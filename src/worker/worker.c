@@ -304,7 +304,8 @@ worker_settle_delay(TimestampTz settled_at)
 static void
 worker_settle(void)
 {
-	shared_ask_flush(XactLastCommitEnd);
+	if (XLogNeedsFlush(XactLastCommitEnd))
+		shared_ask_flush(XactLastCommitEnd);
 	pgstat_report_stat(true);
 	if (handed_has_reports())
 		database_wake_scheduler(ts_my_database);

@@ -147,7 +147,6 @@ typedef struct Batch
 	bool		extending;		/* the first run is over but for its commit */
 	int			ntaken;			/* tasks that were taken beside it */
 	int			n;				/* that are done, or were not to run */
-	TsHanded	tasks[TS_MAX_TASKS_PER_COMMIT];
 	TsReport	reports[TS_MAX_TASKS_PER_COMMIT];
 	RunStatus	statuses[TS_MAX_TASKS_PER_COMMIT];
 	TimestampTz now;			/* a moment ago */

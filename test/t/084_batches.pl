@@ -105,6 +105,14 @@ sub task
 	};
 }
 
+# A worker that has other settings than the role has now leaves.
+sub await_other_settings
+{
+	return await($node,
+		q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'taskshed worker')}
+	);
+}
+
 # Some that do nothing, so that the next ones are met by a worker that is at work.
 my $filler = 0;
 
@@ -192,16 +200,12 @@ is( query(
 	'they run in their order');
 
 query('ALTER ROLE app SET taskshed.tasks_per_commit = 1');
-await($node,
-	q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'taskshed worker')}
-);
+await_other_settings();
 run_tasks(map { task('plain', "alone $_") } 1 .. 100);
 is(query('SELECT count(DISTINCT xid) FROM trace'),
 	100, 'with 1 each has a transaction');
 query('ALTER ROLE app SET taskshed.tasks_per_commit = 32');
-await($node,
-	q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'taskshed worker')}
-);
+await_other_settings();
 run_tasks(fillers(20));
 
 # ------------------------------------------------------------------------
@@ -242,16 +246,12 @@ is(query('SELECT count(*) FROM trace'), 160, 'but all of them run');
 
 $node->safe_psql('postgres',
 	q{ALTER ROLE app SET default_transaction_isolation = 'repeatable read'});
-await($node,
-	q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'taskshed worker')}
-);
+await_other_settings();
 run_tasks(map { task('plain', "repeatable $_") } 1 .. 60);
 is(query('SELECT count(DISTINCT xid) FROM trace'),
 	60, 'nor do those of a role whose transactions keep one snapshot');
 query('ALTER ROLE app RESET default_transaction_isolation');
-await($node,
-	q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'taskshed worker')}
-);
+await_other_settings();
 run_tasks(fillers(20));
 
 # ------------------------------------------------------------------------
