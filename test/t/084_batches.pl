@@ -123,6 +123,17 @@ sub fillers
 	return map { task('plain', 'filler ' . ++$filler) } 1 .. $n;
 }
 
+# Run tasks between eleven that do nothing.  How many of these come before is another number each
+# time, so that it depends on no machine's speed where a transaction ends.
+sub run_among_fillers
+{
+	my ($round, @tasks) = @_;
+	my $before = 1 + $round % 8;
+
+	run_tasks(fillers($before), @tasks, fillers(11 - $before));
+	return;
+}
+
 # Run tasks again and again until those of these names have shared a transaction.  Return whether
 # they have.
 sub share
@@ -132,13 +143,53 @@ sub share
 	for my $round (1 .. 300)
 	{
 		query('SELECT taskshed.remove_all_tasks($$app$$)');
-		run_tasks(fillers(8), @tasks, fillers(3));
+		run_among_fillers($round, @tasks);
 		return 1
 		  if query("SELECT count(*) = "
 			  . @$names
 			  . " AND count(DISTINCT xid) = 1 FROM trace WHERE what IN ("
 			  . join(', ', map { "'$_'" } @$names)
 			  . ')') eq 't';
+	}
+	return 0;
+}
+
+# Ten times each of these calls, with the same arguments, that does nothing.
+sub learners
+{
+	my (@tasks) = @_;
+	my $n = 0;
+
+	return map {
+		my $task   = $_;
+		my %kwargs = map { $_ => 'SELECT 1' } keys %{ $task->{kwargs} };
+
+		map {
+			my $what = 'learn ' . ++$n;
+
+			{
+				callback => $task->{callback},
+				task_id  => $what,
+				kwargs   => { %kwargs, what => $what }
+			}
+		} 1 .. 10;
+	} @tasks;
+}
+
+# Run tasks again and again until they have spoilt a transaction.  Return whether they have.  Their
+# calls do nothing some times before, so that they are known to be short however long they took when
+# they came first.
+sub spoil
+{
+	my (@tasks) = @_;
+	my $before = count_in_log($node, qr/$apart/);
+
+	for my $round (1 .. 300)
+	{
+		query('SELECT taskshed.remove_all_tasks($$app$$)');
+		run_tasks(learners(@tasks));
+		run_among_fillers($round, @tasks);
+		return 1 if count_in_log($node, qr/$apart/) > $before;
 	}
 	return 0;
 }
@@ -288,22 +339,13 @@ foreach my $what (sort keys %left)
 	my $name = $what =~ s/\W/_/gr;
 
 	callback($name, '');
-	run_tasks(map { task($name, "learn $_", 'SELECT 1', 'SELECT 1') }
-		  1 .. 20);
 	if ($what eq 'a sequence')
 	{
 		# lastval() fails, as it does in a run that is alone
-		my $before_it = count_in_log($node, qr/$apart/);
-
-		for my $round (1 .. 300)
-		{
-			run_tasks(
-				fillers(8),
+		ok( spoil(
 				task($name, 'leaves', $before),
-				task($name, 'looks',  'SELECT 1', $look));
-			last if count_in_log($node, qr/$apart/) > $before_it;
-			query('SELECT taskshed.remove_all_tasks($$app$$)');
-		}
+				task($name, 'looks',  'SELECT 1', $look)),
+			"$what: two runs in one transaction");
 		is( query(
 				q{SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'looks'}
 			),
@@ -312,6 +354,8 @@ foreach my $what (sort keys %left)
 		query('SELECT taskshed.remove_all_tasks($$app$$)');
 		next;
 	}
+	run_tasks(map { task($name, "learn $_", 'SELECT 1', 'SELECT 1') }
+		  1 .. 20);
 	ok( share(
 			[ 'leaves', 'looks' ],
 			task($name, 'leaves', $before),
@@ -340,11 +384,10 @@ foreach my $what (sort keys %last)
 		last if $shared >= 3;
 
 		# (Those that do nothing keep the callback short on the average.)
-		run_tasks(
-			fillers(8),
+		run_among_fillers(
+			$round,
 			task($what, 'leaves', $last{$what}),
 			task($what, 'next'),
-			fillers(3),
 			map { task($what, "short $_", 'SELECT 1') } 1 .. 8);
 		$shared++
 		  if query(
@@ -362,23 +405,13 @@ foreach my $what (sort keys %last)
 # Deferred constraints are looked at before the next run begins.
 query('INSERT INTO parent VALUES (1)');
 callback('deferred', '');
-run_tasks(map { task('deferred', "learn $_", 'SELECT 1') } 1 .. 20);
-my $logged = count_in_log($node, qr/$apart/);
-for my $round (1 .. 300)
-{
-	query('SELECT taskshed.remove_all_tasks($$app$$)');
-	run_tasks(
-		fillers(8),
+ok( spoil(
 		task(
 			'deferred',
 			'violates',
 			'SET CONSTRAINTS ALL DEFERRED; INSERT INTO public.child VALUES (2)'
-		),
-		fillers(3));
-	last if count_in_log($node, qr/$apart/) > $logged;
-}
-cmp_ok(count_in_log($node, qr/$apart/),
-	'>', $logged, 'a violation ends the batch');
+		)),
+	'a violation ends the batch');
 is( query(
 		q{SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'violates'}
 	),
@@ -399,19 +432,11 @@ my %wrong = (
 foreach my $what (sort keys %wrong)
 {
 	my ($before, $sqlstate) = @{ $wrong{$what} };
-	my $name   = $what =~ s/\W/_/gr;
-	my $logged = count_in_log($node, qr/$apart/);
+	my $name = $what =~ s/\W/_/gr;
 
 	callback($name, '');
-	run_tasks(map { task($name, "learn $_", 'SELECT 1') } 1 .. 20);
-	for my $round (1 .. 300)
-	{
-		query('SELECT taskshed.remove_all_tasks($$app$$)');
-		run_tasks(fillers(8), task($name, 'culprit', $before), fillers(3));
-		last if count_in_log($node, qr/$apart/) > $logged;
-	}
-	cmp_ok(count_in_log($node, qr/$apart/),
-		'>', $logged, "$what: it shared a transaction");
+	ok( spoil(task($name, 'culprit', $before)),
+		"$what: it shared a transaction");
 	is( query(
 			q{SELECT string_agg(state || ' ' || last_sqlstate, ', ') FROM taskshed.tasks}
 		),
@@ -424,22 +449,13 @@ foreach my $what (sort keys %wrong)
 
 # One that takes long all of a sudden is done again, alone, and is not counted twice.
 callback('dawdles', '');
-run_tasks(map { task('dawdles', "learn $_", 'SELECT 1') } 1 .. 20);
-$logged = count_in_log($node, qr/$apart/);
-for my $round (1 .. 300)
-{
-	run_tasks(
-		fillers(8),
+ok( spoil(
 		task(
 			'dawdles',
 			'dawdler',
 			q{SELECT pg_sleep(CASE WHEN EXISTS (SELECT FROM public.trace WHERE xid = pg_current_xact_id_if_assigned()) THEN 10 ELSE 0 END)}
-		),
-		fillers(3));
-	last if count_in_log($node, qr/$apart/) > $logged;
-}
-cmp_ok(count_in_log($node, qr/$apart/),
-	'>', $logged, 'one that takes long spoils its transaction');
+		)),
+	'one that takes long spoils its transaction');
 is(query(q{SELECT count(*), count(DISTINCT what) FROM trace}),
 	'12|12', 'all have run once');
 is( query(
@@ -457,12 +473,7 @@ is( query(
 
 # One that does not let itself be cancelled spoils it, too.
 callback('swallows', '');
-run_tasks(map { task('swallows', "learn $_", 'SELECT 1') } 1 .. 20);
-$logged = count_in_log($node, qr/$apart/);
-for my $round (1 .. 300)
-{
-	run_tasks(
-		fillers(8),
+ok( spoil(
 		task(
 			'swallows',
 			'swallower',
@@ -470,19 +481,15 @@ for my $round (1 .. 300)
 				PERFORM pg_sleep(CASE WHEN EXISTS (SELECT FROM public.trace WHERE xid = pg_current_xact_id_if_assigned()) THEN 10 ELSE 0 END);
 			EXCEPTION WHEN query_canceled THEN NULL;
 			END $d$}
-		),
-		fillers(3));
-	last if count_in_log($node, qr/$apart/) > $logged;
-}
-cmp_ok(count_in_log($node, qr/$apart/),
-	'>', $logged, 'one that catches its cancel spoils its transaction');
+		)),
+	'one that catches its cancel spoils its transaction');
 is(query(q{SELECT count(*), count(DISTINCT what) FROM trace}),
 	'12|12', 'all have run once');
 
 # Somebody who is changing a task keeps its run waiting, and no other.
 set_and_reload($node, 'taskshed.max_workers' => '2');
 my $changer = session($node);
-$logged = count_in_log($node, qr/$apart/);
+my $logged  = count_in_log($node, qr/$apart/);
 for my $round (1 .. 300)
 {
 	query('TRUNCATE trace');
