@@ -9,6 +9,9 @@
  * worker_limits.c does.  Tasks behind a run that turns out to be long are taken
  * back.
  *
+ * A worker whose runs are short gets those of the next moments at once, each of
+ * which has its own time.  It tells us itself if one of them turns out to be long.
+ *
  * A role whose tasks must not run gets no worker.
  *
  * Copyright (c) 2026, the taskshed developers
@@ -25,7 +28,10 @@
 /* How soon (us) to look whether the next of several suspects may run. */
 #define SUSPECT_DELAY		100000
 
-/* Take back what waits behind runs that have turned out to be long. */
+/*
+ * Take back what waits behind runs that have turned out to be long, and what may not be
+ * what it was when it was handed out ahead of its time.
+ */
 static void
 dispatch_take_back(TimestampTz now)
 {
@@ -33,23 +39,28 @@ dispatch_take_back(TimestampTz now)
 	{
 		PoolWorker *mine = &ts_pool->workers[i];
 
-		if (mine->known && mine->unstarted > 0 && worker_pool_is_slow(mine, now))
+		if (mine->known && mine->unstarted > 0 && (mine->recall || worker_pool_is_slow(mine, now)))
 			worker_pool_take_back(i);
 	}
 }
 
-/* Return whether something waits behind a run, which may turn out to be long. */
-static bool
-dispatch_waits_behind_run(void)
+/*
+ * Return when to look whether a run that something waits behind has turned out to be
+ * long: soon if that is due, else when it should have run; DT_NOEND if nothing waits.
+ */
+static TimestampTz
+dispatch_look_again(TimestampTz now)
 {
+	TimestampTz when = DT_NOEND;
+
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		PoolWorker *mine = &ts_pool->workers[i];
 
 		if (mine->known && mine->unstarted > 0 && mine->outstanding > 1)
-			return true;
+			when = Min(when, mine->holds_up ? now : Max(now, mine->ahead_until));
 	}
-	return false;
+	return when == DT_NOEND ? when : when + TS_LONG_RUN_CHECK;
 }
 
 /* Return the worker of a role that a task is best handed to, or -1. */
@@ -69,6 +80,34 @@ dispatch_choose(Role *role, TimestampTz now)
 			best = i;
 	}
 	return best;
+}
+
+/*
+ * Return the worker of a role that a task is best handed to whose time is to come, or
+ * -1 if none is to have it yet: one that has others that are due before, and should be
+ * done with them by then, or one that is idle, if possible one whose runs are short.
+ */
+static int
+dispatch_choose_ahead(Role *role, TimestampTz run_at, TimestampTz now)
+{
+	int			idle = -1;
+
+	for (int i = 0; i < ts_shared->nslots; i++)
+	{
+		PoolWorker *mine = &ts_pool->workers[i];
+		bool		is_short;
+
+		if (!worker_pool_is_ready(mine) || mine->role != role)
+			continue;
+		is_short = (mine->typical > 0 && mine->typical <= TS_SHORT_RUN);
+		if (mine->outstanding == 0 && (idle < 0 || is_short))
+			idle = i;
+		else if (mine->outstanding > 0 && is_short && !mine->holds_up &&
+				 mine->ahead_until > now && mine->ahead_until <= run_at &&
+				 mine->outstanding < TS_HANDED / 2)
+			return i;
+	}
+	return run_at <= now + TS_HAND_AHEAD ? idle : -1;
 }
 
 /* Hand a task to a worker, unless it has just decided to leave. */
@@ -99,6 +138,10 @@ dispatch_to(LookaheadTask *task, int slot, TimestampTz now)
 	{
 		ts_debug(DEBUG2, "scheduler hands task " INT64_FORMAT " to worker %d", task->id, mine->pid);
 		lookahead_hand_out(task, slot, now);
+		if (task->key.run_at > now)
+			mine->ahead_until = task->key.run_at + 2 * mine->typical;
+		else if (mine->outstanding > 0)
+			mine->holds_up = true;
 		mine->outstanding++;
 		mine->unstarted++;
 		if (proc != NULL)
@@ -117,11 +160,12 @@ dispatch_hand_out(Role *role, TimestampTz now)
 {
 	LookaheadTask *task;
 
-	while ((task = lookahead_first(role)) != NULL && task->key.run_at <= now + TS_HAND_AHEAD)
+	while ((task = lookahead_first(role)) != NULL && task->key.run_at <= now + TS_HAND_FAR_AHEAD)
 	{
-		int			slot = dispatch_choose(role, now);
+		int			slot = task->key.run_at > now ?
+		dispatch_choose_ahead(role, task->key.run_at, now) : dispatch_choose(role, now);
 
-		if (slot < 0 || (task->key.run_at > now && ts_pool->workers[slot].outstanding > 0))
+		if (slot < 0)
 			break;
 		if (lookahead_must_wait(task, now))
 		{
@@ -239,7 +283,5 @@ dispatch_round(Oid database, TimestampTz now, bool *backlog, bool *hungry)
 	pfree(wanting);
 
 	*hungry = *backlog || nwanting > 0;
-	if (dispatch_waits_behind_run())
-		wake = Min(wake, now + TS_LONG_RUN_CHECK);
-	return wake;
+	return Min(wake, dispatch_look_again(now));
 }

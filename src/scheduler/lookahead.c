@@ -164,6 +164,7 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 {
 	QueueKey	key = {from, PG_INT64_MIN};
 	Oid			owner = InvalidOid;
+	TimestampTz now = GetCurrentTimestamp();
 	HASH_SEQ_STATUS scan;
 	LookaheadTask *task;
 	Role	   *role;
@@ -177,6 +178,8 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 	{
 		if (task->slot >= 0)
 			lookahead_mark_changed(task);
+		if (task->slot >= 0 && task->key.run_at > now)
+			ts_pool->workers[task->slot].recall = true;
 	}
 	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
@@ -243,7 +246,11 @@ lookahead_note(Store *store, const TsNote *note)
 	if (!lookahead_may_run(note->owner, note->id))
 		return;
 	if (task != NULL && task->slot >= 0)
+	{
 		lookahead_mark_changed(task);
+		if (note->run_at < task->key.run_at)
+			ts_pool->workers[task->slot].recall = true;
+	}
 	else if (task != NULL || task_queue_covers(&known_roles_get(note->owner)->queue, &key))
 		lookahead_look(store, note->id, DT_NOBEGIN);
 }
@@ -450,15 +457,22 @@ lookahead_put_off(LookaheadTask *task, TimestampTz until)
 	task_queue_add(task->queue, task);
 }
 
-/* Have a task wait again that was handed out and has not been started. */
+/*
+ * Have a task wait again that was handed out and has not been started; or be looked up
+ * first, if it was changed meanwhile.
+ */
 void
 lookahead_take_back(LookaheadTask *task)
 {
 	Assert(task->slot >= 0);
+	if (task->changed)
+	{
+		lookahead_look_later(task->id, DT_NOBEGIN);
+		lookahead_forget(task);
+		return;
+	}
 	task->slot = -1;
 	task_queue_add(task->queue, task);
-	if (task->changed)
-		lookahead_look_later(task->id, DT_NOBEGIN);
 }
 
 /*

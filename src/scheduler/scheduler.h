@@ -143,6 +143,12 @@ typedef struct PoolWorker
 	int			outstanding;	/* handed out and not reported */
 	int			unstarted;		/* of these, not taken by the worker yet */
 	int			taken;			/* the others, as last seen */
+	int64		typical;		/* us that its runs take; 0: unknown */
+	TimestampTz ahead_until;	/* by then it should be done with what it was
+								 * handed ahead of its time */
+	bool		holds_up;		/* something due was put behind others */
+	bool		recall;			/* something that it has not started was
+								 * changed, and may be due sooner */
 	bool		retire;
 	bool		shortage;		/* why it has gone, if it was not ready */
 	TimestampTz idle_since;		/* with outstanding = 0 */

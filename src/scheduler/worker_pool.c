@@ -166,6 +166,7 @@ worker_pool_look(int slot)
 	mine->stuck = worker->stuck && worker->running_id != 0;
 	mine->running_id = worker->running_id;
 	mine->running_since = worker->running_since;
+	mine->typical = worker->typical;
 	mine->unstarted = worker->handed_tail - worker->handed_head;
 	mine->taken = worker->nmembers + (worker->running_id != 0 ? 1 : 0);
 	SpinLockRelease(&worker->mutex);
@@ -179,6 +180,8 @@ worker_pool_look(int slot)
 		mine->asked_at = GetCurrentTimestamp();
 	}
 	outstanding = mine->unstarted + mine->taken;
+	if (mine->unstarted == 0)
+		mine->holds_up = mine->recall = false;
 	if (outstanding == 0 && (mine->outstanding > 0 || mine->state != state))
 		mine->idle_since = GetCurrentTimestamp();
 	mine->outstanding = outstanding;
@@ -281,6 +284,8 @@ worker_pool_take_back(int slot)
 		ts_debug(DEBUG2, "scheduler takes %d tasks back from worker %d", n, mine->pid);
 	mine->unstarted = 0;
 	mine->outstanding = mine->taken;
+	mine->holds_up = mine->recall = false;
+	mine->ahead_until = DT_NOBEGIN;
 }
 
 /* Have a worker leave as soon as its run is over; why is for the log. */

@@ -91,6 +91,7 @@ slot_begin_use(TsWorker *worker, Oid database, Oid role, bool is_superuser,
 	worker->running_revision = 0;
 	worker->running_since = 0;
 	worker->nmembers = 0;
+	worker->typical = 0;
 	worker->timed_out = false;
 	worker->bystander = false;
 	worker->stuck = false;

@@ -50,11 +50,26 @@ typedef enum TsWorkerState
 	TS_WORKER_READY				/* takes tasks */
 } TsWorkerState;
 
+/* With assertions all takes longer, and is to be tested nevertheless. */
+#ifdef USE_ASSERT_CHECKING
+#define TS_SLOWER	20
+#else
+#define TS_SLOWER	1
+#endif
+
 /*
  * An idle worker gets a task up to this long (us) before it is due, and waits for
  * that moment itself: one process less to be woken then.
  */
 #define TS_HAND_AHEAD	1000
+
+/*
+ * One whose runs have been short lately (us) gets the next ones with it, if each can
+ * be done before the next is due: up to this long (us) before.  So the scheduler
+ * sleeps over several tasks.
+ */
+#define TS_HAND_FAR_AHEAD	10000
+#define TS_SHORT_RUN	(200 * TS_SLOWER)
 
 /* A task that a worker is to run, at its time or as soon after as it can. */
 typedef struct TsHanded
@@ -99,6 +114,7 @@ typedef struct TsWorker
 	int			running_attempt;
 	TimestampTz running_since;
 	uint32		serial;			/* counts the tasks taken; never 0 in a run */
+	int64		typical;		/* us that its runs take; 0: unknown */
 	volatile bool timed_out;	/* it is ending since its run would not */
 	bool		bystander;		/* it is ended for what is no fault of its run */
 	volatile bool stuck;		/* and even that does not work */

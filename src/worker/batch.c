@@ -38,27 +38,20 @@
 
 #include "worker/worker.h"
 
-/* With assertions all takes longer, and is to be tested nevertheless. */
-#ifdef USE_ASSERT_CHECKING
-#define BATCH_SLOWER	20
-#else
-#define BATCH_SLOWER	1
-#endif
-
 /* No further run begins when the transaction has gone on for so long (us). */
-#define BATCH_TIME		(500 * BATCH_SLOWER)
+#define BATCH_TIME		(500 * TS_SLOWER)
 
 /* Callbacks that take longer (us) run alone. */
-#define BATCH_SHORT		(200 * BATCH_SLOWER)
+#define BATCH_SHORT		(200 * TS_SLOWER)
 
 /* A run that takes longer (ms) has its transaction given up. */
-#define BATCH_LIMIT		(50 * BATCH_SLOWER)
+#define BATCH_LIMIT		(50 * TS_SLOWER)
 
 /*
  * What the duration (us) of a callback is taken to be after it has spoilt a batch.
  * Each run by itself takes an eighth off, so some 40 of them come before another try.
  */
-#define BATCH_SPOILT	(50000 * BATCH_SLOWER)
+#define BATCH_SPOILT	(50000 * TS_SLOWER)
 
 /* Subtransactions are kept by others up to 64 of a transaction (PGPROC). */
 #define BATCH_SUBXACTS	32

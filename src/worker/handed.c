@@ -31,7 +31,7 @@
 static bool
 handed_is_ahead(const TsHanded *handed, TimestampTz now)
 {
-	return handed->run_at > now && handed->run_at - now <= TS_HAND_AHEAD;
+	return handed->run_at > now && handed->run_at - now <= TS_HAND_FAR_AHEAD;
 }
 
 /*
@@ -119,12 +119,27 @@ handed_wake_scheduler(const TsReport *reports, int nreports, uint32 left)
 }
 
 /*
+ * Learn how long the worker's runs take.  One that is longer counts at once, so that it
+ * takes a while until the next ones are relied on.  The caller has the slot's mutex.
+ */
+static void
+handed_learn(TimestampTz now)
+{
+	TsWorker   *worker = ts_my_worker;
+	int64		took = Max(now - worker->running_since, 1);
+
+	worker->typical = Max(took, (worker->typical * 7 + took + 7) / 8);
+}
+
+/*
  * Leave the reports on the run that is over, and on those that were in its
  * transaction, and take the next task.  Return false if there is none, none is due,
- * or if the worker is to leave; wait_for says until when to wait.
+ * or if the worker is to leave; wait_for says until when to wait.  ahead is whether
+ * there are others behind it whose times are to come.
  */
 bool
-handed_next(const TsReport *reports, int nreports, TsHanded *task, TimestampTz *wait_for)
+handed_next(const TsReport *reports, int nreports, TsHanded *task, TimestampTz *wait_for,
+			bool *ahead)
 {
 	TsWorker   *worker = ts_my_worker;
 	TimestampTz now = GetCurrentTimestamp();
@@ -133,8 +148,11 @@ handed_next(const TsReport *reports, int nreports, TsHanded *task, TimestampTz *
 	TsHanded   *first;
 
 	*wait_for = DT_NOEND;
+	*ahead = false;
 	SpinLockAcquire(&worker->mutex);
 	handed_leave_reports(reports, nreports);
+	if (worker->running_id != 0)
+		handed_learn(now);
 	worker->running_id = 0;
 	worker->nmembers = 0;
 	left = worker->handed_tail - worker->handed_head;
@@ -147,6 +165,8 @@ handed_next(const TsReport *reports, int nreports, TsHanded *task, TimestampTz *
 		worker->handed_head++;
 		handed_begin(task->id, now);
 		found = true;
+		*ahead = (worker->handed_head != worker->handed_tail &&
+				  handed_is_ahead(&worker->handed[(worker->handed_tail - 1) % TS_HANDED], now));
 	}
 	SpinLockRelease(&worker->mutex);
 

@@ -74,6 +74,13 @@
 static TimeoutId alarm_timeout;
 
 /*
+ * Wakes the scheduler when a run takes so long (ms) that tasks behind it, whose times
+ * are to come, should go to others: it counts as long by then (TS_LONG_RUN).
+ */
+#define HOLDUP_TIME		3
+static TimeoutId holdup_timeout;
+
+/*
  * Give the slot back when the process exits.  This comes after its transaction has
  * been rolled back, since it is registered before the connection's own callbacks.
  */
@@ -244,7 +251,8 @@ worker_run_handed(MemoryContext context)
 	static TsReport reports[TS_MAX_TASKS_PER_COMMIT + 1];
 	TsHanded	task;
 	TimestampTz wait_for;
-	bool		more = handed_next(NULL, 0, &task, &wait_for);
+	bool		ahead;
+	bool		more = handed_next(NULL, 0, &task, &wait_for, &ahead);
 
 	while (more)
 	{
@@ -256,7 +264,11 @@ worker_run_handed(MemoryContext context)
 		batch.run = NULL;
 		batch.callback = NULL;
 		MemoryContextSwitchTo(context);
+		if (ahead)
+			enable_timeout_after(holdup_timeout, HOLDUP_TIME);
 		worker_count(run_task(&task, &reports[0], ts_tasks_per_commit > 1 ? &batch : NULL));
+		if (ahead)
+			disable_timeout(holdup_timeout, false);
 		for (int i = 0; i < batch.ntaken; i++)
 			worker_count(batch.statuses[i]);
 		MemoryContextSwitchTo(context);
@@ -271,7 +283,7 @@ worker_run_handed(MemoryContext context)
 		/* leave the reports, and take the next */
 		for (int i = 0; i < batch.n; i++)
 			reports[nreports++] = batch.reports[i];
-		more = handed_next(reports, nreports, &task, &wait_for);
+		more = handed_next(reports, nreports, &task, &wait_for, &ahead);
 		QueryCancelPending = false; /* meant for the run that is over */
 		worker_process_interrupts();
 		if (!more)
@@ -407,6 +419,7 @@ ts_worker_main(Datum main_arg)
 	stop_init();
 	batch_init();
 	alarm_timeout = RegisterTimeout(USER_TIMEOUT, worker_alarm_handler);
+	holdup_timeout = RegisterTimeout(USER_TIMEOUT, slot_wake_scheduler_from_handler);
 	context = AllocSetContextCreate(TopMemoryContext, "taskshed run", ALLOCSET_DEFAULT_SIZES);
 	worker_rehearse(context);
 	pgstat_report_activity(STATE_IDLE, NULL);

@@ -132,7 +132,7 @@ extern void run_write_outcome(Run *run, bool keep);
  * handed.c
  */
 extern bool handed_next(const TsReport *reports, int nreports, TsHanded *task,
-						TimestampTz *wait_for);
+						TimestampTz *wait_for, bool *ahead);
 extern bool handed_look(TimestampTz due, TimestampTz now, TsHanded *task);
 extern bool handed_take(int64 id, TimestampTz now);
 extern bool handed_has_reports(void);
