@@ -241,6 +241,22 @@ ok( share(
 	'two that look at the clock');
 isnt(seen_by('first time'), seen_by('second time'),
 	'have each a time of their own');
+
+# What they notify, too, is of one transaction.
+my $listener = session($node);
+$listener->query('LISTEN heard');
+ok( share(
+		[ 'first told', 'second told' ],
+		map {
+			task('plain', $_,
+				q{SELECT pg_notify('heard', pg_current_xact_id()::text)})
+		} 'first told',
+		'second told'),
+	'two that notify');
+my $told = query(q{SELECT xid FROM trace WHERE what = 'first told'});
+is(scalar(() = $listener->query('SELECT 1') =~ /with payload "$told"/g),
+	1, 'an equal notice is heard once');
+$listener->quit;
 run_tasks(map { task('plain', "many $_") } 1 .. 200);
 
 # in the order in which they would have run
