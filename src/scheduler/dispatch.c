@@ -39,7 +39,9 @@ dispatch_take_back(TimestampTz now)
 	{
 		PoolWorker *mine = &ts_pool->workers[i];
 
-		if (mine->known && mine->unstarted > 0 && (mine->recall || worker_pool_is_slow(mine, now)))
+		bool		recall = lookahead_take_recall(i);
+
+		if (mine->known && mine->unstarted > 0 && (recall || worker_pool_is_slow(mine, now)))
 			worker_pool_take_back(i);
 	}
 }

@@ -53,6 +53,9 @@ static Look *looks = NULL;
 static int	nlooks = 0;
 static int	max_looks = 0;
 
+/* By slot: a task that was handed to its worker ahead of its time may be due sooner. */
+static bool *recalled = NULL;
+
 /* Begin, once a scheduler.  All that follows lives as long as the process. */
 void
 lookahead_start(void)
@@ -60,6 +63,7 @@ lookahead_start(void)
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(LookaheadTask)};
 
 	tasks = hash_create("taskshed tasks", BATCH_SIZE, &ctl, HASH_ELEM | HASH_BLOBS);
+	recalled = MemoryContextAllocZero(TopMemoryContext, ts_shared->nslots * sizeof(bool));
 }
 
 /* How many tasks are marked as changed. */
@@ -83,6 +87,19 @@ bool
 lookahead_has_changed(void)
 {
 	return nchanged > 0;
+}
+
+/*
+ * Return whether what the worker in a slot has not begun is to be taken back, since one
+ * of these tasks may be due sooner than it was.  Asked once.
+ */
+bool
+lookahead_take_recall(int slot)
+{
+	bool		recall = recalled[slot];
+
+	recalled[slot] = false;
+	return recall;
 }
 
 /* Forget a task, whether it waits or was handed out. */
@@ -179,7 +196,7 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 		if (task->slot >= 0)
 			lookahead_mark_changed(task);
 		if (task->slot >= 0 && task->key.run_at > now)
-			ts_pool->workers[task->slot].recall = true;
+			recalled[task->slot] = true;
 	}
 	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))
 	{
@@ -249,7 +266,7 @@ lookahead_note(Store *store, const TsNote *note)
 	{
 		lookahead_mark_changed(task);
 		if (note->run_at < task->key.run_at)
-			ts_pool->workers[task->slot].recall = true;
+			recalled[task->slot] = true;
 	}
 	else if (task != NULL || task_queue_covers(&known_roles_get(note->owner)->queue, &key))
 		lookahead_look(store, note->id, DT_NOBEGIN);

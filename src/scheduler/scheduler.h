@@ -105,6 +105,7 @@ extern void lookahead_look_again(LookaheadTask *task);
 extern void lookahead_adopt(int64 id, Oid owner, int slot);
 extern void lookahead_report(const TsReport *report);
 extern bool lookahead_has_changed(void);
+extern bool lookahead_take_recall(int slot);
 extern bool lookahead_lost_worker(int slot, int64 running_id);
 
 /* ------------------------------------------------------------------------
@@ -147,8 +148,6 @@ typedef struct PoolWorker
 	TimestampTz ahead_until;	/* by then it should be done with what it was
 								 * handed ahead of its time */
 	bool		holds_up;		/* something due was put behind others */
-	bool		recall;			/* something that it has not started was
-								 * changed, and may be due sooner */
 	bool		retire;
 	bool		shortage;		/* why it has gone, if it was not ready */
 	TimestampTz idle_since;		/* with outstanding = 0 */

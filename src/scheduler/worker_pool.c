@@ -181,7 +181,7 @@ worker_pool_look(int slot)
 	}
 	outstanding = mine->unstarted + mine->taken;
 	if (mine->unstarted == 0)
-		mine->holds_up = mine->recall = false;
+		mine->holds_up = false;
 	if (outstanding == 0 && (mine->outstanding > 0 || mine->state != state))
 		mine->idle_since = GetCurrentTimestamp();
 	mine->outstanding = outstanding;
@@ -284,7 +284,7 @@ worker_pool_take_back(int slot)
 		ts_debug(DEBUG2, "scheduler takes %d tasks back from worker %d", n, mine->pid);
 	mine->unstarted = 0;
 	mine->outstanding = mine->taken;
-	mine->holds_up = mine->recall = false;
+	mine->holds_up = false;
 	mine->ahead_until = DT_NOBEGIN;
 }
 
