@@ -25,9 +25,6 @@ extern char *zone_offsets(pg_tz *zone, TimestampTz now);
 /* ------------------------------------------------------------------------
  * api_checks.c
  */
-/* Longest task_id, group_id or alias, in characters. */
-#define MAX_ID_LENGTH	255
-
 extern void check_writable(const char *function);
 extern bool check_is_template(void);
 extern void check_warn_if_waiting(void);
@@ -126,6 +123,7 @@ extern TimestampTz spec_first_run(const TaskSpec *spec, TimestampTz now);
 extern bool spec_is_over(const TaskSpec *spec, TimestampTz next, int64 run_count);
 extern void spec_tell_over(const TaskSpec *spec, TimestampTz next, bool removed);
 extern char *spec_check_call(const TaskSpec *spec, const char *name);
+extern char *spec_check_hook(const TaskSpec *spec, const char *name);
 
 /* ------------------------------------------------------------------------
  * spec_rows.c

@@ -173,6 +173,9 @@ update_build(Update *update, const TaskRow *task, TaskSpec *spec)
 	if (update->given[ADD_KWARGS] && spec->validate)
 		(void) spec_check_call(spec, ROW_GET(Bool, task, task_is_alias) ?
 							   alias_require(spec->owner, spec->callback) : spec->callback);
+	if (update->given[ADD_ON_FAILURE] && !nulls[ADD_ON_FAILURE])
+		values[ADD_ON_FAILURE] =
+			CStringGetTextDatum(spec_check_hook(spec, TextDatumGetCString(values[ADD_ON_FAILURE])));
 }
 
 /*

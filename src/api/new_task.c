@@ -126,6 +126,24 @@ add_check(Adding *adding, NewTask *task, Oid owner, pg_tz *zone)
 	task->first_run = spec_first_run(&task->spec, adding->now);
 	check_login(owner);
 	add_check_callback(task, &adding->last);
+	if (!task->nulls[ADD_ON_FAILURE])
+		task->values[ADD_ON_FAILURE] =
+			CStringGetTextDatum(spec_check_hook(&task->spec,
+												TextDatumGetCString(task->values[ADD_ON_FAILURE])));
+}
+
+/* Refuse a name that is given to tasks which tell of the failure of others: 22023. */
+static void
+add_check_task_id(const text *task_id)
+{
+	int			length = strlen(HOOK_PREFIX);
+
+	if (VARSIZE_ANY_EXHDR(task_id) >= length &&
+		memcmp(VARDATA_ANY(task_id), HOOK_PREFIX, length) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("task_id must not begin with \"%s\"", HOOK_PREFIX),
+				 errhint("Tasks that are scheduled because another has failed are called so.")));
 }
 
 /*
@@ -140,6 +158,8 @@ add_prepare(Adding *adding, NewTask *task)
 	pg_tz	   *zone;
 
 	task->named = !task->nulls[ADD_TASK_ID];
+	if (task->named)
+		add_check_task_id(DatumGetTextPP(task->values[ADD_TASK_ID]));
 	if (task->named)
 	{
 		MemoryContext context = MemoryContextSwitchTo(adding->scratch);
@@ -214,19 +234,7 @@ add_insert_alarm(Store *store, const NewTask *task, int64 id, TimestampTz now)
 	AlarmRow	row;
 	TimestampTz run_at = task->first_run;
 
-	memset(row.nulls, true, sizeof(row.nulls));
-	memset(row.values, 0, sizeof(row.values));
-	ROW_SET(Int64, &row, alarm_id, id);
-	ROW_SET(TimestampTz, &row, alarm_run_at, run_at);
-	ROW_SET(TimestampTz, &row, alarm_scheduled_at, run_at);
-	ROW_SET(TimestampTz, &row, alarm_anchor, run_at);
-	/* not one that the last task of that id may have had, if ids come again */
-	ROW_SET(Int64, &row, alarm_revision, now);
-	ROW_SET(Int64, &row, alarm_run_count, 0);
-	ROW_SET(ObjectId, &row, alarm_owner, spec->owner);
-	ROW_SET(Int32, &row, alarm_failures_in_row, 0);
-	alarm_count_anew(&row);
-	ROW_SET_NULL(&row, alarm_failed_at);
+	alarm_begin(&row, id, spec->owner, run_at, now);
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
 	if (add_may_be_late(spec))

@@ -46,6 +46,25 @@ spec_check_not_supported(const SpecParam *param, Datum value)
 	check_not_supported(param->name);
 }
 
+/* Check the name of a channel: it must be one for NOTIFY. */
+static void
+spec_check_channel(const SpecParam *param, Datum value)
+{
+	int			length = VARSIZE_ANY_EXHDR(DatumGetTextPP(value));
+
+	if (length == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", param->name),
+				 errhint("It is the name of a channel, as in LISTEN. Leave it out, or give NULL, and there are no notices.")));
+	if (length >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is too long", param->name),
+				 errdetail("It has %d bytes; the name of a channel has at most %d.",
+						   length, NAMEDATALEN - 1)));
+}
+
 static void
 spec_check_options(const SpecParam *param, Datum value)
 {
@@ -420,4 +439,50 @@ spec_check_call(const TaskSpec *spec, const char *name)
 	callback_check_privilege(callback, spec->owner);
 	call_check_values(callback, callback_bind(callback, spec->kwargs, spec->calendar.zone, true));
 	return qualified;
+}
+
+/* Say which parameter an error is about. */
+static void
+spec_hook_context(void *arg)
+{
+	errcontext("parameter \"on_failure\"");
+}
+
+/*
+ * Find out whether a callback can be called when a task fails, as its owner.  Return
+ * its name as it is stored: an alias as it is, for it may be re-pointed.  An empty
+ * one stands for none.
+ */
+char *
+spec_check_hook(const TaskSpec *spec, const char *name)
+{
+	ErrorContextCallback context = {.callback = spec_hook_context,.previous = error_context_stack};
+	char	   *alias;
+	const char *target;
+	char	   *stored;
+
+	if (name[0] == '\0')
+		return pstrdup(name);
+	error_context_stack = &context;
+	alias = alias_find(spec->owner, name);
+	target = alias != NULL ? alias : name;
+	if (spec->validate)
+	{
+		Jsonb	   *kwargs = callback_pick(target, on_failure_sample());
+		Callback   *callback;
+
+		if (kwargs == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("\"%s\" has arguments that are not told when a task fails", target),
+					 errhint("Told are task_id, group_id, owner, callback, task_kwargs, queue, queue_key, run_id, run_at, attempt, status, sqlstate, message, detail and failures_in_row; or kwargs jsonb has them all. Other arguments need defaults.")));
+		callback = callback_prepare(target, kwargs);
+		callback_check_privilege(callback, spec->owner);
+		stored = pstrdup(callback->qualified);
+		call_check_values(callback, callback_bind(callback, kwargs, spec->calendar.zone, true));
+	}
+	else
+		stored = resolve_qualify(target);
+	error_context_stack = context.previous;
+	return alias != NULL ? pstrdup(name) : stored;
 }

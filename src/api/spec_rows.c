@@ -65,13 +65,21 @@ spec_same_column(const TaskRow *a, const TaskRow *b, AttrNumber column, TupleDes
 	return datum_image_eq(a->values[i], b->values[i], att->attbyval, att->attlen);
 }
 
-/* Return whether two rows say the same of what a task does; to that a description is nothing. */
+/* Return whether a column is of what a task does, and not of whom that is told. */
+static bool
+spec_is_work(AttrNumber column)
+{
+	return column != Anum_task_description && column != Anum_task_on_failure &&
+		column != Anum_task_notify;
+}
+
+/* Return whether two rows say the same of what a task does. */
 bool
 spec_same_work(const TaskRow *a, const TaskRow *b, TupleDesc desc)
 {
 	for (AttrNumber column = 1; column <= Natts_task; column++)
 	{
-		if (column != Anum_task_description && !spec_same_column(a, b, column, desc))
+		if (spec_is_work(column) && !spec_same_column(a, b, column, desc))
 			return false;
 	}
 	return true;
@@ -81,7 +89,12 @@ spec_same_work(const TaskRow *a, const TaskRow *b, TupleDesc desc)
 bool
 spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc)
 {
-	return spec_same_work(a, b, desc) && spec_same_column(a, b, Anum_task_description, desc);
+	for (AttrNumber column = 1; column <= Natts_task; column++)
+	{
+		if (!spec_same_column(a, b, column, desc))
+			return false;
+	}
+	return true;
 }
 
 /*

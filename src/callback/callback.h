@@ -67,6 +67,11 @@ extern Oid	resolve_callback(const char *name, char **keys, int nkeys);
 extern char *resolve_target(const char *name);
 
 /* ------------------------------------------------------------------------
+ * callback_pick.c
+ */
+extern Jsonb *callback_pick(const char *name, Jsonb *kwargs);
+
+/* ------------------------------------------------------------------------
  * callback_plan.c
  */
 typedef enum CallbackKind

@@ -65,7 +65,7 @@ cut_off_interrupted(Store *store, const RunEnd *run, AlarmRow *alarm, TsReport *
 	error.message = psprintf("%d runs in a row were interrupted: their workers or the server went away",
 							 interruptions);
 	error.hint = "The callback may be what ends them. taskshed.retry_task() has it tried again.";
-	history_record(&last);
+	last.run_id = history_record(&last);
 	failure = failure_found(last.start, RUN_INTERRUPTED, &error);
 	failure_log(last.start, &failure, alarm);
 	outcome_note(alarm, &last);

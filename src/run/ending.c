@@ -41,13 +41,21 @@
 
 /*
  * Do what follows from an end, whose rows are written.  run is the run that has come
- * to it; NULL if it was none.
+ * to it, NULL if it was none; alarm what it has left, NULL if nobody needs that: the
+ * task is done, and has succeeded.
  */
 static inline void
-ending_settle(Store *store, int64 id, Ending ending, const RunEnd *run)
+ending_settle(Store *store, const AlarmRow *alarm, Ending ending, const RunEnd *run)
 {
 	Assert(ActiveSnapshotSet());
 	Assert((run == NULL) == (ending == ENDING_REMOVED || ending == ENDING_EXPIRED));
+	if (run == NULL)
+		return;
+	if (alarm != NULL &&
+		(run->status != RUN_SUCCEEDED || run->recovered || ending == ENDING_FAILED))
+		on_failure_settle(store, alarm, ending, run);
+	if (run->status != RUN_SUCCEEDED || !ROW_ISNULL(run->start->task, task_notify))
+		notice_settle(ending, run);
 }
 
 /* Write the alarm of a task that goes on after a run: ENDING_AGAIN or ENDING_NEXT. */
@@ -56,7 +64,7 @@ ending_go_on(Store *store, AlarmRow *alarm, Ending ending, const RunEnd *run)
 {
 	Assert(ending == ENDING_AGAIN || ending == ENDING_NEXT);
 	store_update_alarm(store, alarm);
-	ending_settle(store, run->start->id, ending, run);
+	ending_settle(store, alarm, ending, run);
 }
 
 /* Have a task stay as failed. */
@@ -65,7 +73,7 @@ ending_fail(Store *store, AlarmRow *alarm, const RunEnd *run)
 {
 	ROW_SET(TimestampTz, alarm, alarm_failed_at, GetCurrentTimestamp());
 	store_update_alarm(store, alarm);
-	ending_settle(store, run->start->id, ENDING_FAILED, run);
+	ending_settle(store, alarm, ENDING_FAILED, run);
 }
 
 /*
@@ -80,7 +88,7 @@ ending_try_remove(Store *store, const RunEnd *run)
 	if (!store_try_delete_alarm_at(store, start->id, &start->tids))
 		return false;
 	store_delete_task_at(store, start->id, &start->tids);
-	ending_settle(store, start->id, ENDING_DONE, run);
+	ending_settle(store, NULL, ENDING_DONE, run);
 	return true;
 }
 
@@ -90,7 +98,7 @@ ending_remove_done(Store *store, AlarmRow *alarm, const RunEnd *run)
 {
 	store_delete_alarm(store, alarm);
 	store_delete_task_at(store, run->start->id, &run->start->tids);
-	ending_settle(store, run->start->id, ENDING_DONE, run);
+	ending_settle(store, alarm, ENDING_DONE, run);
 }
 
 /* Remove a task at the wish of somebody, not of a run. */
@@ -103,7 +111,7 @@ ending_remove_rows(Store *store, AlarmRow *alarm, Ending ending)
 	store_delete_alarm(store, alarm);
 	if (store_get_task(store, id, &task))
 		store_delete_task(store, &task);
-	ending_settle(store, id, ending, NULL);
+	ending_settle(store, alarm, ending, NULL);
 }
 
 /* Remove a task that somebody wants to be gone, or whose times a change has ended. */
@@ -118,7 +126,7 @@ void
 ending_remove_remains(Store *store, TaskRow *task)
 {
 	store_delete_task(store, task);
-	ending_settle(store, ROW_GET(Int64, task, task_id), ENDING_REMOVED, NULL);
+	ending_settle(store, NULL, ENDING_REMOVED, NULL);
 }
 
 /*

@@ -241,9 +241,9 @@ history_insert(HistoryRecord **records, int n)
 	for (int i = 0; i < n; i++)
 	{
 		slots[i] = table_slot_create(rel, NULL);
+		records[i]->values[Anum_run_run_id - 1] = Int64GetDatum(history_number(sequence));
 		memcpy(slots[i]->tts_values, records[i]->values, sizeof(records[i]->values));
 		memcpy(slots[i]->tts_isnull, records[i]->nulls, sizeof(records[i]->nulls));
-		slots[i]->tts_values[Anum_run_run_id - 1] = Int64GetDatum(history_number(sequence));
 		ExecStoreVirtualTuple(slots[i]);
 	}
 	writer = table_writer_open(&part_cache, rel);
@@ -261,23 +261,25 @@ history_insert(HistoryRecord **records, int n)
  * Record a run that has ended, or a time that was missed.  The caller is in the
  * transaction of the run's outcome.  Between history_collect and history_write it is
  * recorded with the others then, and the current memory context must last so long.
+ * Return the run's number, as far as it has one by now; else 0.
  */
-void
+int64
 history_record(const RunEnd *run)
 {
 	HistoryRecord *record;
 
 	if (!history_wants(run->start->history, run->status))
-		return;
+		return 0;
 	record = palloc(sizeof(HistoryRecord));
 	history_fill(run, record->values, record->nulls);
 	if (!collected.on)
 	{
 		history_insert(&record, 1);
-		return;
+		return DatumGetInt64(record->values[Anum_run_run_id - 1]);
 	}
 	Assert(collected.n < lengthof(collected.records));
 	collected.records[collected.n++] = record;
+	return 0;
 }
 
 /* Keep what is recorded from here on, a record for each run, to be written with one call. */

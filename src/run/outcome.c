@@ -117,7 +117,7 @@ outcome_set_status(AlarmRow *alarm, RunStatus status, const char *sqlstate, cons
 
 /* Note in the alarm how a run has ended. */
 void
-outcome_note(AlarmRow *alarm, const RunEnd *run)
+outcome_note(AlarmRow *alarm, RunEnd *run)
 {
 	const RunStart *start = run->start;
 	const ErrorData *error = run->error;
@@ -129,6 +129,7 @@ outcome_note(AlarmRow *alarm, const RunEnd *run)
 	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
 	if (error == NULL)
 	{
+		run->recovered = (start->recurring && ROW_GET(Int32, alarm, alarm_failures_in_row) > 0);
 		ROW_SET(Int32, alarm, alarm_failures_in_row, 0);
 		ROW_SET_NULL(alarm, alarm_close_failures);
 	}
@@ -316,11 +317,14 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 
 /* Pause a task that fails all the time, if it was to be. */
 static void
-outcome_pause_failing(AlarmRow *alarm)
+outcome_pause_failing(AlarmRow *alarm, RunEnd *run)
 {
 	if (ts_pause_after_failures > 0 && ROW_ISNULL(alarm, alarm_paused_at) &&
 		ROW_GET(Int32, alarm, alarm_failures_in_row) >= ts_pause_after_failures)
+	{
 		ROW_SET(TimestampTz, alarm, alarm_paused_at, GetCurrentTimestamp());
+		run->paused = true;
+	}
 }
 
 /*
@@ -330,7 +334,7 @@ outcome_pause_failing(AlarmRow *alarm)
  * leaves the task without another run has come too late.
  */
 static void
-outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
+outcome_changed(Store *store, AlarmRow *alarm, RunEnd *run, TsReport *report)
 {
 	const RunStart *start = run->start;
 	TaskRow		task;
@@ -373,7 +377,7 @@ outcome_changed(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 
 	/* one that was replaced may fare better */
 	if (failed && start->recurring && ItemPointerEquals(&task.tid, (ItemPointer) &start->tids.task))
-		outcome_pause_failing(alarm);
+		outcome_pause_failing(alarm, run);
 	ending_go_on(store, alarm, ENDING_NEXT, run);
 }
 
@@ -402,7 +406,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	AlarmRow	alarm;
 
 	/* a plain one-off task that nobody has changed: the short way */
-	history_record(&run);
+	run.run_id = history_record(&run);
 	if (!start->recurring && !start->extra && ending_try_remove(store, &run))
 	{
 		report->id = start->id;
@@ -460,7 +464,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 	bool		cancelled = (failure->status == RUN_CANCELLED);
 	Found		found;
 
-	history_record(&run);
+	run.run_id = history_record(&run);
 	found = outcome_lock(store, start, &alarm, report);
 	if (found == FOUND_SAME && retry_outlast_shortage(start, failure, &alarm, &retry_at))
 	{
@@ -505,7 +509,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 	/* it has failed for good, or was cancelled */
 	outcome_count_run(&alarm, &now, !cancelled);
 	if (start->recurring && !cancelled)
-		outcome_pause_failing(&alarm);
+		outcome_pause_failing(&alarm, &run);
 	if (start->recurring)
 		outcome_advance(store, &alarm, &run, report);
 	else

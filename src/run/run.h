@@ -57,6 +57,7 @@ typedef struct RunStart
 	int64		retry_max_delay;	/* us */
 	int64		timeout;		/* us; 0: none */
 	HistoryMode history;
+	bool		failing;		/* the run before has failed */
 	bool		extra;			/* beside the schedule: run_tasks */
 	bool		by_hand;		/* the same, or all that is left of a task */
 	TimestampTz asked_at;		/* when it was last added as it is; or
@@ -86,13 +87,18 @@ typedef struct RunEnd
 	RunStatus	status;
 	const char *result;			/* of one that has succeeded; or NULL */
 	const ErrorData *error;		/* of one that has not; or NULL */
+	int64		run_id;			/* its number in the history; 0 if it has none */
+	bool		recovered;		/* it has succeeded, and the one before had
+								 * not */
+	bool		paused;			/* its task is paused, since it fails all the
+								 * time */
 } RunEnd;
 
 /* ------------------------------------------------------------------------
  * history.c
  */
 extern void history_relation_changed(Oid relid);
-extern void history_record(const RunEnd *run);
+extern int64 history_record(const RunEnd *run);
 extern void history_collect(void);
 extern void history_write(void);
 extern void history_discard(void);
@@ -152,6 +158,23 @@ extern void ending_remove_remains(Store *store, TaskRow *task);
 extern bool ending_expire(Store *store, int64 id, TimestampTz before);
 
 /* ------------------------------------------------------------------------
+ * on_failure.c
+ */
+/* How the names begin of tasks that tell of the failure of others. */
+#define HOOK_PREFIX		"on_failure/"
+
+extern bool on_failure_is_hook(const char *task_id);
+extern Jsonb *on_failure_sample(void);
+extern void on_failure_settle(Store *store, const AlarmRow *alarm, Ending ending,
+							  const RunEnd *run);
+extern void on_failure_prepare(const RunStart *start, char **callback, Jsonb **kwargs);
+
+/* ------------------------------------------------------------------------
+ * notice.c
+ */
+extern void notice_settle(Ending ending, const RunEnd *run);
+
+/* ------------------------------------------------------------------------
  * outcome.c
  */
 /* What the end of a run finds of its task. */
@@ -164,7 +187,7 @@ typedef enum Found
 
 extern void outcome_init(void);
 extern Found outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report);
-extern void outcome_note(AlarmRow *alarm, const RunEnd *run);
+extern void outcome_note(AlarmRow *alarm, RunEnd *run);
 extern void outcome_give_up(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
 extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,

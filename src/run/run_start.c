@@ -149,6 +149,7 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 	start->no_grid = run_start_calendar(start, task, alarm);
 	run_start_read_limits(start, task);
 	start->timeout = run_start_usecs(task, Anum_task_timeout, (int64) ts_timeout * 1000);
+	start->failing = (ROW_GET(Int32, alarm, alarm_failures_in_row) > 0);
 	start->extra = !ROW_ISNULL(alarm, alarm_resume_at);
 	if (start->extra)
 		start->scheduled_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
@@ -164,11 +165,13 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 /*
  * Return whether a run may share a transaction, as far as its task says: not one that
  * has begun before and was cut off or has failed, nor one for which it matters when
- * it begins, since it may have to begin again.
+ * it begins, since it may have to begin again.  Nor one whose end others are told of,
+ * who are not to wait for the rest of the transaction.
  */
 bool
 run_start_may_share(const RunStart *start)
 {
 	return start->attempt == 1 && start->restarts == 0 && !start->by_hand &&
-		start->start_within < 0 && start->late_from != DT_NOEND;
+		start->start_within < 0 && start->late_from != DT_NOEND &&
+		ROW_ISNULL(start->task, task_notify) && !start->failing;
 }

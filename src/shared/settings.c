@@ -38,6 +38,8 @@ int			ts_max_interruptions = 5;
 int			ts_max_workers_per_role = 0;
 bool		ts_allow_superuser_tasks = true;
 int			ts_max_tasks_per_role = 0;
+char	   *ts_on_failure = NULL;
+char	   *ts_notify_failures = NULL;
 
 static const struct config_enum_entry synchronous_commit_options[] = {
 	{"local", SYNCHRONOUS_COMMIT_LOCAL_FLUSH, false},
@@ -56,6 +58,18 @@ static const struct config_enum_entry log_failures_options[] = {
 	{"off", 0, false},
 	{NULL, 0, false}
 };
+
+/* Return whether a value can be the name of a channel, or is empty. */
+static bool
+settings_check_channel(char **value, void **extra, GucSource source)
+{
+	if (strlen(*value) >= NAMEDATALEN)
+	{
+		GUC_check_errdetail("The name of a channel is shorter than %d bytes.", NAMEDATALEN);
+		return false;
+	}
+	return true;
+}
 
 /* Define them, at the library's load. */
 void
@@ -137,6 +151,16 @@ settings_define(void)
 							"0 means never.",
 							&ts_pause_after_failures, 0, 0, INT_MAX,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("taskshed.on_failure",
+							   "Sets the callback that a task is scheduled for when another fails.",
+							   "It is the default of tasks that do not say. A role may set it for itself, with ALTER ROLE.",
+							   &ts_on_failure, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("taskshed.notify_failures",
+							   "Sets the channel that is notified when a run has failed for good.",
+							   "A role may set it for itself, with ALTER ROLE. Empty means none.",
+							   &ts_notify_failures, "",
+							   PGC_USERSET, 0, settings_check_channel, NULL, NULL);
 	DefineCustomIntVariable("taskshed.timeout",
 							"Sets how long a run may take.",
 							"It is the default of tasks that do not say; 0 means any time.",

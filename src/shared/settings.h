@@ -30,6 +30,8 @@ extern int	ts_max_interruptions;
 extern int	ts_max_workers_per_role;	/* 0: no limit */
 extern bool ts_allow_superuser_tasks;
 extern int	ts_max_tasks_per_role;	/* 0: no limit */
+extern char *ts_on_failure;		/* a callback; "": none */
+extern char *ts_notify_failures;	/* a channel; "": none */
 
 extern void settings_define(void);
 extern void ts_require_preload(void);

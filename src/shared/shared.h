@@ -156,6 +156,11 @@ extern void crash_record_forget(int slot, int64 id);
 extern bool crash_record_take(Oid database, Suspect *suspect);
 
 /* ------------------------------------------------------------------------
+ * role_setting.c
+ */
+extern const char *role_setting(Oid role, const char *name, const char *own);
+
+/* ------------------------------------------------------------------------
  * shortage.c
  */
 extern void shortage_watch(void);

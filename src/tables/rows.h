@@ -37,6 +37,9 @@ enum
 	Natts_alarm = Anum_alarm_end - 1
 };
 
+/* Longest task_id, group_id or alias, in characters. */
+#define MAX_ID_LENGTH	255
+
 /* A row of either table: its place and its columns. */
 typedef struct TaskRow
 {
@@ -115,6 +118,24 @@ alarm_count_anew(AlarmRow *alarm)
 	ROW_SET_NULL(alarm, alarm_begun_at);
 	ROW_SET_NULL(alarm, alarm_late_from);
 	ROW_SET_NULL(alarm, alarm_shortage_since);
+}
+
+/* Fill in the alarm of a task that is new, and due at run_at. */
+static inline void
+alarm_begin(AlarmRow *alarm, int64 id, Oid owner, TimestampTz run_at, TimestampTz now)
+{
+	memset(alarm->nulls, true, sizeof(alarm->nulls));
+	memset(alarm->values, 0, sizeof(alarm->values));
+	ROW_SET(Int64, alarm, alarm_id, id);
+	ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
+	ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
+	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
+	/* not one that the last task of that id may have had, if ids come again */
+	ROW_SET(Int64, alarm, alarm_revision, now);
+	ROW_SET(Int64, alarm, alarm_run_count, 0);
+	ROW_SET(ObjectId, alarm, alarm_owner, owner);
+	ROW_SET(Int32, alarm, alarm_failures_in_row, 0);
+	alarm_count_anew(alarm);
 }
 
 /*

@@ -24,6 +24,9 @@
 /* How long (ms) to wait after a failure for whose record there was no space. */
 #define SHORTAGE_PAUSE		1000
 
+/* So often a record is tried again that has lost a deadlock. */
+#define RECORD_TRIES		5
+
 /* Return how a run has ended that was stopped by an error. */
 RunStatus
 run_failure_status(const ErrorData *error)
@@ -122,7 +125,8 @@ run_failure_pause(long ms)
 }
 
 /*
- * Record a failure.  If there is no space for that, or the tables have become
+ * Record a failure.  The transaction is tried again if it loses a deadlock, and the
+ * callback is not called again for that.  If there is no space for it, or the tables have become
  * those of another version, the task stays as it was and will be run again, when
  * the scheduler has written down that this run has begun: it is a lost run whose
  * worker leaves.  Not at once: there is nothing that would slow it down, or the
@@ -132,17 +136,23 @@ void
 run_failure_record(Run *run, const ErrorData *error)
 {
 	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile second = NULL;
+	ErrorData  *volatile second;
+	volatile int tries = 0;
 
-	PG_TRY();
+	do
 	{
-		run_failure_write(run, error);
-	}
-	PG_CATCH();
-	{
-		second = transaction_roll_back(context);
-	}
-	PG_END_TRY();
+		second = NULL;
+		PG_TRY();
+		{
+			run_failure_write(run, error);
+		}
+		PG_CATCH();
+		{
+			second = transaction_roll_back(context);
+		}
+		PG_END_TRY();
+	} while (second != NULL && second->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
+			 tries++ < RECORD_TRIES);
 	if (second == NULL)
 		return;
 	if (!shortage_caused(second) &&

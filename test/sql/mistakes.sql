@@ -171,5 +171,27 @@ SELECT taskshed.update_execution_times('{}'), taskshed.update_execution_times(NU
 SELECT taskshed.add_tasks(jsonb_agg(jsonb_build_object('callback', 'nothing'))) FROM generate_series(1, 0);
 CALL fails($$SELECT taskshed.add_tasks('null')$$);
 
+-- Who is to be told of a failure: it must be there, and take what it is told. Nothing is added otherwise.
+CREATE FUNCTION mistakes.alert(task_id text, more integer) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION mistakes.alert_by_number(task_id integer) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION mistakes.alert_well(kwargs jsonb) RETURNS void LANGUAGE sql AS '';
+DO $$
+DECLARE
+	call text;
+BEGIN
+	FOREACH call IN ARRAY ARRAY['add_task(''nothing'', on_failure => ''no_such'')', 'add_task(''nothing'', on_failure => ''mistakes.alert'')',
+		'add_task(''nothing'', on_failure => ''mistakes.alert_by_number'')', 'add_task(''nothing'', on_failure => ''taskshed.execute'')', 'add_task(''nothing'', on_failure => ''a(b)'')',
+		'add_task(''nothing'', notify => '''')', 'add_task(''nothing'', notify => repeat(''x'', 64))', 'add_task(''nothing'', task_id => ''on_failure/x'')',
+		'add_tasks(''[{"callback": "nothing", "on_failure": "no_such"}]'')'] LOOP
+		CALL mistakes.fails('SELECT taskshed.' || call);
+	END LOOP;
+END $$;
+SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'x', on_failure => 'mistakes.alert_well', notify => repeat('x', 63));
+CALL fails($$SELECT taskshed.update_tasks('{"on_failure": "no_such"}', array['x'])$$);
+SELECT taskshed.update_tasks('{"notify": null, "on_failure": ""}', array['x']);
+SELECT on_failure, notify FROM taskshed.fetch_task('x');
+SELECT taskshed.remove_all_tasks();
+CALL fails($$SET taskshed.notify_failures = 'a channel of a name that is longer than the name of anything else in PostgreSQL'$$);
+
 SET client_min_messages = warning;
 DROP SCHEMA mistakes CASCADE;

@@ -24,7 +24,7 @@ CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS '';
 -- What is given for a parameter
 CREATE TABLE params AS
 SELECT name, n, format_type(type, NULL) AS type, coalesce(
-	CASE name WHEN 'callback' THEN 'public.nothing' WHEN 'run_type' THEN 'recurring' WHEN 'catch_up' THEN 'all'
+	CASE name WHEN 'callback' THEN 'public.nothing' WHEN 'on_failure' THEN 'public.nothing' WHEN 'run_type' THEN 'recurring' WHEN 'catch_up' THEN 'all'
 		WHEN 'schedule' THEN '0 4 * * *' WHEN 'timezone' THEN 'Asia/Tokyo' WHEN 'history' THEN 'errors' END,
 	CASE format_type(type, NULL) WHEN 'text' THEN 'some words' WHEN 'name' THEN 'app' WHEN 'integer' THEN '7'
 		WHEN 'double precision' THEN '7.5' WHEN 'boolean' THEN 'true' WHEN 'interval' THEN '7 minutes'
@@ -136,7 +136,7 @@ foreach my $answer (split /\n/,
 is( query(
 		q{SELECT string_agg(name, ' ' ORDER BY n) FROM answers WHERE added = '0A000'}
 	),
-	'queue queue_key priority after after_group after_status before on_failure notify debounce debounce_max throttle spread '
+	'queue queue_key priority after after_group after_status before debounce debounce_max throttle spread '
 	  . 'except_on settings keep',
 	'those that are not supported yet');
 

@@ -198,7 +198,7 @@ my $of_schedulers = join "\n",
   glob "$root/src/launcher/*.c $root/src/scheduler/*.c";
 foreach my $row (
 	rows(
-		q{SELECT name, current_setting(name), coalesce(unit, '-'), CASE vartype WHEN 'bool' THEN 'on, off'
+		q{SELECT name, coalesce(nullif(current_setting(name), ''), 'empty'), coalesce(unit, '-'), CASE vartype WHEN 'bool' THEN 'on, off' WHEN 'string' THEN 'text'
 			WHEN 'enum' THEN array_to_string(enumvals, ', ') ELSE min_val || ' ... ' || max_val END,
 			CASE context WHEN 'sighup' THEN 'server' WHEN 'superuser' THEN 'databases' ELSE context END
 		FROM pg_settings WHERE name ~ '^taskshed\.'}
@@ -452,6 +452,13 @@ my @trials = (
 	],
 	[ 'add_task owner',       'the current user', [$bare], q{owner = 'app'} ],
 	[ 'add_task description', 'none', [$bare], 'description IS NULL' ],
+	[
+		'add_task on_failure',
+		'setting `taskshed.on_failure`',
+		[$bare],
+		'on_failure IS NULL'
+	],
+	[ 'add_task notify', 'none', [$bare], 'notify IS NULL' ],
 	[
 		'add_tasks replace_existing',
 		'true',

@@ -1,0 +1,172 @@
+/*-------------------------------------------------------------------------
+ *
+ * notice.c
+ *		Telling sessions that listen how a run has ended: NOTIFY.
+ *
+ * A notice is part of the transaction that writes the outcome, so it comes when that is
+ * committed, and not if it is not.  The server has all commits with a notice go one
+ * after the other, under a lock that is held until each is over, by whatever keeps it,
+ * in any database: a standby that does not answer, say.  A run must not wait for that,
+ * nor fail because the server's queue of notices is full.  So the lock is taken
+ * beforehand, without waiting, and the queue is looked at; if it cannot be, the
+ * outcome goes without a notice, and the view status says so.  Who must not miss one
+ * uses on_failure.
+ *
+ * Copyright (c) 2026, the taskshed developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_database.h"
+#include "commands/async.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "run/run.h"
+
+/* A worker tries for so long (ms) to get the lock, each time after this long. */
+#define NOTICE_PATIENCE		1000
+#define NOTICE_PAUSE		10
+
+/* No notice is added to a queue that is as full as that. */
+#define NOTICE_FULL			0.9
+
+/* A payload is shorter than this, in bytes. */
+#define NOTICE_LENGTH		8000
+
+static const char *const not_sent =
+"a run has ended without its notice, since those of other sessions keep theirs waiting";
+
+/* Could the last one not be sent?  Then the next is not waited for. */
+static bool notice_is_stuck = false;
+
+/* Take the lock that commits with notices take.  Return false if others keep it. */
+static bool
+notice_lock(void)
+{
+	int			tries = notice_is_stuck || ts_my_worker == NULL ? 0 : NOTICE_PATIENCE / NOTICE_PAUSE;
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, InvalidOid, 0);
+	while (LockAcquire(&tag, AccessExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		if (tries-- <= 0)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, NOTICE_PAUSE,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	return true;
+}
+
+/* Return whether notices can be sent in this transaction, without waiting or failing. */
+static bool
+notice_is_possible(void)
+{
+	return notice_lock() &&
+		DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) < NOTICE_FULL;
+}
+
+/* Say whether notices come, when that changes. */
+static void
+notice_tell(bool possible)
+{
+	TsDatabase *db = database_find(MyDatabaseId);
+
+	if (notice_is_stuck == !possible)
+		return;
+	notice_is_stuck = !possible;
+	if (db == NULL)
+		return;
+	if (!possible)
+		database_set_message(db, not_sent);
+	else if (database_has_message(db, not_sent))
+		database_set_message(db, NULL);
+}
+
+/* Return what a notice says. */
+static char *
+notice_payload(const RunEnd *run, RunStatus status)
+{
+	const RunStart *start = run->start;
+	char		run_at[MAXDATELEN + 1];
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"task_id\": ");
+	escape_json(&json, start->task_id);
+	appendStringInfoString(&json, ", \"status\": ");
+	escape_json(&json, word_text(run_status_words, status));
+	JsonEncodeDateTime(run_at, TimestampTzGetDatum(start->scheduled_at), TIMESTAMPTZOID, NULL);
+	appendStringInfo(&json, ", \"run_at\": \"%s\", \"attempt\": %d", run_at, start->attempt);
+	if (run->error != NULL)
+		appendStringInfo(&json, ", \"sqlstate\": \"%s\"",
+						 unpack_sql_state(run->error->sqlerrcode));
+	appendStringInfoChar(&json, '}');
+	Assert(json.len < NOTICE_LENGTH);
+	return json.data;
+}
+
+/*
+ * Return whether a run has failed, so that those hear of it who want to hear of
+ * failures: not one that was cancelled, nor a time that was left out.
+ */
+static bool
+notice_is_failure(const RunStart *start, RunStatus status)
+{
+	switch (status)
+	{
+		case RUN_FAILED:
+		case RUN_TIMEOUT:
+		case RUN_INTERRUPTED:
+			return true;
+		case RUN_MISSED:
+			return !ROW_ISNULL(start->task, task_start_within);
+		default:
+			return false;
+	}
+}
+
+/* Do what follows from the end of a run for those who listen. */
+void
+notice_settle(Ending ending, const RunEnd *run)
+{
+	const RunStart *start = run->start;
+	RunStatus	status = run->status;
+	const char *channel = NULL;
+	const char *failures = NULL;
+	char	   *payload;
+	bool		possible;
+
+	if (ending == ENDING_AGAIN)
+		return;
+	if (status == RUN_SUCCEEDED && ending == ENDING_FAILED)
+		status = RUN_FAILED;	/* its next time cannot be told */
+	if (!ROW_ISNULL(start->task, task_notify))
+		channel = TextDatumGetCString(ROW_DATUM(start->task, task_notify));
+	if (notice_is_failure(start, status))
+		failures = role_setting(start->owner, "taskshed.notify_failures", ts_notify_failures);
+	if (failures != NULL &&
+		(failures[0] == '\0' || (channel != NULL && strcmp(failures, channel) == 0)))
+		failures = NULL;
+	if (channel == NULL && failures == NULL)
+		return;
+
+	possible = notice_is_possible();
+	notice_tell(possible);
+	if (!possible)
+		return;
+	payload = notice_payload(run, status);
+	if (channel != NULL)
+		Async_Notify(channel, payload);
+	if (failures != NULL)
+		Async_Notify(failures, payload);
+}
