@@ -59,7 +59,7 @@ ADD_TASK_PARAM(ADD_DEBOUNCE_MAX, "debounce_max", INTERVALOID, 0, spec_check_not_
 ADD_TASK_PARAM(ADD_THROTTLE, "throttle", INTERVALOID, 0, spec_check_not_supported)
 ADD_TASK_PARAM(ADD_SPREAD, "spread", INTERVALOID, 0, spec_check_not_supported)
 ADD_TASK_PARAM(ADD_EXCEPT_ON, "except_on", TEXTOID, 0, spec_check_not_supported)
-ADD_TASK_PARAM(ADD_SETTINGS, "settings", JSONBOID, 0, spec_check_not_supported)
+ADD_TASK_PARAM(ADD_SETTINGS, "settings", JSONBOID, Anum_task_settings)
 ADD_TASK_PARAM(ADD_DESCRIPTION, "description", TEXTOID, Anum_task_description, spec_check_length, 0, 1000)
 ADD_TASK_PARAM(ADD_KEEP, "keep", INTERVALOID, 0, spec_check_not_supported)
 ADD_TASK_PARAM(ADD_OPTIONS, "options", JSONBOID, 0, spec_check_options)

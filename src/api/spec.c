@@ -424,6 +424,8 @@ spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg
 	spec->replace_existing = nulls[ADD_REPLACE_EXISTING] ||
 		DatumGetBool(values[ADD_REPLACE_EXISTING]);
 	spec->validate = nulls[ADD_VALIDATE] || DatumGetBool(values[ADD_VALIDATE]);
+	if (!nulls[ADD_SETTINGS])
+		task_settings_check(DatumGetJsonbP(values[ADD_SETTINGS]), owner);
 }
 
 /*

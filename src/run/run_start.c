@@ -166,12 +166,13 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
  * Return whether a run may share a transaction, as far as its task says: not one that
  * has begun before and was cut off or has failed, nor one for which it matters when
  * it begins, since it may have to begin again.  Nor one whose end others are told of,
- * who are not to wait for the rest of the transaction.
+ * who are not to wait for the rest of the transaction, or that has settings of its own.
  */
 bool
 run_start_may_share(const RunStart *start)
 {
 	return start->attempt == 1 && start->restarts == 0 && !start->by_hand &&
 		start->start_within < 0 && start->late_from != DT_NOEND &&
-		ROW_ISNULL(start->task, task_notify) && !start->failing;
+		ROW_ISNULL(start->task, task_notify) && ROW_ISNULL(start->task, task_settings) &&
+		!start->failing;
 }

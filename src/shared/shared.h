@@ -12,8 +12,9 @@
 
 #include "postgres.h"
 
-#include "storage/lwlock.h"
 #include "access/xact.h"
+#include "storage/lwlock.h"
+#include "utils/jsonb.h"
 
 #include "compat.h"
 #include "shared/database_entry.h"
@@ -159,6 +160,12 @@ extern bool crash_record_take(Oid database, Suspect *suspect);
  * role_setting.c
  */
 extern const char *role_setting(Oid role, const char *name, const char *own);
+
+/* ------------------------------------------------------------------------
+ * task_settings.c
+ */
+extern void task_settings_check(Jsonb *settings, Oid role);
+extern void task_settings_apply(Jsonb *settings);
 
 /* ------------------------------------------------------------------------
  * shortage.c

@@ -154,6 +154,7 @@ batch_run_one(Batch *batch, Run *first, const TsHanded *task, int *commit_mode)
 	run->context = first->context;
 	run->begun_for = DT_NOBEGIN;
 	run->before = first->before;
+	run->lock_timeout = first->before.lock_timeout;
 	run->shared = true;
 	run->store = first->store;
 

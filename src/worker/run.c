@@ -66,6 +66,7 @@ run_attempt(Run *run, Batch *batch)
 {
 	Callback   *callback;
 	bool		may_begin = false;
+	bool		sets;
 
 	/* read the task */
 	run->pin = NULL;
@@ -77,13 +78,16 @@ run_attempt(Run *run, Batch *batch)
 		return;
 	}
 	run_show(run);
-	if (IsolationUsesXactSnapshot())
+	sets = (!run->missed && !ROW_ISNULL(&run->task, task_settings));
+	if (IsolationUsesXactSnapshot() || sets)
 	{
 		/* what the callback sees must not be older than what was read */
 		run->start.tids.known = false;
 		batch = NULL;
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+		if (sets)
+			run_set(run);
 		transaction_begin();
 	}
 
@@ -144,6 +148,7 @@ run_task(const TsHanded *task, TsReport *report, Batch *batch)
 	volatile uint64 generation = 0;
 
 	transaction_save_surroundings(&run.before);
+	run.lock_timeout = run.before.lock_timeout;
 	QueryCancelPending = false;
 	do
 	{
@@ -207,7 +212,7 @@ run_task(const TsHanded *task, TsReport *report, Batch *batch)
 	crash_record_clear();
 	current_run = NULL;
 	debug_query_string = NULL;
-	session_reset(committed || run.committed);
+	session_reset(committed || run.committed || run.has_set);
 	callback_prune();
 	if (error != NULL)
 		return run_failure_status(error);

@@ -27,6 +27,23 @@
 #include "worker/worker.h"
 
 /*
+ * Set what the task has set for its runs, in a transaction of its own: so what the
+ * callback commits does not end it.
+ */
+void
+run_set(Run *run)
+{
+	transaction_begin();
+	MemoryContextSwitchTo(run->context);
+	run->has_set = true;
+	LockTimeout = run->before.lock_timeout;
+	task_settings_apply(DatumGetJsonbP(ROW_DATUM(&run->task, task_settings)));
+	run->lock_timeout = LockTimeout;
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
  * Find out what is to be called, in a run that can be stopped.  If it could end
  * transactions of its own, that it has begun is first recorded in one of ours.
  * Return NULL if the task is not to run after all.
@@ -109,7 +126,7 @@ run_call(Run *run, Callback *callback)
 	MemoryContextSwitchTo(run->context);
 	current_run = run;
 	XactReadOnly = DefaultXactReadOnly;
-	LockTimeout = run->before.lock_timeout;
+	LockTimeout = run->lock_timeout;
 	run->transactions = transaction_count();
 	run->called = true;
 	run->binding = callback;

@@ -68,6 +68,8 @@ typedef struct Run
 	int64		begun_revision; /* of this revision; DT_NOBEGIN: for none */
 	bool		called;			/* the callback has begun */
 	bool		committed;		/* it has ended transactions of its own */
+	bool		has_set;		/* its task's settings are set for the session */
+	int			lock_timeout;	/* that of the callback (ms) */
 	int64		begun;			/* revision of which a begin was recorded */
 	TsReport   *report;
 	uint64		transactions;	/* that had ended when the callback began */
@@ -127,6 +129,7 @@ extern Callback *run_prepare(Run *run);
 extern void run_call(Run *run, Callback *callback);
 extern void run_show(Run *run);
 extern void run_write_outcome(Run *run, bool keep);
+extern void run_set(Run *run);
 
 /* ------------------------------------------------------------------------
  * handed.c

@@ -193,5 +193,19 @@ SELECT on_failure, notify FROM taskshed.fetch_task('x');
 SELECT taskshed.remove_all_tasks();
 CALL fails($$SET taskshed.notify_failures = 'a channel of a name that is longer than the name of anything else in PostgreSQL'$$);
 
+-- What a task can have set for its runs, and what not
+DO $$
+DECLARE
+	settings text;
+BEGIN
+	FOREACH settings IN ARRAY ARRAY['[]', '"work_mem"', '{"work_mem": []}', '{"work_mem": null}', '{"work_mem": "many"}', '{"no_such": 1}', '{"role": "postgres"}', '{"session_authorization": "postgres"}',
+		'{"transaction_isolation": "serializable"}', '{"statement_timeout": "1s"}', '{"Application_Name": "x"}', '{"exit_on_error": true}', '{"taskshed.timeout": "1s"}', '{"shared_buffers": "1GB"}', '{"server_version": "1"}'] LOOP
+		CALL mistakes.fails(format('SELECT taskshed.add_task(''nothing'', settings => %L)', settings));
+	END LOOP;
+END $$;
+CREATE ROLE mistakes_role LOGIN;
+CALL fails($$SELECT taskshed.add_task('nothing', owner => 'mistakes_role', settings => '{"log_min_messages": "debug1"}')$$);
+DROP ROLE mistakes_role;
+
 SET client_min_messages = warning;
 DROP SCHEMA mistakes CASCADE;

@@ -137,7 +137,7 @@ is( query(
 		q{SELECT string_agg(name, ' ' ORDER BY n) FROM answers WHERE added = '0A000'}
 	),
 	'queue queue_key priority after after_group after_status before debounce debounce_max throttle spread '
-	  . 'except_on settings keep',
+	  . 'except_on keep',
 	'those that are not supported yet');
 
 # None given, as a driver does it that sends them all

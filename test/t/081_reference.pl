@@ -458,7 +458,8 @@ my @trials = (
 		[$bare],
 		'on_failure IS NULL'
 	],
-	[ 'add_task notify', 'none', [$bare], 'notify IS NULL' ],
+	[ 'add_task notify',   'none', [$bare], 'notify IS NULL' ],
+	[ 'add_task settings', 'none', [$bare], 'settings IS NULL' ],
 	[
 		'add_tasks replace_existing',
 		'true',
@@ -798,6 +799,15 @@ my @cases   = (
 		'update_execution_times',
 		'22023',
 		q{taskshed.update_execution_times(array[('once', now()), ('once', now())]::taskshed.task_execution_time[])}
+	],
+	[
+		'add_task', '42704',
+		q{taskshed.add_task('nothing', settings => '{"no_such": 1}')}
+	],
+	[
+		'add_task',
+		'55P02',
+		q{taskshed.add_task('nothing', settings => '{"shared_buffers": 1}')}
 	],
 	[ 'fetch_tasks', '22023', q{taskshed.fetch_tasks('{once}', 'g')} ],
 	[ 'try_task',    '42501', q{taskshed.try_task('none')} ],
