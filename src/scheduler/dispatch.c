@@ -48,7 +48,8 @@ dispatch_take_back(TimestampTz now)
 
 /*
  * Return when to look whether a run that something waits behind has turned out to be
- * long: soon if that is due, else when it should have run; DT_NOEND if nothing waits.
+ * long: soon if there is a run, or what waits is due, else when that should have been
+ * run; DT_NOEND if nothing waits.
  */
 static TimestampTz
 dispatch_look_again(TimestampTz now)
@@ -60,26 +61,46 @@ dispatch_look_again(TimestampTz now)
 		PoolWorker *mine = &ts_pool->workers[i];
 
 		if (mine->known && mine->unstarted > 0 && mine->outstanding > 1)
-			when = Min(when, mine->holds_up ? now : Max(now, mine->ahead_until));
+			when = Min(when, mine->holds_up || mine->taken > 0 ? now : Max(now, mine->ahead_until));
 	}
 	return when == DT_NOEND ? when : when + TS_LONG_RUN_CHECK;
 }
 
-/* Return the worker of a role that a task is best handed to, or -1. */
+/*
+ * Return how many tasks are before one that is due with a worker: those whose times are
+ * to come are not.
+ */
+static int
+dispatch_load(const PoolWorker *mine, TimestampTz now)
+{
+	return mine->ahead_until > now && !mine->holds_up ? mine->taken : mine->outstanding;
+}
+
+/*
+ * Return the worker of a role that a task that is due is best handed to, or -1; of
+ * several that are as busy the one that has least to come.
+ */
 static int
 dispatch_choose(Role *role, TimestampTz now)
 {
 	int			best = -1;
+	int			least = 0;
 
 	for (int i = 0; i < ts_shared->nslots; i++)
 	{
 		PoolWorker *mine = &ts_pool->workers[i];
+		int			load;
 
 		if (!worker_pool_is_ready(mine) || mine->role != role ||
 			mine->outstanding >= TS_HANDED || worker_pool_is_slow(mine, now))
 			continue;
-		if (best < 0 || mine->outstanding < ts_pool->workers[best].outstanding)
+		load = dispatch_load(mine, now);
+		if (best < 0 || load < least ||
+			(load == least && mine->outstanding < ts_pool->workers[best].outstanding))
+		{
 			best = i;
+			least = load;
+		}
 	}
 	return best;
 }
@@ -99,7 +120,7 @@ dispatch_choose_ahead(Role *role, TimestampTz run_at, TimestampTz now)
 		PoolWorker *mine = &ts_pool->workers[i];
 		bool		is_short;
 
-		if (!worker_pool_is_ready(mine) || mine->role != role)
+		if (!worker_pool_is_ready(mine) || mine->role != role || worker_pool_is_slow(mine, now))
 			continue;
 		is_short = (mine->typical > 0 && mine->typical <= TS_SHORT_RUN);
 		if (mine->outstanding == 0 && (idle < 0 || is_short))

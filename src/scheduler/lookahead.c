@@ -195,7 +195,7 @@ lookahead_reread(Store *store, Snapshot snapshot, TimestampTz from)
 	{
 		if (task->slot >= 0)
 			lookahead_mark_changed(task);
-		if (task->slot >= 0 && task->key.run_at > now)
+		if (task->slot >= 0 && task->key.run_at > Max(now, from))
 			recalled[task->slot] = true;
 	}
 	for (role = known_roles_next(true); role != NULL; role = known_roles_next(false))

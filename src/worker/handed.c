@@ -23,6 +23,9 @@
 /* The scheduler is asked for more when this many tasks are left. */
 #define HANDED_LOW	(TS_HANDED / 2)
 
+/* A run counts for no more than this (us), so that it is forgotten after some forty. */
+#define HANDED_LONGEST	(50000 * TS_SLOWER)
+
 /*
  * Return whether a task was handed out ahead of its time, to be waited for.  If its
  * time is further off than it can have been then, the clock was set back, and the
@@ -126,9 +129,9 @@ static void
 handed_learn(TimestampTz now)
 {
 	TsWorker   *worker = ts_my_worker;
-	int64		took = Max(now - worker->running_since, 1);
+	int64		took = Min(Max(now - worker->running_since, 1), HANDED_LONGEST);
 
-	worker->typical = Max(took, (worker->typical * 7 + took + 7) / 8);
+	worker->typical = Max(took, (worker->typical * 7 + took) / 8);
 }
 
 /*
