@@ -21,27 +21,39 @@
 #include "api/api.h"
 
 /*
- * Have a task that names an alias go on calling the function that it has
- * called: the new owner's alias of that name may be for another one.  Without
- * either alias the name stays, for somebody to define it.
+ * Return what an alias stands for if the new owner's alias of that name is for another
+ * function; NULL if it is the same.  Without either alias the name stays, too, for
+ * somebody to define it.
  */
+static text *
+owner_adapt_alias(const TaskRow *task, Datum alias, Oid new_owner)
+{
+	char	   *name = TextDatumGetCString(alias);
+	char	   *target = alias_find(ROW_GET(ObjectId, task, task_owner), name);
+	char	   *new_target;
+
+	if (target == NULL)
+		return NULL;
+	new_target = alias_find(new_owner, name);
+	return new_target != NULL && strcmp(target, new_target) == 0 ? NULL : cstring_to_text(target);
+}
+
+/* Have a task that names aliases go on calling the functions that it has called. */
 static void
 owner_adapt_callback(TaskRow *task, Oid new_owner)
 {
-	char	   *name = TextDatumGetCString(ROW_DATUM(task, task_callback));
-	char	   *target;
-	char	   *new_target;
+	text	   *target;
 
-	if (!ROW_GET(Bool, task, task_is_alias))
-		return;
-	target = alias_find(ROW_GET(ObjectId, task, task_owner), name);
-	if (target == NULL)
-		return;
-	new_target = alias_find(new_owner, name);
-	if (new_target != NULL && strcmp(target, new_target) == 0)
-		return;
-	ROW_SET(Pointer, task, task_callback, cstring_to_text(target));
-	ROW_SET(Bool, task, task_is_alias, false);
+	if (ROW_GET(Bool, task, task_is_alias) &&
+		(target = owner_adapt_alias(task, ROW_DATUM(task, task_callback), new_owner)) != NULL)
+	{
+		ROW_SET(Pointer, task, task_callback, target);
+		ROW_SET(Bool, task, task_is_alias, false);
+	}
+	if (!ROW_ISNULL(task, task_on_failure) &&
+		on_failure_is_alias(TextDatumGetCString(ROW_DATUM(task, task_on_failure))) &&
+		(target = owner_adapt_alias(task, ROW_DATUM(task, task_on_failure), new_owner)) != NULL)
+		ROW_SET(Pointer, task, task_on_failure, target);
 }
 
 /*

@@ -289,6 +289,7 @@ ts_try_task(PG_FUNCTION_ARGS)
 	name = TextDatumGetCString(ROW_DATUM(&task, task_callback));
 	if (ROW_GET(Bool, &task, task_is_alias))
 		name = alias_require(GetUserId(), name);
+	on_failure_prepare(text_to_cstring(PG_GETARG_TEXT_PP(0)), GetUserId(), &name, &kwargs);
 	callback = callback_prepare(name, kwargs);
 	zone = pg_tzset(TextDatumGetCString(ROW_DATUM(&task, task_timezone)));
 	result = call_here(callback, callback_bind(callback, kwargs, zone, false));

@@ -476,7 +476,7 @@ add_insert(Adding *adding, NewTask *task)
 	add_fill_task(&row, task);
 	if (!task->named)
 		store_insert_task(store, &row);
-	else if (!store_try_insert_task(store, &row))
+	else if (!store_try_insert_task(store, &row, true))
 		return false;
 	add_insert_alarm(store, task, task->id, adding->now);
 	max_tasks_add(store, task->spec.owner);

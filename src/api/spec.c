@@ -467,6 +467,11 @@ spec_check_hook(const TaskSpec *spec, const char *name)
 		return pstrdup(name);
 	error_context_stack = &context;
 	alias = alias_find(spec->owner, name);
+	if (alias != NULL && !on_failure_is_alias(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("alias \"%s\" cannot be used for on_failure, since it has a dot", name),
+				 errhint("It would be taken for a schema and a function. Give the function, or an alias without a dot.")));
 	target = alias != NULL ? alias : name;
 	if (spec->validate)
 	{

@@ -103,15 +103,16 @@ callback_pick(const char *name, Jsonb *kwargs)
 		int			n = resolve_arguments(candidate->oid, &arguments);
 		int			picked = pick_count(arguments, n, kwargs);
 
-		whole = whole || resolve_takes_whole(candidate->oid);
-		if (picked > most)
+		if (resolve_takes_whole(candidate->oid))
+			whole = true;
+		else if (picked > most)
 		{
 			most = picked;
 			best = arguments;
 			nbest = n;
 		}
 	}
-	if (best != NULL)
+	if (most > 0 || (best != NULL && !whole))
 		return pick_values(best, nbest, kwargs);
 	return whole ? kwargs : NULL;
 }

@@ -54,8 +54,9 @@ ending_settle(Store *store, const AlarmRow *alarm, Ending ending, const RunEnd *
 	if (alarm != NULL &&
 		(run->status != RUN_SUCCEEDED || run->recovered || ending == ENDING_FAILED))
 		on_failure_settle(store, alarm, ending, run);
-	if (run->status != RUN_SUCCEEDED || !ROW_ISNULL(run->start->task, task_notify))
-		notice_settle(ending, run);
+	if (run->status != RUN_SUCCEEDED || ending == ENDING_FAILED ||
+		!ROW_ISNULL(run->start->task, task_notify))
+		notice_settle(alarm, ending, run);
 }
 
 /* Write the alarm of a task that goes on after a run: ENDING_AGAIN or ENDING_NEXT. */

@@ -24,8 +24,22 @@
 /* Failures follow each other closely if this (us) is between them, or less. */
 #define CLOSE_FAILURES		USECS_PER_MINUTE
 
+/* Longest error message kept in a task's row, in bytes. */
+#define MAX_ERROR_LENGTH	2048
+
 /* Longest text of an error in a line of the log, in bytes. */
 #define MAX_LINE_LENGTH		2048
+
+/* Return a message as it is kept in a task's row, cut if it is too long. */
+text *
+failure_text(const char *message)
+{
+	int			length = strlen(message);
+
+	if (length > MAX_ERROR_LENGTH)
+		length = pg_mbcliplen(message, length, MAX_ERROR_LENGTH);
+	return cstring_to_text_with_len(message, length);
+}
 
 /* Return a name or message as one that does not break a line of the log, or fill it. */
 char *

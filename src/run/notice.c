@@ -75,26 +75,20 @@ notice_is_possible(void)
 		DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) < NOTICE_FULL;
 }
 
-/* Say whether notices come, when that changes. */
+/* Say whether notices come, when that changes; another process may have said it last. */
 static void
 notice_tell(bool possible)
 {
 	TsDatabase *db = database_find(MyDatabaseId);
 
-	if (notice_is_stuck == !possible)
-		return;
 	notice_is_stuck = !possible;
-	if (db == NULL)
-		return;
-	if (!possible)
-		database_set_message(db, not_sent);
-	else if (database_has_message(db, not_sent))
-		database_set_message(db, NULL);
+	if (db != NULL && database_has_message(db, not_sent) == possible)
+		database_set_message(db, possible ? NULL : not_sent);
 }
 
-/* Return what a notice says. */
+/* Return what a notice says; sqlstate may be NULL. */
 static char *
-notice_payload(const RunEnd *run, RunStatus status)
+notice_payload(const RunEnd *run, RunStatus status, const char *sqlstate)
 {
 	const RunStart *start = run->start;
 	char		run_at[MAXDATELEN + 1];
@@ -107,9 +101,8 @@ notice_payload(const RunEnd *run, RunStatus status)
 	escape_json(&json, word_text(run_status_words, status));
 	JsonEncodeDateTime(run_at, TimestampTzGetDatum(start->scheduled_at), TIMESTAMPTZOID, NULL);
 	appendStringInfo(&json, ", \"run_at\": \"%s\", \"attempt\": %d", run_at, start->attempt);
-	if (run->error != NULL)
-		appendStringInfo(&json, ", \"sqlstate\": \"%s\"",
-						 unpack_sql_state(run->error->sqlerrcode));
+	if (sqlstate != NULL)
+		appendStringInfo(&json, ", \"sqlstate\": \"%s\"", sqlstate);
 	appendStringInfoChar(&json, '}');
 	Assert(json.len < NOTICE_LENGTH);
 	return json.data;
@@ -135,27 +128,44 @@ notice_is_failure(const RunStart *start, RunStatus status)
 	}
 }
 
-/* Do what follows from the end of a run for those who listen. */
+/* Return whether there is such a channel: a setting's may not have been checked. */
+static bool
+notice_is_channel(const char *channel)
+{
+	return channel != NULL && channel[0] != '\0' && strlen(channel) < NAMEDATALEN;
+}
+
+/*
+ * Do what follows from the end of a run for those who listen.  The alarm is as the end
+ * has left it; NULL if nobody needs that, since the run has succeeded.
+ */
 void
-notice_settle(Ending ending, const RunEnd *run)
+notice_settle(const AlarmRow *alarm, Ending ending, const RunEnd *run)
 {
 	const RunStart *start = run->start;
 	RunStatus	status = run->status;
 	const char *channel = NULL;
 	const char *failures = NULL;
+	const char *sqlstate = run->error != NULL ? unpack_sql_state(run->error->sqlerrcode) : NULL;
 	char	   *payload;
 	bool		possible;
 
 	if (ending == ENDING_AGAIN)
 		return;
-	if (status == RUN_SUCCEEDED && ending == ENDING_FAILED)
-		status = RUN_FAILED;	/* its next time cannot be told */
+	if (ending == ENDING_FAILED && start->no_grid != NULL)
+	{
+		/* whatever the run was, its next time cannot be told */
+		status = RUN_FAILED;
+		if (!ROW_ISNULL(alarm, alarm_last_sqlstate))
+			sqlstate = TextDatumGetCString(ROW_DATUM(alarm, alarm_last_sqlstate));
+	}
 	if (!ROW_ISNULL(start->task, task_notify))
 		channel = TextDatumGetCString(ROW_DATUM(start->task, task_notify));
 	if (notice_is_failure(start, status))
 		failures = role_setting(start->owner, "taskshed.notify_failures", ts_notify_failures);
-	if (failures != NULL &&
-		(failures[0] == '\0' || (channel != NULL && strcmp(failures, channel) == 0)))
+	if (!notice_is_channel(channel))
+		channel = NULL;
+	if (!notice_is_channel(failures) || (channel != NULL && strcmp(failures, channel) == 0))
 		failures = NULL;
 	if (channel == NULL && failures == NULL)
 		return;
@@ -164,7 +174,7 @@ notice_settle(Ending ending, const RunEnd *run)
 	notice_tell(possible);
 	if (!possible)
 		return;
-	payload = notice_payload(run, status);
+	payload = notice_payload(run, status, sqlstate);
 	if (channel != NULL)
 		Async_Notify(channel, payload);
 	if (failures != NULL)

@@ -37,25 +37,39 @@
 /* So many names are tried, one after the other, for as many tasks that others hold. */
 #define HOOK_NAMES		4
 
+/* Longest kwargs (bytes) that are told, and how deep they may be nested. */
+#define MAX_KWARGS_SIZE		(1024 * 1024)
+#define MAX_KWARGS_DEPTH	1000
+
 /* Return whether a task was scheduled because another has failed. */
-bool
+static bool
 on_failure_is_hook(const char *task_id)
 {
 	return strncmp(task_id, HOOK_PREFIX, strlen(HOOK_PREFIX)) == 0;
 }
 
 /*
- * Return the name of the task that tells of another's failure: the first, second and
- * so on.  It is unique, and no longer than a name may be, by a hash.
+ * Return whether the on_failure of a task is an alias.  The name of a function has its
+ * schema, as it is stored; an alias with a dot is refused.
+ */
+bool
+on_failure_is_alias(const char *name)
+{
+	return name[0] != '\0' && strchr(name, '.') == NULL;
+}
+
+/*
+ * Return a name for the task that tells of another's failure: another for each number,
+ * and the plain one for 0.  It is unique, and no longer than a name may be, by a hash.
  */
 static char *
-on_failure_task_id(const char *task_id, int number)
+on_failure_task_id(const char *task_id, uint64 number)
 {
 	int			length = strlen(task_id);
 	int			room = MAX_ID_LENGTH - strlen(HOOK_PREFIX);
 	uint64		hash;
 
-	if (number == 1 && pg_mbstrlen(task_id) <= room)
+	if (number == 0 && pg_mbstrlen(task_id) <= room)
 		return psprintf("%s%s", HOOK_PREFIX, task_id);
 	hash = DatumGetUInt64(hash_any_extended((const unsigned char *) task_id, length, number));
 	length = pg_mbcharcliplen(task_id, length, room - 17);
@@ -83,12 +97,12 @@ on_failure_status(Ending ending, const RunEnd *run, const AlarmRow *alarm)
 
 	if (ending == ENDING_AGAIN)
 		return NULL;
+	if (ending == ENDING_FAILED && start->no_grid != NULL)
+		return word_text(run_status_words, RUN_FAILED); /* its next time cannot
+														 * be told */
 	switch (run->status)
 	{
 		case RUN_SUCCEEDED:
-			/* (its next time cannot be told) */
-			if (ending == ENDING_FAILED)
-				return word_text(run_status_words, RUN_FAILED);
 			return run->recovered ? "recovered" : NULL;
 		case RUN_CANCELLED:
 			return NULL;
@@ -116,6 +130,33 @@ on_failure_add_string(StringInfo json, const char *key, const char *value)
 		appendStringInfoString(json, "null");
 }
 
+/*
+ * Add the kwargs of a task to a JSON object; null if they are too large, or nested too
+ * deep, to be part of another one.
+ */
+static void
+on_failure_add_kwargs(StringInfo json, Jsonb *kwargs)
+{
+	JsonbIterator *it = JsonbIteratorInit(&kwargs->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	int			depth = 0;
+	bool		fits = VARSIZE(kwargs) <= MAX_KWARGS_SIZE;
+
+	while (fits && (token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
+			fits = ++depth <= MAX_KWARGS_DEPTH;
+		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
+			depth--;
+	}
+	appendStringInfoString(json, ", \"task_kwargs\": ");
+	if (fits)
+		(void) JsonbToCString(json, &kwargs->root, VARSIZE(kwargs));
+	else
+		appendStringInfoString(json, "null");
+}
+
 /* Return a column of an alarm as a C string, or NULL. */
 static char *
 on_failure_text(const AlarmRow *alarm, int attnum)
@@ -128,14 +169,14 @@ static Jsonb *
 on_failure_kwargs(const RunEnd *run, const char *status, const AlarmRow *alarm)
 {
 	const RunStart *start = run->start;
-	Jsonb	   *task_kwargs = DatumGetJsonbP(ROW_DATUM(start->task, task_kwargs));
+	const char *detail = run->error != NULL && start->no_grid == NULL ? run->error->detail : NULL;
 	char		run_at[MAXDATELEN + 1];
 	StringInfoData json;
 
 	initStringInfo(&json);
-	appendStringInfo(&json, "{\"attempt\": %d, \"failures_in_row\": %d, \"task_kwargs\": %s",
-					 start->attempt, ROW_GET(Int32, alarm, alarm_failures_in_row),
-					 JsonbToCString(NULL, &task_kwargs->root, VARSIZE(task_kwargs)));
+	appendStringInfo(&json, "{\"attempt\": %d, \"failures_in_row\": %d",
+					 start->attempt, ROW_GET(Int32, alarm, alarm_failures_in_row));
+	on_failure_add_kwargs(&json, DatumGetJsonbP(ROW_DATUM(start->task, task_kwargs)));
 	if (run->run_id != 0)
 		appendStringInfo(&json, ", \"run_id\": " INT64_FORMAT, run->run_id);
 	else
@@ -151,7 +192,8 @@ on_failure_kwargs(const RunEnd *run, const char *status, const AlarmRow *alarm)
 	on_failure_add_string(&json, "status", status);
 	on_failure_add_string(&json, "sqlstate", on_failure_text(alarm, Anum_alarm_last_sqlstate));
 	on_failure_add_string(&json, "message", on_failure_text(alarm, Anum_alarm_last_error));
-	on_failure_add_string(&json, "detail", run->error != NULL ? run->error->detail : NULL);
+	on_failure_add_string(&json, "detail", detail == NULL ? NULL :
+						  text_to_cstring(failure_text(detail)));
 	appendStringInfoChar(&json, '}');
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 }
@@ -167,26 +209,36 @@ on_failure_sample(void)
 																		"\"detail\": null, \"failures_in_row\": 1}")));
 }
 
+/* What a task that tells of a failure calls, and with what. */
+typedef struct Hook
+{
+	const char *callback;
+	bool		is_alias;		/* and nothing else */
+	Jsonb	   *kwargs;
+} Hook;
+
 /* Fill in the row of a task that tells of a failure. */
 static void
-on_failure_fill(TaskRow *row, const RunStart *start, const char *callback, const char *task_id,
-				Jsonb *kwargs)
+on_failure_fill(TaskRow *row, const RunStart *start, const Hook *hook, const char *task_id)
 {
 	Name		owner_name = palloc(sizeof(NameData));
 
-	*owner_name = start->owner_name;
+	namestrcpy(owner_name, GetUserNameFromId(start->owner, false));
 	ROW_SET(Name, row, task_owner_name, owner_name);
-	ROW_SET(Bool, row, task_is_alias, false);
+	ROW_SET(Bool, row, task_is_alias, hook->is_alias);
 	ROW_SET(Pointer, row, task_task_id, cstring_to_text(task_id));
-	ROW_SET(Pointer, row, task_callback, cstring_to_text(callback));
-	ROW_SET(Pointer, row, task_kwargs, kwargs);
+	ROW_SET(Pointer, row, task_callback, cstring_to_text(hook->callback));
+	ROW_SET(Pointer, row, task_kwargs, hook->kwargs);
 	ROW_SET(Pointer, row, task_run_type, cstring_to_text("once"));
 	ROW_SET(Pointer, row, task_timezone, ROW_GET(TextPP, start->task, task_timezone));
 	ROW_SET(Pointer, row, task_catch_up,
 			cstring_to_text(word_text(catch_up_words, CATCH_UP_COALESCE)));
 }
 
-/* Write one that is new.  Return false if somebody else has just added one of that name. */
+/*
+ * Write one that is new.  Return false if there is one of that name after all, or somebody
+ * is about to add or remove it.
+ */
 static bool
 on_failure_insert(Store *store, TaskRow *row, Oid owner)
 {
@@ -197,7 +249,7 @@ on_failure_insert(Store *store, TaskRow *row, Oid owner)
 	ROW_SET(Int64, row, task_id, id);
 	ROW_SET(ObjectId, row, task_owner, owner);
 	ROW_SET(TimestampTz, row, task_created_at, now);
-	if (!store_try_insert_task(store, row))
+	if (!store_try_insert_task(store, row, false))
 		return false;
 	alarm_begin(&alarm, id, owner, now, now);
 	store_insert_alarm(store, &alarm);
@@ -230,11 +282,26 @@ on_failure_replace(Store *store, TaskRow *row, AlarmRow *alarm)
 	notes_add(now, id, ROW_GET(ObjectId, row, task_owner));
 }
 
-/* Schedule a task that tells of a failure, in the place of one that still waits. */
-static void
-on_failure_add(Store *store, const RunStart *start, const char *callback, Jsonb *kwargs)
+/* Schedule one of that name that is new.  Return whether that could be done. */
+static bool
+on_failure_add_new(Store *store, const RunStart *start, const Hook *hook, const char *task_id)
 {
-	for (int number = 1; number <= HOOK_NAMES; number++)
+	TaskRow		row;
+
+	memset(row.nulls, true, sizeof(row.nulls));
+	memset(row.values, 0, sizeof(row.values));
+	on_failure_fill(&row, start, hook, task_id);
+	return on_failure_insert(store, &row, start->owner);
+}
+
+/*
+ * Schedule a task that tells of a failure, in the place of one that still waits.  Where
+ * others are changing those that there are, it gets a name that nobody can hold.
+ */
+static void
+on_failure_add(Store *store, const RunStart *start, const Hook *hook)
+{
+	for (int number = 0; number < HOOK_NAMES; number++)
 	{
 		char	   *task_id = on_failure_task_id(start->task_id, number);
 		TaskRow		row;
@@ -242,42 +309,49 @@ on_failure_add(Store *store, const RunStart *start, const char *callback, Jsonb 
 
 		if (!store_find_task(store, start->owner, CStringGetTextDatum(task_id), &row))
 		{
-			memset(row.nulls, true, sizeof(row.nulls));
-			memset(row.values, 0, sizeof(row.values));
-			on_failure_fill(&row, start, callback, task_id, kwargs);
-			if (on_failure_insert(store, &row, start->owner))
+			if (on_failure_add_new(store, start, hook, task_id))
 				return;
 		}
 		else if (store_lock_alarm(store, ROW_GET(Int64, &row, task_id), &alarm, LockWaitSkip) == TM_Ok &&
 				 store_get_task(store, ROW_GET(Int64, &alarm, alarm_id), &row) &&
 				 ROW_GET(ObjectId, &row, task_owner) == start->owner)
 		{
-			on_failure_fill(&row, start, callback, task_id, kwargs);
+			on_failure_fill(&row, start, hook, task_id);
 			on_failure_replace(store, &row, &alarm);
 			return;
 		}
 	}
-	ereport(LOG,
-			(errmsg("no task could be added that tells of a failure of task \"%s\": others hold those that there are",
-					failure_one_line(start->task_id))));
+	while (!on_failure_add_new(store, start, hook,
+							   on_failure_task_id(start->task_id, HOOK_NAMES + store_new_id())))
+		;
 }
 
-/* Return the callback for a task's failures, or NULL if there is none. */
-static const char *
-on_failure_callback(Store *store, const RunStart *start)
+/*
+ * Find the callback for a task's failures, and return whether there is one.  A task that
+ * was given to another role during the run has the callback of that role by now, which
+ * this one's is not to call.
+ */
+static bool
+on_failure_find(Store *store, const RunStart *start, Hook *hook)
 {
 	TaskRow		now;
 	const TaskRow *task = start->task;
-	const char *callback;
 
-	/* it may have been changed during the run */
 	if (store_get_task(store, start->id, &now) &&
-		ROW_GET(TimestampTz, &now, task_created_at) == start->created_at)
+		ROW_GET(TimestampTz, &now, task_created_at) == start->created_at &&
+		ROW_GET(ObjectId, &now, task_owner) == start->owner)
 		task = &now;
-	callback = ROW_ISNULL(task, task_on_failure) ?
-		role_setting(start->owner, "taskshed.on_failure", ts_on_failure) :
-		TextDatumGetCString(ROW_DATUM(task, task_on_failure));
-	return callback != NULL && callback[0] != '\0' ? callback : NULL;
+	if (!ROW_ISNULL(task, task_on_failure))
+	{
+		hook->callback = TextDatumGetCString(ROW_DATUM(task, task_on_failure));
+		hook->is_alias = on_failure_is_alias(hook->callback);
+	}
+	else
+	{
+		hook->callback = role_setting(start->owner, "taskshed.on_failure", ts_on_failure);
+		hook->is_alias = false;
+	}
+	return hook->callback != NULL && hook->callback[0] != '\0';
 }
 
 /*
@@ -287,29 +361,38 @@ on_failure_callback(Store *store, const RunStart *start)
 void
 on_failure_settle(Store *store, const AlarmRow *alarm, Ending ending, const RunEnd *run)
 {
+	const RunStart *start = run->start;
 	const char *status = on_failure_status(ending, run, alarm);
-	const char *callback;
+	Hook		hook;
 
-	if (status == NULL || on_failure_is_hook(run->start->task_id) ||
-		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(run->start->owner)))
+	if (status == NULL || on_failure_is_hook(start->task_id) ||
+		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(start->owner)))
 		return;
-	callback = on_failure_callback(store, run->start);
-	if (callback == NULL)
+	/* of a run that was lost, only the new owner's row is left */
+	if (ROW_GET(ObjectId, start->task, task_owner) != start->owner)
 		return;
-	on_failure_add(store, run->start, callback, on_failure_kwargs(run, status, alarm));
+	if (!on_failure_find(store, start, &hook))
+		return;
+	hook.kwargs = on_failure_kwargs(run, status, alarm);
+	on_failure_add(store, start, &hook);
 	CommandCounterIncrement();
 }
 
 /*
- * Find out what a run of such a task is to call, and with what: an alias, or else a
- * function, with what it has arguments for.
+ * Find out what a run is to call, and with what, if its task tells of a failure: a
+ * function, with what it has arguments for.  What the setting says may be an alias, if it
+ * has no schema; that of a task is resolved already.
  */
 void
-on_failure_prepare(const RunStart *start, char **callback, Jsonb **kwargs)
+on_failure_prepare(const char *task_id, Oid owner, char **callback, Jsonb **kwargs)
 {
-	char	   *target = alias_find(start->owner, start->callback);
+	char	   *target = NULL;
 	Jsonb	   *picked;
 
+	if (!on_failure_is_hook(task_id))
+		return;
+	if (on_failure_is_alias(*callback))
+		target = alias_find(owner, *callback);
 	if (target != NULL)
 		*callback = target;
 	picked = callback_pick(*callback, *kwargs);

@@ -19,7 +19,6 @@
  */
 #include "postgres.h"
 
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
@@ -34,9 +33,6 @@
 
 /* So many missed times at most are recorded at once. */
 #define MAX_MISSED			100
-
-/* Longest error message kept in a task's row, in bytes. */
-#define MAX_ERROR_LENGTH	2048
 
 static TimeoutId deadlock_check;
 
@@ -89,17 +85,6 @@ outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *rep
 	return FOUND_SAME;
 }
 
-/* Return a message as it is kept in a task's row, cut if it is too long. */
-static text *
-outcome_error_text(const char *message)
-{
-	int			length = strlen(message);
-
-	if (length > MAX_ERROR_LENGTH)
-		length = pg_mbcliplen(message, length, MAX_ERROR_LENGTH);
-	return cstring_to_text_with_len(message, length);
-}
-
 /* Fill in what the alarm says of the last run; sqlstate and message may be NULL. */
 static void
 outcome_set_status(AlarmRow *alarm, RunStatus status, const char *sqlstate, const char *message)
@@ -110,7 +95,7 @@ outcome_set_status(AlarmRow *alarm, RunStatus status, const char *sqlstate, cons
 	else
 		ROW_SET_NULL(alarm, alarm_last_sqlstate);
 	if (message != NULL)
-		ROW_SET(Pointer, alarm, alarm_last_error, outcome_error_text(message));
+		ROW_SET(Pointer, alarm, alarm_last_error, failure_text(message));
 	else
 		ROW_SET_NULL(alarm, alarm_last_error);
 }
@@ -285,17 +270,20 @@ outcome_advance(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 	}
 }
 
-/* Record the times that have passed without a run, the earliest first. */
-static void
+/*
+ * Record the times that have passed without a run, the earliest first.  Return the
+ * number of that in the history.
+ */
+static int64
 outcome_record_missed(const RunStart *start)
 {
 	RunStart	each = *start;
 	RunEnd		run = {.start = &each,.status = RUN_MISSED};
-	int			n = 0;
+	int64		first = history_record(&run);
 
-	do
-		history_record(&run);
-	while (++n < MAX_MISSED && catch_up_next_missed(start, &each.scheduled_at));
+	for (int n = 1; n < MAX_MISSED && catch_up_next_missed(start, &each.scheduled_at); n++)
+		(void) history_record(&run);
+	return first;
 }
 
 /* Record that a time was missed: the run for it was too late. */
@@ -307,7 +295,7 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 
 	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
 		return;
-	outcome_record_missed(start);
+	run.run_id = outcome_record_missed(start);
 	outcome_set_status(&alarm, RUN_MISSED, NULL, NULL);
 	if (start->recurring)
 		outcome_advance(store, &alarm, &run, report);

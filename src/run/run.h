@@ -117,6 +117,7 @@ typedef struct Failure
 	const char *message;		/* of the error, without values of kwargs */
 } Failure;
 
+extern text *failure_text(const char *message);
 extern char *failure_one_line(const char *text);
 extern void failure_log_line(const RunStart *start, const Failure *failure, const char *detail);
 extern void failure_log(const RunStart *start, const Failure *failure, AlarmRow *alarm);
@@ -163,16 +164,16 @@ extern bool ending_expire(Store *store, int64 id, TimestampTz before);
 /* How the names begin of tasks that tell of the failure of others. */
 #define HOOK_PREFIX		"on_failure/"
 
-extern bool on_failure_is_hook(const char *task_id);
+extern bool on_failure_is_alias(const char *name);
 extern Jsonb *on_failure_sample(void);
 extern void on_failure_settle(Store *store, const AlarmRow *alarm, Ending ending,
 							  const RunEnd *run);
-extern void on_failure_prepare(const RunStart *start, char **callback, Jsonb **kwargs);
+extern void on_failure_prepare(const char *task_id, Oid owner, char **callback, Jsonb **kwargs);
 
 /* ------------------------------------------------------------------------
  * notice.c
  */
-extern void notice_settle(Ending ending, const RunEnd *run);
+extern void notice_settle(const AlarmRow *alarm, Ending ending, const RunEnd *run);
 
 /* ------------------------------------------------------------------------
  * outcome.c

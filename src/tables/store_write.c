@@ -201,18 +201,18 @@ store_insert_task(Store *store, TaskRow *row)
 
 /*
  * Insert a task unless its owner has one of that task_id.  Wait for other
- * transactions that are about to add or remove it.  Return false if there is
- * one, which may be gone again when the caller looks.
+ * transactions that are about to add or remove it; or unless wait, take it for being
+ * there.  Return false if there is one, which may be gone again when the caller looks.
  */
 bool
-store_try_insert_task(Store *store, TaskRow *row)
+store_try_insert_task(Store *store, TaskRow *row, bool wait)
 {
 	bool		inserted;
 
 	writes++;
 	store_fill_slot(store->task_slot, row->values, row->nulls, Natts_task);
 	inserted = table_writer_try_insert(store_task_writer(store), store->task_slot,
-									   store_index_relid(TASK_KEY));
+									   store_index_relid(TASK_KEY), wait);
 	if (inserted)
 		store_note_task(store, row);
 	ExecClearTuple(store->task_slot);

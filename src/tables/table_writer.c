@@ -241,11 +241,11 @@ table_writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot)
 /*
  * Insert the row in slot unless a unique index, which that of OID key is, has
  * its key already.  Wait for other transactions that are about to add or to
- * remove that.  Return false if it is there, which may be over when the caller
- * looks.  This is what INSERT ... ON CONFLICT does.
+ * remove that; or unless wait, take it for being there.  Return false if it is, which
+ * may be over when the caller looks.  This is what INSERT ... ON CONFLICT does.
  */
 bool
-table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key)
+table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key, bool wait)
 {
 	ResultRelInfo *rri = &writer->rri;
 	EState	   *estate = writer->state->estate;
@@ -253,10 +253,15 @@ table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key)
 	List	   *arbiters = list_make1_oid(key);
 	bool		inserted = false;
 
-	while (!inserted && compat_check_index_constraints(rri, slot, estate, arbiters))
+	do
 	{
 		bool		conflict = false;
-		uint32		token = SpeculativeInsertionLockAcquire(xid);
+		uint32		token;
+
+		/* (inserting into the index waits for nobody, but may find less) */
+		if (wait && !compat_check_index_constraints(rri, slot, estate, arbiters))
+			break;
+		token = SpeculativeInsertionLockAcquire(xid);
 
 		table_tuple_insert_speculative(rri->ri_RelationDesc, slot, GetCurrentCommandId(true),
 									   0, NULL, token);
@@ -264,7 +269,7 @@ table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key)
 		table_tuple_complete_speculative(rri->ri_RelationDesc, slot, token, !conflict);
 		SpeculativeInsertionLockRelease(xid);
 		inserted = !conflict;
-	}
+	} while (!inserted && wait);
 	ResetPerTupleExprContext(estate);
 	return inserted;
 }

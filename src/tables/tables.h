@@ -66,7 +66,7 @@ extern void table_writer_close(Writer *writer);
 extern void table_writer_insert(Writer *writer, TupleTableSlot *slot);
 extern void table_writer_insert_many(Writer *writer, TupleTableSlot **slots, int nslots);
 extern void table_writer_update(Writer *writer, ItemPointer tid, TupleTableSlot *slot);
-extern bool table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key);
+extern bool table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid key, bool wait);
 
 /* ------------------------------------------------------------------------
  * store.c
@@ -171,7 +171,7 @@ extern TM_Result store_relock_alarm(Store *store, int64 id, const RowTids *tids,
 									AlarmRow *row, LockWaitPolicy wait_policy);
 extern bool store_await_removal(Store *store, int64 id);
 extern void store_insert_task(Store *store, TaskRow *row);
-extern bool store_try_insert_task(Store *store, TaskRow *row);
+extern bool store_try_insert_task(Store *store, TaskRow *row, bool wait);
 extern void store_update_task(Store *store, TaskRow *row);
 extern void store_delete_task(Store *store, TaskRow *row);
 extern void store_insert_alarm(Store *store, AlarmRow *row);

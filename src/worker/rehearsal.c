@@ -73,6 +73,7 @@ rehearsal_go_through(int64 id)
 	AlarmRow	alarm;
 	TaskRow		task;
 	char	   *name;
+	Jsonb	   *kwargs;
 	Callback   *callback;
 	bool		there;
 
@@ -86,7 +87,10 @@ rehearsal_go_through(int64 id)
 	name = TextDatumGetCString(ROW_DATUM(&task, task_callback));
 	if (ROW_GET(Bool, &task, task_is_alias))
 		name = alias_require(GetSessionUserId(), name);
-	callback = callback_prepare(name, DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs)));
+	kwargs = DatumGetJsonbPCopy(ROW_DATUM(&task, task_kwargs));
+	on_failure_prepare(TextDatumGetCString(ROW_DATUM(&task, task_task_id)), GetSessionUserId(),
+					   &name, &kwargs);
+	callback = callback_prepare(name, kwargs);
 	rehearsal_load_language(callback->funcid);
 }
 

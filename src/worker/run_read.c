@@ -157,8 +157,7 @@ run_read(Run *run)
 	if (ROW_GET(Bool, &run->task, task_is_alias))
 		run->callback = alias_require(run->start.owner, run->start.callback);
 	run->kwargs = DatumGetJsonbP(ROW_DATUM(&run->task, task_kwargs));
-	if (on_failure_is_hook(run->start.task_id))
-		on_failure_prepare(&run->start, &run->callback, &run->kwargs);
+	on_failure_prepare(run->start.task_id, run->start.owner, &run->callback, &run->kwargs);
 	MemoryContextSwitchTo(old);
 	return true;
 }

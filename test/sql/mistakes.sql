@@ -191,6 +191,9 @@ CALL fails($$SELECT taskshed.update_tasks('{"on_failure": "no_such"}', array['x'
 SELECT taskshed.update_tasks('{"notify": null, "on_failure": ""}', array['x']);
 SELECT on_failure, notify FROM taskshed.fetch_task('x');
 SELECT taskshed.remove_all_tasks();
+SELECT taskshed.add_callback('a.b', 'nothing');
+CALL fails($$SELECT taskshed.add_task('nothing', on_failure => 'a.b')$$);
+SELECT taskshed.remove_callback('a.b');
 CALL fails($$SET taskshed.notify_failures = 'a channel of a name that is longer than the name of anything else in PostgreSQL'$$);
 
 -- What a task can have set for its runs, and what not

@@ -294,6 +294,131 @@ is( query(
 	'one that cannot be called fails for itself');
 
 # ------------------------------------------------------------------------
+# What others do to it
+
+# A task that is given away during its run has the callback of its new owner by then.
+query(
+	q{
+	CREATE ROLE other LOGIN;
+	GRANT CREATE ON SCHEMA public TO other;
+	GRANT ALL ON alerts, alerts_n_seq TO other;
+	SET ROLE other;
+	CREATE FUNCTION others_alert(kwargs jsonb) RETURNS void LANGUAGE sql AS
+		$$ INSERT INTO public.alerts (told) VALUES (kwargs || jsonb_build_object('called_as', current_user, 'by', 'other')) $$;
+	CREATE FUNCTION bell(kwargs jsonb) RETURNS void LANGUAGE sql AS
+		$$ INSERT INTO public.alerts (told) VALUES (kwargs || jsonb_build_object('called_as', current_user, 'by', 'other')) $$}
+);
+$holder->query('SELECT pg_advisory_lock(1)');
+app(q{remove_all_tasks(); CREATE FUNCTION fail_later() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM pg_advisory_xact_lock(1); RAISE EXCEPTION 'later'; END $$;
+	SELECT taskshed.add_task('fail_later', task_id => 'given', on_failure => 'alert')}
+);
+await_blocked($node, 1);
+query(
+	q{SELECT taskshed.set_owner('other', '{given}', owner => 'app'); SELECT taskshed.update_tasks('{"on_failure": "others_alert"}', '{given}', owner => 'other')}
+);
+$holder->query('SELECT pg_advisory_unlock(1)');
+await_alerts('given', 1);
+is(alerts_of('given', q{coalesce(told->>'by', 'app')}),
+	'app', 'nobody calls what another role has named');
+query('SELECT taskshed.remove_all_tasks($$other$$)');
+
+# An alias that is gone is not some function of that name.
+app(q{add_callback('ring', 'alert'); SET ROLE app; SELECT taskshed.add_callback('bell', 'alert', true); SELECT taskshed.add_task('fail', '2100-01-01', task_id => 'no bell', on_failure => 'bell')}
+);
+app(q{add_task('fail', '2100-01-01', task_id => 'ringing', on_failure => 'ring')}
+);
+app(q{remove_callback('bell')});
+app(q{run_task('no bell')});
+await_state($node, 'on_failure/no bell', 'failed');
+is( query(
+		q{SELECT last_sqlstate FROM taskshed.tasks WHERE task_id = 'on_failure/no bell'}
+	),
+	'42883',
+	'an alias that is gone is no function');
+query(q{SELECT taskshed.set_owner('other', '{ringing}', owner => 'app')});
+is( query(q{SELECT on_failure FROM taskshed.tasks WHERE task_id = 'ringing'}),
+	'public.alert',
+	'a task that is given away has the function of its alias');
+query('SELECT taskshed.remove_all_tasks($$other$$)');
+app(q{remove_all_tasks()});
+
+# Somebody who is about to give the role a task of that name keeps nobody waiting, and no alert is lost
+# however many there are that others hold.
+app(q{add_task('fail', task_id => 'awaited', on_failure => 'alert_by_procedure')}
+);
+await_alerts('awaited', 1);
+query(
+	q{SELECT taskshed.add_task('work', '2100-01-01', task_id => 'x', owner => 'other'); UPDATE _taskshed.task SET task_id = 'on_failure/awaited' WHERE task_id = 'x'}
+);
+$holder->query(
+	q{BEGIN; SELECT taskshed.set_owner('app', '{on_failure/awaited}', owner => 'other')}
+);
+app(q{retry_task('awaited')});
+await_alerts('awaited', 2);
+pass('a name that is not free yet is not waited for');
+$holder->query('ROLLBACK');
+query('SELECT taskshed.remove_all_tasks($$other$$)');
+
+query(
+	q{CREATE FUNCTION bad_alert(task_id text) RETURNS void LANGUAGE sql AS 'SELECT 1/0'; SET ROLE app; SELECT taskshed.add_task('fail', task_id => 'held all', on_failure => 'bad_alert')}
+);
+for my $n (1 .. 6)
+{
+	await(
+		$node,
+		"SELECT count(*) = $n AND bool_and(state = 'failed') FROM taskshed.tasks WHERE task_id ~ '^on_failure/held all'",
+		"$n alerts have failed");
+	last if $n == 6;
+	$holder->query('ROLLBACK');
+	$holder->query(
+		q{BEGIN; SELECT taskshed.pause_tasks(array_agg(task_id), owner => 'app') FROM taskshed.tasks WHERE task_id ~ '^on_failure/held all'}
+	);
+	app(q{retry_task('held all')});
+}
+pass('no alert is lost, however many others hold');
+$holder->query('ROLLBACK');
+app(q{remove_all_tasks()});
+
+# ------------------------------------------------------------------------
+# What is in the data
+
+app(q{add_task('fail', task_id => 'deep', validate => false, kwargs => ('{"why": ' || repeat('[', 3000) || repeat(']', 3000) || '}')::jsonb, on_failure => 'alert')}
+);
+await_alerts('deep', 1);
+is(alerts_of('deep', q{(told->'task_kwargs')::text}),
+	'null', 'arguments that are nested too deep are not told');
+app(q{remove_all_tasks(); CREATE FUNCTION fail_at_length() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+		RAISE EXCEPTION 'long' USING DETAIL = repeat('x', 1000000); END $$;
+	SELECT taskshed.add_task('fail_at_length', task_id => 'lengthy', on_failure => 'alert')}
+);
+await_alerts('lengthy', 1);
+is(alerts_of('lengthy', q{length(told->>'detail')::text}),
+	2048, 'a long detail is cut');
+app(q{remove_all_tasks(); CREATE FUNCTION alert_whole(kwargs jsonb DEFAULT '{"task_id": "nobody"}') RETURNS void LANGUAGE sql AS 'INSERT INTO public.alerts (told) VALUES (kwargs)';
+	SELECT taskshed.add_task('work', now() - interval '1 day', start_within => '1 hour', task_id => 'whole', on_failure => 'alert_whole')}
+);
+await_alerts('whole', 1);
+is( query(
+		q{SELECT (told->>'run_id')::bigint = run_id FROM alerts, taskshed.runs WHERE told->>'task_id' = 'whole' AND task_id = 'whole'}
+	),
+	't',
+	'a function that takes them all has them, though it need not; and the number of a run that was missed'
+);
+
+# It can be tried like others.
+app(q{add_task('fail', task_id => 'to try', on_failure => 'alert_some')});
+await_alerts('to try', 1);
+query('REVOKE INSERT ON alerts FROM app');
+app(q{retry_task('to try')});
+await_state($node, 'on_failure/to try', 'failed');
+query('GRANT INSERT ON alerts TO app');
+app(q{try_task('on_failure/to try')});
+await_alerts('to try', 2);
+pass('it can be tried');
+app(q{remove_all_tasks()});
+
+# ------------------------------------------------------------------------
 # The setting of a role
 
 query(q{ALTER ROLE app SET taskshed.on_failure = 'public.alert'});
