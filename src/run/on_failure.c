@@ -202,11 +202,13 @@ on_failure_kwargs(const RunEnd *run, const char *status, const AlarmRow *alarm)
 Jsonb *
 on_failure_sample(void)
 {
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(
-																		"{\"task_id\": \"a\", \"group_id\": \"a\", \"owner\": \"a\", \"callback\": \"a\", \"task_kwargs\": {}, "
-																		"\"queue\": null, \"queue_key\": null, \"run_id\": 1, \"run_at\": \"2026-01-01T00:00:00+00:00\", "
-																		"\"attempt\": 1, \"status\": \"failed\", \"sqlstate\": \"22012\", \"message\": \"a\", "
-																		"\"detail\": null, \"failures_in_row\": 1}")));
+	static const char sample[] =
+	"{\"task_id\": \"a\", \"group_id\": \"a\", \"owner\": \"a\", \"callback\": \"a\", "
+	"\"task_kwargs\": {}, \"queue\": null, \"queue_key\": null, \"run_id\": 1, "
+	"\"run_at\": \"2026-01-01T00:00:00+00:00\", \"attempt\": 1, \"status\": \"failed\", "
+	"\"sqlstate\": \"22012\", \"message\": \"a\", \"detail\": null, \"failures_in_row\": 1}";
+
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(sample)));
 }
 
 /* What a task that tells of a failure calls, and with what. */
