@@ -59,6 +59,7 @@ CREATE TABLE _taskshed.task (
 	on_failure text COLLATE "C",
 	notify text COLLATE "C",
 	settings jsonb,
+	options jsonb,
 	CONSTRAINT task_pkey PRIMARY KEY (id),
 	CONSTRAINT task_key UNIQUE (owner, task_id),
 	CONSTRAINT task_id_length CHECK (length(task_id) BETWEEN 1 AND 255),
@@ -99,6 +100,7 @@ COMMENT ON COLUMN _taskshed.task.description IS 'What the task is for, in the wo
 COMMENT ON COLUMN _taskshed.task.on_failure IS 'Callback or alias that a task is scheduled for when this one fails; NULL is what taskshed.on_failure says, empty none.';
 COMMENT ON COLUMN _taskshed.task.notify IS 'Channel that is notified of the end of each run, or NULL.';
 COMMENT ON COLUMN _taskshed.task.settings IS 'Settings of the session in which the task runs, a JSON object, or NULL.';
+COMMENT ON COLUMN _taskshed.task.options IS 'Further options, a JSON object: notify_result, whether notices tell the result; NULL for none.';
 COMMENT ON INDEX _taskshed.task_pkey IS 'Finds a task by its internal key.';
 COMMENT ON INDEX _taskshed.task_key IS 'Finds a task by its owner and task_id.';
 COMMENT ON INDEX _taskshed.task_group IS 'Finds the tasks of a group.';
@@ -409,7 +411,7 @@ CREATE FUNCTION taskshed.add_task(
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_task';
 COMMENT ON FUNCTION taskshed.add_task IS
-'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. When a run has failed for good, on_failure, a callback or alias, is scheduled as a task of the same owner, called on_failure/ and the task_id, and told of it by those arguments that it has; empty, nothing is, whatever taskshed.on_failure says. notify is a channel that is notified of the end of each run. settings are set for the session in which it runs, as by its owner. description is shown, and never read; the others behind validate are for later versions: 0A000; options has no keys yet: 22023. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id or description too long, 42501 not allowed, 0A000 not supported yet.';
+'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. When a run has failed for good, on_failure, a callback or alias, is scheduled as a task of the same owner, called on_failure/ and the task_id, and told of it by those arguments that it has; empty, nothing is, whatever taskshed.on_failure says. notify is a channel that is notified of the end of each run. settings are set for the session in which it runs, as by its owner. description is shown, and never read; the others behind validate are for later versions: 0A000; options has the key notify_result: whether notices tell the result. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id or description too long, 42501 not allowed, 0A000 not supported yet.';
 
 CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT NULL)
 RETURNS text[]
@@ -975,7 +977,8 @@ SELECT t.id,
 	t.description,
 	t.on_failure,
 	t.notify,
-	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.settings END AS settings
+	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.settings END AS settings,
+	t.options
 FROM _taskshed.task t
 	JOIN _taskshed.alarm a ON a.id = t.id
 	LEFT JOIN taskshed._running() x ON x.id = t.id
@@ -1002,7 +1005,7 @@ SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, sche
 	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
 	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
 	last_sqlstate, last_error, run_count, failures_in_row, created_at, description,
-	on_failure, notify, settings
+	on_failure, notify, settings, options
 FROM _taskshed.task_details;
 COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
 

@@ -35,7 +35,7 @@ extern void check_selector(bool no_task_ids, bool no_group_id, const char *for_a
 extern void check_length(const char *what, text *text, int least, int most);
 extern void check_run_at(TimestampTz run_at);
 pg_noreturn extern void check_not_supported(const char *param);
-extern void check_options(const char *param, Jsonb *options);
+extern void check_options(const char *param, Jsonb *options, const char *const *names, int n);
 
 /* ------------------------------------------------------------------------
  * named_row.c

@@ -255,24 +255,53 @@ check_not_supported(const char *param)
 			 errhint("Leave it out, or give NULL.")));
 }
 
+/* Refuse an option that there is not: 22023. */
+static void
+check_option_name(const char *key, const char *const *names, int n)
+{
+	char	  **known = palloc(n * sizeof(char *));
+	const char *closest;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(key, names[i]) == 0)
+			return;
+		known[i] = pstrdup(names[i]);
+	}
+	closest = resolve_closest_name(key, known, n);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown option \"%s\"", key),
+			 closest != NULL ? errhint("Did you mean \"%s\"?", closest) :
+			 errhint("There is \"%s\".", names[0])));
+}
+
 /*
- * Check an object of options, each of them a key: 22023 for those that there are
- * not.  So far there are none.
+ * Check an object of options: 22023 for one that there is not, and for a value that is
+ * neither true nor false, as all are so far.
  */
 void
-check_options(const char *param, Jsonb *options)
+check_options(const char *param, Jsonb *options, const char *const *names, int n)
 {
 	JsonbIterator *it = JsonbIteratorInit(&options->root);
-	JsonbValue	key;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	char	   *key = NULL;
 
 	if (!JB_ROOT_IS_OBJECT(options))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be a JSON object", param)));
-	(void) JsonbIteratorNext(&it, &key, true);
-	if (JsonbIteratorNext(&it, &key, true) == WJB_KEY)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown option \"%s\"", pnstrdup(key.val.string.val, key.val.string.len)),
-				 errhint("There are no options yet.")));
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+		{
+			key = pnstrdup(value.val.string.val, value.val.string.len);
+			check_option_name(key, names, n);
+		}
+		else if (token == WJB_VALUE && value.type != jbvBool && value.type != jbvNull)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("option \"%s\" must be true or false", key)));
+	}
 }

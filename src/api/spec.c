@@ -68,7 +68,9 @@ spec_check_channel(const SpecParam *param, Datum value)
 static void
 spec_check_options(const SpecParam *param, Datum value)
 {
-	check_options(param->name, DatumGetJsonbP(value));
+	static const char *const names[] = {NOTIFY_RESULT};
+
+	check_options(param->name, DatumGetJsonbP(value), names, lengthof(names));
 }
 
 static void

@@ -70,7 +70,7 @@ static bool
 spec_is_work(AttrNumber column)
 {
 	return column != Anum_task_description && column != Anum_task_on_failure &&
-		column != Anum_task_notify;
+		column != Anum_task_notify && column != Anum_task_options;
 }
 
 /* Return whether two rows say the same of what a task does. */

@@ -86,6 +86,36 @@ notice_tell(bool possible)
 		database_set_message(db, possible ? NULL : not_sent);
 }
 
+/* Return whether a task wants its notices to tell the result. */
+static bool
+notice_has_result(const TaskRow *task)
+{
+	JsonbValue	name = {.type = jbvString};
+	JsonbValue *value;
+
+	if (ROW_ISNULL(task, task_options))
+		return false;
+	name.val.string.val = NOTIFY_RESULT;
+	name.val.string.len = strlen(NOTIFY_RESULT);
+	value = findJsonbValueFromContainer(&DatumGetJsonbP(ROW_DATUM(task, task_options))->root,
+										JB_FOBJECT, &name);
+	return value != NULL && value->type == jbvBool && value->val.boolean;
+}
+
+/* Add the result, if there is room for it. */
+static void
+notice_add_result(StringInfo json, const char *result)
+{
+	StringInfoData added;
+
+	if (strlen(result) >= NOTICE_LENGTH)
+		return;
+	initStringInfo(&added);
+	escape_json(&added, result);
+	if (json->len + strlen(", \"result\": }") + added.len < NOTICE_LENGTH)
+		appendStringInfo(json, ", \"result\": %s", added.data);
+}
+
 /* Return what a notice says; sqlstate may be NULL. */
 static char *
 notice_payload(const RunEnd *run, RunStatus status, const char *sqlstate)
@@ -103,6 +133,8 @@ notice_payload(const RunEnd *run, RunStatus status, const char *sqlstate)
 	appendStringInfo(&json, ", \"run_at\": \"%s\", \"attempt\": %d", run_at, start->attempt);
 	if (sqlstate != NULL)
 		appendStringInfo(&json, ", \"sqlstate\": \"%s\"", sqlstate);
+	if (run->result != NULL && notice_has_result(start->task))
+		notice_add_result(&json, run->result);
 	appendStringInfoChar(&json, '}');
 	Assert(json.len < NOTICE_LENGTH);
 	return json.data;

@@ -173,6 +173,9 @@ extern void on_failure_prepare(const char *task_id, Oid owner, char **callback, 
 /* ------------------------------------------------------------------------
  * notice.c
  */
+/* The option of a task that has its notices tell the result, too. */
+#define NOTIFY_RESULT	"notify_result"
+
 extern void notice_settle(const AlarmRow *alarm, Ending ending, const RunEnd *run);
 
 /* ------------------------------------------------------------------------

@@ -65,7 +65,7 @@ DECLARE
 	base jsonb := keys('callback', 'task_id', CASE param.name WHEN 'schedule' THEN NULL ELSE 'every' END) - param.name;
 	full_keys jsonb := base || keys(param.name);
 	-- what says how a task is to be added, and not what it is
-	shown boolean := param.name NOT IN ('paused', 'replace_existing', 'validate', 'options');
+	shown boolean := param.name NOT IN ('paused', 'replace_existing', 'validate');
 	-- what a task keeps that is replaced
 	kept boolean := param.name IN ('run_at', 'paused', 'timezone', 'owner', 'task_id', 'callback');
 	updates boolean := param.name NOT IN ('callback', 'task_id', 'owner', 'replace_existing');
@@ -165,7 +165,7 @@ query(
 is( query(
 		q{SELECT string_agg(p.name, ' ') FROM params p, answers a, LATERAL (SELECT task() || (SELECT to_jsonb(t) FROM taskshed.tasks t)) t (task)
 		WHERE a.name = p.name AND a.added = 'ok' AND t.task ->> p.name IS NULL AND
-			p.name NOT IN ('every', 'paused', 'replace_existing', 'validate', 'options')}
+			p.name NOT IN ('every', 'paused', 'replace_existing', 'validate')}
 	),
 	'',
 	'a task with everything');

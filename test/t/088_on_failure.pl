@@ -470,6 +470,20 @@ like(
 	heard('heard'),
 	qr/^jobs \{"task_id": "heard", "status": "succeeded", "run_at": "20[^"]*", "attempt": 1\}$/,
 	'who listens hears of the end of a run');
+app(q{add_task('work', task_id => 'with result', notify => 'jobs', options => '{"notify_result": true}'); CREATE FUNCTION much() RETURNS text LANGUAGE sql AS $$ SELECT repeat('x', 8000) $$;
+	SELECT taskshed.add_task('much', task_id => 'too much', notify => 'jobs', options => '{"notify_result": true}')}
+);
+await_no_task($node, 'with result');
+await_no_task($node, 'too much');
+my $with_result = heard('(?:with result|too much)');
+like(
+	$with_result,
+	qr/"task_id": "with result", [^\n]*, "result": "done"\}/,
+	'the result, too, if that is wanted');
+like(
+	$with_result,
+	qr/"task_id": "too much", "status": "succeeded", "run_at": "[^"]*", "attempt": 1\}/,
+	'and there is room for it');
 app(q{add_task('fail', task_id => 'heard', notify => 'jobs', max_attempts => 2, retry_delay => '0')}
 );
 await_state($node, 'heard', 'failed');
