@@ -159,12 +159,11 @@ add_prepare(Adding *adding, NewTask *task)
 
 	task->named = !task->nulls[ADD_TASK_ID];
 	if (task->named)
-		add_check_task_id(DatumGetTextPP(task->values[ADD_TASK_ID]));
-	if (task->named)
 	{
 		MemoryContext context = MemoryContextSwitchTo(adding->scratch);
 		TaskRow		old;
 
+		add_check_task_id(DatumGetTextPP(task->values[ADD_TASK_ID]));
 		task->seen = store_find_task(adding->store, owner, task->values[ADD_TASK_ID], &old);
 		zone = add_zone(task, task->seen ? &old : NULL);
 		MemoryContextSwitchTo(context);
