@@ -60,6 +60,7 @@ CREATE TABLE _taskshed.task (
 	notify text COLLATE "C",
 	settings jsonb,
 	options jsonb,
+	after_status text COLLATE "C",
 	CONSTRAINT task_pkey PRIMARY KEY (id),
 	CONSTRAINT task_key UNIQUE (owner, task_id),
 	CONSTRAINT task_id_length CHECK (length(task_id) BETWEEN 1 AND 255),
@@ -68,7 +69,8 @@ CREATE TABLE _taskshed.task (
 	CONSTRAINT run_type_values CHECK (run_type IN ('once', 'recurring')),
 	CONSTRAINT catch_up_values CHECK (catch_up IN ('coalesce', 'all', 'skip')),
 	CONSTRAINT history_values CHECK (history IN ('all', 'errors', 'none')),
-	CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL)
+	CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL),
+	CONSTRAINT after_status_values CHECK (after_status IN ('succeeded', 'ended', 'failed'))
 ) USING heap;
 CREATE INDEX task_group ON _taskshed.task (owner, group_id, task_id) WHERE group_id IS NOT NULL;
 
@@ -101,6 +103,7 @@ COMMENT ON COLUMN _taskshed.task.on_failure IS 'Callback or alias that a task is
 COMMENT ON COLUMN _taskshed.task.notify IS 'Channel that is notified of the end of each run, or NULL.';
 COMMENT ON COLUMN _taskshed.task.settings IS 'Settings of the session in which the task runs, a JSON object, or NULL.';
 COMMENT ON COLUMN _taskshed.task.options IS 'Further options, a JSON object: notify_result, whether notices tell the result; NULL for none.';
+COMMENT ON COLUMN _taskshed.task.after_status IS 'Which ends of the tasks that it runs after are waited for: succeeded, ended or failed; NULL is succeeded.';
 COMMENT ON INDEX _taskshed.task_pkey IS 'Finds a task by its internal key.';
 COMMENT ON INDEX _taskshed.task_key IS 'Finds a task by its owner and task_id.';
 COMMENT ON INDEX _taskshed.task_group IS 'Finds the tasks of a group.';
@@ -130,10 +133,14 @@ CREATE TABLE _taskshed.alarm (
 	shortage_since timestamptz,
 	close_failures integer,
 	asked_at timestamptz,
-	task_tid tid
+	task_tid tid,
+	waiting_since timestamptz,
+	follows boolean,
+	followed boolean,
+	settled_from bigint
 ) USING heap;
 CREATE INDEX alarm_queue ON _taskshed.alarm (owner, run_at, id)
-	WHERE paused_at IS NULL AND failed_at IS NULL OR resume_at IS NOT NULL;
+	WHERE paused_at IS NULL AND failed_at IS NULL AND waiting_since IS NULL OR resume_at IS NOT NULL;
 CREATE INDEX alarm_task ON _taskshed.alarm (id, run_at);
 CREATE INDEX alarm_failed ON _taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
 
@@ -154,7 +161,7 @@ COMMENT ON COLUMN _taskshed.alarm.paused_at IS 'When the task was paused; NULL w
 COMMENT ON COLUMN _taskshed.alarm.previous_run_at IS 'The time that the last run was for.';
 COMMENT ON COLUMN _taskshed.alarm.begun_at IS 'When a procedure or command was begun whose end has not been recorded; null otherwise, and for functions always.';
 COMMENT ON COLUMN _taskshed.alarm.last_run_at IS 'When the last run started.';
-COMMENT ON COLUMN _taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted or missed.';
+COMMENT ON COLUMN _taskshed.alarm.last_status IS 'How the last run ended: succeeded, failed, timeout, cancelled, interrupted, missed or skipped.';
 COMMENT ON COLUMN _taskshed.alarm.last_sqlstate IS 'SQLSTATE of the last error; NULL after a run that succeeded.';
 COMMENT ON COLUMN _taskshed.alarm.last_error IS 'Message of the last error; NULL after a run that succeeded.';
 COMMENT ON COLUMN _taskshed.alarm.late_from IS 'How late the next run is, is counted from then, if that is after scheduled_at; infinity: it has begun before, and is not late any more. NULL: from scheduled_at.';
@@ -163,9 +170,55 @@ COMMENT ON COLUMN _taskshed.alarm.shortage_since IS 'Since when the run for sche
 COMMENT ON COLUMN _taskshed.alarm.close_failures IS 'Failures in a row, each within a minute of the one before; NULL after a run that succeeded.';
 COMMENT ON COLUMN _taskshed.alarm.asked_at IS 'When a one-off task was last added as it is already: a run in progress then is followed by another, if it succeeds.';
 COMMENT ON COLUMN _taskshed.alarm.task_tid IS 'Where the row in task is, or was: looked at first, and only a row of this id counts. NULL: unknown.';
+COMMENT ON COLUMN _taskshed.alarm.waiting_since IS 'Since when the task waits for others, or to be asked for; NULL when it does not.';
+COMMENT ON COLUMN _taskshed.alarm.follows IS 'True if the task runs after others, which edge names; NULL if not.';
+COMMENT ON COLUMN _taskshed.alarm.followed IS 'True if others run after the task, or did; NULL if not.';
+COMMENT ON COLUMN _taskshed.alarm.settled_from IS 'Internal key of a task: none of those with a higher one is waited for any more, as far as that was looked for.';
 COMMENT ON INDEX _taskshed.alarm_queue IS 'The queue: tasks that will run, by owner and time.';
 COMMENT ON INDEX _taskshed.alarm_task IS 'Finds the alarm of a task, the latest version first when read backwards.';
 COMMENT ON INDEX _taskshed.alarm_failed IS 'The tasks that have failed, in the order in which they did.';
+
+-- (Marking an end is an update in place, if there is room on the page.)
+CREATE TABLE _taskshed.edge (
+	child bigint NOT NULL,
+	parent bigint NOT NULL,
+	task_id text COLLATE "C" NOT NULL,
+	gone boolean,
+	done_at timestamptz,
+	run_at timestamptz,
+	status text COLLATE "C",
+	sqlstate text COLLATE "C",
+	message text,
+	result text,
+	next_done_at timestamptz,
+	next_run_at timestamptz,
+	next_status text COLLATE "C",
+	next_sqlstate text COLLATE "C",
+	next_message text,
+	next_result text,
+	CONSTRAINT edge_pkey PRIMARY KEY (child, parent)
+) USING heap WITH (fillfactor = 70);
+CREATE INDEX edge_parent ON _taskshed.edge (parent, child);
+
+COMMENT ON TABLE _taskshed.edge IS 'Which tasks run after which, and what has become of these: a row for each two. Read it through the views tasks and followers.';
+COMMENT ON COLUMN _taskshed.edge.child IS 'Internal key of the task that runs after the other.';
+COMMENT ON COLUMN _taskshed.edge.parent IS 'Internal key of the other one.';
+COMMENT ON COLUMN _taskshed.edge.task_id IS 'Name of the other one, which may be gone.';
+COMMENT ON COLUMN _taskshed.edge.gone IS 'True if the other one is no more; NULL if it is there.';
+COMMENT ON COLUMN _taskshed.edge.done_at IS 'When the other one has ended, for the run that is waited for or was begun; NULL if it has not.';
+COMMENT ON COLUMN _taskshed.edge.run_at IS 'The time that this run of the other one was for.';
+COMMENT ON COLUMN _taskshed.edge.status IS 'How it has ended: succeeded, failed, timeout, cancelled, interrupted, missed or skipped.';
+COMMENT ON COLUMN _taskshed.edge.sqlstate IS 'SQLSTATE of its error.';
+COMMENT ON COLUMN _taskshed.edge.message IS 'Message of its error.';
+COMMENT ON COLUMN _taskshed.edge.result IS 'What it has returned, as text; NULL if that is longer than a megabyte.';
+COMMENT ON COLUMN _taskshed.edge.next_done_at IS 'When the other one has ended since this task was due, which counts for the next run.';
+COMMENT ON COLUMN _taskshed.edge.next_run_at IS 'The time that this run of the other one was for.';
+COMMENT ON COLUMN _taskshed.edge.next_status IS 'How it has ended.';
+COMMENT ON COLUMN _taskshed.edge.next_sqlstate IS 'SQLSTATE of its error.';
+COMMENT ON COLUMN _taskshed.edge.next_message IS 'Message of its error.';
+COMMENT ON COLUMN _taskshed.edge.next_result IS 'What it has returned, as text.';
+COMMENT ON INDEX _taskshed.edge_pkey IS 'Finds what a task runs after.';
+COMMENT ON INDEX _taskshed.edge_parent IS 'Finds what runs after a task.';
 
 CREATE TABLE _taskshed.callback (
 	owner oid NOT NULL,
@@ -263,12 +316,12 @@ BEGIN
 		FOR col IN SELECT * FROM (VALUES
 			('run_id', 'Number of the run. Numbers do not rise with time: order by finished_at.'),
 			('scheduled_at', 'The time that the run was for.'),
-			('started_at', 'When it started; NULL for one that was missed.'),
-			('finished_at', 'When it ended, or was found to be missed.'),
+			('started_at', 'When it started; NULL for one that was missed or skipped.'),
+			('finished_at', 'When it ended, or was found to be missed or skipped.'),
 			('owner', 'OID of the role that the task ran as.'),
 			('attempt', 'Which attempt it was, from 1.'),
 			('worker_pid', 'Process that ran it.'),
-			('status', 'succeeded, failed, timeout, cancelled, interrupted or missed.'),
+			('status', 'succeeded, failed, timeout, cancelled, interrupted, missed or skipped.'),
 			('task_id', 'The task.'),
 			('group_id', 'Group that the task belonged to, or NULL.'),
 			('callback', 'What was called.'),
@@ -361,6 +414,7 @@ END $$;
 SELECT pg_catalog.pg_extension_config_dump('_taskshed.task_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('_taskshed.task', '');
 SELECT pg_catalog.pg_extension_config_dump('_taskshed.alarm', '');
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.edge', '');
 SELECT pg_catalog.pg_extension_config_dump('_taskshed.callback', '');
 
 
@@ -411,7 +465,7 @@ CREATE FUNCTION taskshed.add_task(
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_add_task';
 COMMENT ON FUNCTION taskshed.add_task IS
-'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. When a run has failed for good, on_failure, a callback or alias, is scheduled as a task of the same owner, called on_failure/ and the task_id, and told of it by those arguments that it has; empty, nothing is, whatever taskshed.on_failure says. notify is a channel that is notified of the end of each run. settings are set for the session in which it runs, as by its owner. description is shown, and never read; the others behind validate are for later versions: 0A000; options has the key notify_result: whether notices tell the result. Returns the task_id. Errors: 42883 unknown callback or argument, 22023 bad option, 22001 id or description too long, 42501 not allowed, 0A000 not supported yet.';
+'Schedules callback to be called at run_at (default now) with the keys of kwargs as named arguments; with every, again at each interval from run_at, of 1000 years at most; with schedule, a cron expression, at each time that matches it in timezone (given as every it would be taken for an interval: */5 for five seconds). A task of the same task_id and owner is replaced unless replace_existing is false; paused and timezone left out are kept. Of a task whose times are over nothing is left, and a NOTICE says so. When a run has failed for good, on_failure, a callback or alias, is scheduled as a task of the same owner, called on_failure/ and the task_id, and told of it by those arguments that it has; empty, nothing is, whatever taskshed.on_failure says. notify is a channel that is notified of the end of each run. settings are set for the session in which it runs, as by its owner. description is shown, and never read. after names tasks of the same owner, and after_group a group, that it runs after: once they have succeeded; with after_status ended, have ended, whatever way; with failed, as soon as one has failed. If they all recur, so does it: it waits again after each run. before names tasks that wait, and are to run after this one, too. queue, queue_key, priority, debounce, debounce_max, throttle, spread, except_on and keep are for later versions: 0A000; options has the key notify_result: whether notices tell the result. Returns the task_id. Errors: 42883 unknown callback or argument, 42704 unknown task in after or before, 22023 bad option, 22001 id or description too long, 55000 one in before does not wait, 42501 not allowed, 0A000 not supported yet.';
 
 CREATE FUNCTION taskshed.add_tasks(tasks jsonb, replace_existing boolean DEFAULT NULL)
 RETURNS text[]
@@ -482,7 +536,7 @@ CREATE FUNCTION taskshed.update_tasks(changes jsonb, task_ids text[] DEFAULT NUL
 RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_update_tasks';
 COMMENT ON FUNCTION taskshed.update_tasks(jsonb, text[], text, name) IS
-'Changes some points of tasks, named by task_ids or group_id, and leaves all others as they are: an object whose keys are parameters of add_task, except callback, task_id, owner and replace_existing; null takes the default back. A new time, interval, schedule or time zone gives tasks new times, failed ones too. Returns how many tasks were changed; those whose times are over then, which go, are counted. Errors as add_task, naming the task.';
+'Changes some points of tasks, named by task_ids or group_id, and leaves all others as they are: an object whose keys are parameters of add_task, except callback, task_id, owner, replace_existing and those that join tasks; null takes the default back. A new time, interval, schedule or time zone gives tasks new times, failed ones too. Returns how many tasks were changed; those whose times are over then, which go, are counted. Errors as add_task, naming the task.';
 
 CREATE FUNCTION taskshed.try_task(task_id text)
 RETURNS text
@@ -494,7 +548,7 @@ CREATE FUNCTION taskshed.next_wakeup()
 RETURNS timestamptz
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_next_wakeup';
 COMMENT ON FUNCTION taskshed.next_wakeup() IS
-'Earliest run_at of the tasks that the current user may see and that are neither paused nor failed; NULL when there is none.';
+'Earliest run_at of the tasks that the current user may see and that are neither paused nor failed nor waiting for others; NULL when there is none.';
 
 
 CREATE TYPE taskshed.current_run AS (
@@ -506,6 +560,23 @@ COMMENT ON COLUMN taskshed.current_run.run_at IS 'The time that this run is for.
 COMMENT ON COLUMN taskshed.current_run.attempt IS 'Which attempt it is, from 1.';
 COMMENT ON COLUMN taskshed.current_run.lag IS 'How late it started.';
 COMMENT ON COLUMN taskshed.current_run.previous_run_at IS 'The time that the run before was for; NULL if there was none.';
+
+CREATE TYPE taskshed.parent_result AS (
+	task_id text, status text, result text, sqlstate text, message text, run_at timestamptz, finished_at timestamptz);
+COMMENT ON TYPE taskshed.parent_result IS 'What a run is told of a task that it was waiting for.';
+COMMENT ON COLUMN taskshed.parent_result.task_id IS 'The task.';
+COMMENT ON COLUMN taskshed.parent_result.status IS 'How it has ended: succeeded, failed, timeout, cancelled, interrupted, missed or skipped.';
+COMMENT ON COLUMN taskshed.parent_result.result IS 'What its callback has returned, as text; NULL for nothing, and for more than a megabyte.';
+COMMENT ON COLUMN taskshed.parent_result.sqlstate IS 'SQLSTATE of its error; NULL if it has succeeded.';
+COMMENT ON COLUMN taskshed.parent_result.message IS 'Message of its error; NULL if it has succeeded.';
+COMMENT ON COLUMN taskshed.parent_result.run_at IS 'The time that its run was for.';
+COMMENT ON COLUMN taskshed.parent_result.finished_at IS 'When it has ended.';
+
+CREATE FUNCTION taskshed.parent_results()
+RETURNS SETOF taskshed.parent_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_parent_results';
+COMMENT ON FUNCTION taskshed.parent_results() IS
+'Within a run of a task that runs after others: how those that have ended did, in the order in which they were added. No rows elsewhere.';
 
 CREATE FUNCTION taskshed.current_task()
 RETURNS taskshed.current_run
@@ -943,7 +1014,7 @@ SELECT t.id,
 	t.callback,
 	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.kwargs END AS kwargs,
 	t.run_type,
-	coalesce(a.resume_at, a.run_at) AS run_at,
+	CASE WHEN a.waiting_since IS NULL OR a.failed_at IS NOT NULL THEN coalesce(a.resume_at, a.run_at) END AS run_at,
 	t.every,
 	t.schedule,
 	t.timezone,
@@ -961,6 +1032,7 @@ SELECT t.id,
 		WHEN a.failed_at IS NOT NULL THEN 'failed'
 		WHEN a.paused_at IS NOT NULL THEN 'paused'
 		WHEN taskshed._held() THEN 'held'
+		WHEN a.waiting_since IS NOT NULL THEN 'waiting'
 		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
 		ELSE 'scheduled' END AS state,
 	a.paused_at,
@@ -978,7 +1050,14 @@ SELECT t.id,
 	t.on_failure,
 	t.notify,
 	CASE WHEN pg_catalog.pg_has_role(t.owner, 'USAGE') THEN t.settings END AS settings,
-	t.options
+	t.options,
+	CASE WHEN a.follows THEN ARRAY(SELECT e.task_id FROM _taskshed.edge e WHERE e.child = t.id
+		ORDER BY e.parent LIMIT 20) END AS after,
+	t.after_status,
+	CASE WHEN a.follows AND a.waiting_since IS NOT NULL AND a.failed_at IS NULL
+		THEN ARRAY(SELECT e.task_id FROM _taskshed.edge e WHERE e.child = t.id
+			AND (e.done_at IS NULL OR e.status <> 'succeeded' AND coalesce(t.after_status, 'succeeded') = 'succeeded')
+		ORDER BY e.parent LIMIT 20) END AS waiting_for
 FROM _taskshed.task t
 	JOIN _taskshed.alarm a ON a.id = t.id
 	LEFT JOIN taskshed._running() x ON x.id = t.id
@@ -991,8 +1070,10 @@ COMMENT ON COLUMN _taskshed.task_details.owner IS 'Role that the task runs as; t
 COMMENT ON COLUMN _taskshed.task_details.task_id IS 'The task''s name, unique for its owner.';
 COMMENT ON COLUMN _taskshed.task_details.group_id IS 'Group that the task belongs to, or NULL.';
 COMMENT ON COLUMN _taskshed.task_details.kwargs IS 'Named arguments of the callback, a JSON object; NULL for those who may not see it.';
-COMMENT ON COLUMN _taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task.';
-COMMENT ON COLUMN _taskshed.task_details.state IS 'running, failed, paused, held, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate().';
+COMMENT ON COLUMN _taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task; NULL while the task waits for others.';
+COMMENT ON COLUMN _taskshed.task_details.state IS 'running, failed, paused, held, waiting, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate(). Waiting: for the tasks in waiting_for, or to be asked for by request_run().';
+COMMENT ON COLUMN _taskshed.task_details.after IS 'Tasks that it runs after, the first 20 of them; NULL if there are none.';
+COMMENT ON COLUMN _taskshed.task_details.waiting_for IS 'Those of them that it waits for now, the first 20; NULL while it does not wait.';
 COMMENT ON COLUMN _taskshed.task_details.running_since IS 'Start of the run in progress.';
 COMMENT ON COLUMN _taskshed.task_details.worker_pid IS 'Process of the run in progress.';
 COMMENT ON COLUMN _taskshed.task_details.settings IS 'Settings of the session in which the task runs; NULL for those who may not see them.';
@@ -1005,7 +1086,7 @@ SELECT owner, task_id, group_id, callback, kwargs, run_type, run_at, every, sche
 	max_runs, catch_up, start_within, timeout, max_attempts, retry_delay, retry_backoff, retry_max_delay,
 	history, state, paused_at, attempt, running_since, worker_pid, last_run_at, last_status,
 	last_sqlstate, last_error, run_count, failures_in_row, created_at, description,
-	on_failure, notify, settings, options
+	on_failure, notify, settings, options, after, after_status, waiting_for
 FROM _taskshed.task_details;
 COMMENT ON VIEW taskshed.tasks IS 'The tasks that the reader may see, with when they run and how the last run went.';
 
@@ -1051,12 +1132,13 @@ CREATE VIEW taskshed.overview WITH (security_barrier) AS
 SELECT taskshed._fit(coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner)::text, t.owner::text),
 		10) AS owner,
 	taskshed._fit(t.task_id, 24) AS task_id,
-	CASE WHEN a.failed_at IS NULL AND a.paused_at IS NULL AND NOT taskshed._held()
+	CASE WHEN a.failed_at IS NULL AND a.paused_at IS NULL AND a.waiting_since IS NULL AND NOT taskshed._held()
 		THEN taskshed._short_time(coalesce(a.resume_at, a.run_at)) END AS next_run,
 	CASE WHEN x.id IS NOT NULL THEN 'running'
 		WHEN a.failed_at IS NOT NULL THEN 'failed'
 		WHEN a.paused_at IS NOT NULL THEN 'paused'
 		WHEN taskshed._held() THEN 'held'
+		WHEN a.waiting_since IS NOT NULL THEN 'waiting'
 		WHEN coalesce(a.resume_at, a.run_at) <= pg_catalog.clock_timestamp() THEN 'due'
 		ELSE 'scheduled' END AS state,
 	taskshed._short_time(a.last_run_at) AS last_run,
@@ -1070,10 +1152,38 @@ ORDER BY t.owner, t.task_id;
 COMMENT ON VIEW taskshed.overview IS 'The tasks that the reader may see, for people: psql prints no line of more than 120 columns. Long names and messages are cut, and end with an ellipsis; the view tasks has all.';
 COMMENT ON COLUMN taskshed.overview.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
 COMMENT ON COLUMN taskshed.overview.task_id IS 'The task''s name, unique for its owner.';
-COMMENT ON COLUMN taskshed.overview.next_run IS 'When it runs next by itself, in the session''s time zone; the time of the run in progress while it is running. NULL for a task that is failed, paused or held.';
-COMMENT ON COLUMN taskshed.overview.state IS 'running, failed, paused, held, due or scheduled: the first that fits.';
+COMMENT ON COLUMN taskshed.overview.next_run IS 'When it runs next by itself, in the session''s time zone; the time of the run in progress while it is running. NULL for a task that is failed, paused, held or waiting.';
+COMMENT ON COLUMN taskshed.overview.state IS 'running, failed, paused, held, waiting, due or scheduled: the first that fits.';
 COMMENT ON COLUMN taskshed.overview.last_run IS 'When the last run started, in the session''s time zone; NULL if there was none.';
 COMMENT ON COLUMN taskshed.overview.last_error IS 'Message of the last run''s error; NULL after a run that succeeded, and for those who may not see it.';
+
+/* The progress of what runs after others: of a batch, for one. */
+CREATE VIEW taskshed.followers WITH (security_barrier) AS
+SELECT coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = t.owner), t.owner::text::name) AS owner,
+	t.task_id,
+	e.parents,
+	e.ended,
+	e.succeeded,
+	e.ended - e.succeeded - e.skipped AS failed,
+	e.parents - e.ended AS "left"
+FROM _taskshed.task t
+	JOIN _taskshed.alarm a ON a.id = t.id
+	CROSS JOIN LATERAL (SELECT count(*) AS parents,
+			count(done_at) AS ended,
+			count(*) FILTER (WHERE status = 'succeeded') AS succeeded,
+			count(*) FILTER (WHERE status = 'skipped') AS skipped
+		FROM _taskshed.edge WHERE child = t.id) e
+WHERE a.follows
+	AND (pg_catalog.pg_has_role(t.owner, 'USAGE')
+		OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'));
+COMMENT ON VIEW taskshed.followers IS 'The tasks that run after others, as far as the reader may see them, with what has become of these: the progress of a batch.';
+COMMENT ON COLUMN taskshed.followers.owner IS 'Role that the task runs as; the OID that it had, if it was dropped.';
+COMMENT ON COLUMN taskshed.followers.task_id IS 'The task that runs after the others.';
+COMMENT ON COLUMN taskshed.followers.parents IS 'How many tasks it runs after.';
+COMMENT ON COLUMN taskshed.followers.ended IS 'How many of them have ended, either way; of a task that runs again and again, since its last run.';
+COMMENT ON COLUMN taskshed.followers.succeeded IS 'How many of them have succeeded.';
+COMMENT ON COLUMN taskshed.followers.failed IS 'How many of them have failed, timed out, or were cancelled, interrupted or missed.';
+COMMENT ON COLUMN taskshed.followers."left" IS 'How many of them have not ended yet.';
 
 CREATE VIEW taskshed.status AS
 SELECT d.datname AS database, s.state, s.scheduler_pid, s.workers, s.running, s.due, s.oldest_due, s.failed,
@@ -1132,7 +1242,7 @@ COMMENT ON COLUMN taskshed.runs.callback IS 'What was called.';
 COMMENT ON COLUMN taskshed.runs.scheduled_at IS 'The time that the run was for.';
 COMMENT ON COLUMN taskshed.runs.started_at IS 'When it started.';
 COMMENT ON COLUMN taskshed.runs.finished_at IS 'When it ended.';
-COMMENT ON COLUMN taskshed.runs.status IS 'succeeded, failed, timeout, cancelled, interrupted or missed.';
+COMMENT ON COLUMN taskshed.runs.status IS 'succeeded, failed, timeout, cancelled, interrupted, missed or skipped.';
 COMMENT ON COLUMN taskshed.runs.attempt IS 'Which attempt it was.';
 COMMENT ON COLUMN taskshed.runs.result IS 'What the callback returned, as text.';
 COMMENT ON COLUMN taskshed.runs.sqlstate IS 'SQLSTATE of the error.';
@@ -1242,14 +1352,14 @@ BEGIN
 	END LOOP;
 END $$;
 
-GRANT SELECT ON _taskshed.task_details, taskshed.tasks, taskshed.overview, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
-GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run TO PUBLIC;
+GRANT SELECT ON _taskshed.task_details, taskshed.tasks, taskshed.overview, taskshed.followers, taskshed.status, taskshed.runs, taskshed.callbacks TO PUBLIC;
+GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run, taskshed.parent_result TO PUBLIC;
 
 -- The owner of the database can dump it, and let others in.
 GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;
 GRANT USAGE ON SCHEMA _taskshed TO pg_database_owner;
 GRANT SELECT ON SEQUENCE _taskshed.task_seq TO pg_database_owner;
-GRANT SELECT ON _taskshed.task, _taskshed.alarm, _taskshed.callback TO pg_database_owner;
+GRANT SELECT ON _taskshed.task, _taskshed.alarm, _taskshed.edge, _taskshed.callback TO pg_database_owner;
 
 
 SELECT taskshed._start_scheduler();

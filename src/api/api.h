@@ -48,6 +48,7 @@ typedef struct NamedRow
 } NamedRow;
 
 extern void named_row_begin(NamedRow *row, FunctionCallInfo fcinfo);
+extern void named_row_of(NamedRow *row, TupleDesc desc);
 extern void named_row_set(NamedRow *row, const char *name, Oid type, Datum value);
 extern Datum named_row_datum(const NamedRow *row);
 
@@ -87,7 +88,10 @@ typedef struct TaskSpec
 	bool		has_run_at;
 	TimestampTz run_at;
 	Jsonb	   *kwargs;
+	bool		joined;			/* it may have been given parents before: set
+								 * by the caller */
 	bool		recurring;
+	bool		lasting;		/* without times of its own */
 	Interval   *every;			/* these are NULL if not given */
 	text	   *schedule;
 	Calendar	calendar;		/* of schedule */
@@ -146,16 +150,39 @@ extern bool spec_same_until(const TaskRow *new, const TaskRow *old, TupleDesc de
  */
 typedef bool (*TaskChange) (Store *store, AlarmRow *alarm, int64 arg);
 
-extern bool change_remove(Store *store, AlarmRow *alarm, int64 unused);
+extern bool change_remove(Store *store, AlarmRow *alarm, int64 arg);
 extern void change_time(AlarmRow *alarm, TimestampTz run_at);
+extern bool change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at);
+extern int	change_name_cmp(const void *a, const void *b);
+extern bool change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, int64 arg);
 extern TimestampTz change_due_at(const AlarmRow *alarm);
 extern void change_note(const AlarmRow *alarm, TimestampTz was_due_at);
 extern int	change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
 						 TaskChange change, int64 arg);
+extern int	change_remove_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id);
 
 /* ------------------------------------------------------------------------
  * new_task.c
  */
+/* What has become of a task that was to be written. */
+typedef enum Written
+{
+	WRITTEN_NOT,				/* it is not there: its times are over */
+	WRITTEN_NEW,
+	WRITTEN_AGAIN,				/* one that was there was replaced */
+	WRITTEN_KEPT				/* one that was there stays as it is */
+} Written;
+
+/* What a task is to run after. */
+typedef struct NewParent
+{
+	struct NewTask *task;		/* of the same call; or NULL */
+	int64		id;				/* if not */
+	text	   *task_id;
+	bool		recurring;
+	bool		named;			/* not one of a group */
+} NewParent;
+
 /* A task on its way into the tables. */
 typedef struct NewTask
 {
@@ -174,6 +201,20 @@ typedef struct NewTask
 	bool		seen;			/* and there was a task of that */
 	int64		id;				/* if not, the one it is to have */
 	Datum		task_id;		/* what is returned */
+
+	/* what it runs after, see add_after.c */
+	int			nparents;
+	int			max_parents;
+	NewParent  *parents;
+	int			nsorted;		/* so many of them are in the order of their names */
+	bool		own_sorted;		/* all that it names itself */
+	bool		followed;		/* others of the call run after it */
+	bool		resolving;		/* whether it recurs is being found out */
+	bool		resolved;		/* and was */
+	Written		written;
+	bool		guarded;		/* it could close a circle with others */
+	bool		rejoin;			/* what it runs after may have changed */
+	int64		row_id;			/* if it is there */
 } NewTask;
 
 /* The alias that was looked up last: the next task is likely to have the same. */
@@ -185,6 +226,24 @@ typedef struct LastAlias
 	char	   *target;			/* what it stands for, or NULL */
 } LastAlias;
 
+/* A task that is there and is to wait for one of a call: before. */
+typedef struct Before
+{
+	int64		id;
+	char	   *task_id;
+	NewTask    *task;			/* that it waits for */
+	bool		unlocked;		/* this process runs one that it waits for */
+} Before;
+
+/* What a call joins, if it does. */
+typedef struct Joining
+{
+	struct Adding *adding;
+	NewTask    *tasks;			/* by owner and task_id */
+	int			n;
+	List	   *befores;		/* of Before */
+} Joining;
+
 /* A call of add_task or add_tasks. */
 typedef struct Adding
 {
@@ -195,11 +254,34 @@ typedef struct Adding
 	SpecReader	reader;			/* for add_tasks */
 	MemoryContext scratch;		/* for what is not kept */
 	LastAlias	last;
+	Joining    *joining;		/* or NULL */
 	bool		claimed;		/* something was added or replaced */
 } Adding;
 
 extern void add_prepare(Adding *adding, NewTask *task);
 extern void add_write(Adding *adding, NewTask *task);
+
+/* ------------------------------------------------------------------------
+ * lock_order.c
+ */
+typedef struct LockOrder LockOrder;
+
+extern LockOrder *lock_order_begin(void);
+extern void lock_order_add(LockOrder *order, Oid owner, char *task_id, int64 id);
+extern void lock_order_take(LockOrder *order, Store *store);
+extern void lock_with_followers(Store *store, const int64 *ids, int n);
+
+/* ------------------------------------------------------------------------
+ * add_after.c
+ */
+extern bool add_after_is_joined(const NewTask *task);
+extern bool add_after_joins(Jsonb *tasks);
+extern void add_after_plan(Adding *adding, NewTask *tasks, int n);
+
+/* ------------------------------------------------------------------------
+ * add_edges.c
+ */
+extern void add_edges_write(Adding *adding, NewTask *tasks, int n);
 
 /* ------------------------------------------------------------------------
  * api_owner.c

@@ -4,7 +4,8 @@
  *		add_task and add_tasks.
  *
  * Tasks that the caller has named are written in the order of their names, as
- * all bulk calls do it, so that two of them cannot deadlock.
+ * all bulk calls do it, so that two of them cannot deadlock.  Where tasks are to run after
+ * others all are written like that, and then what joins them.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -47,7 +48,10 @@ ts_add_task(PG_FUNCTION_ARGS)
 	adding.scratch = adding.last.context = CurrentMemoryContext;
 	adding.store = store_open(RowExclusiveLock);
 	add_prepare(&adding, &task);
+	if (add_after_is_joined(&task))
+		add_after_plan(&adding, &task, 1);
 	add_write(&adding, &task);
+	add_edges_write(&adding, &task, 1);
 	store_close(adding.store, NoLock);
 	if (adding.claimed)
 		check_warn_if_waiting();
@@ -107,6 +111,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	JsonbIteratorToken token;
 	NewTask    *named;
 	Datum	   *ids;
+	bool		joins;
 	ErrorContextCallback context;
 	int			n;
 	int			nnamed = 0;
@@ -140,7 +145,8 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	error_context_stack = &context;
 	adding.store = store_open(RowExclusiveLock);
 
-	/* those without a name as they come */
+	/* those without a name as they come, unless tasks are to run after others */
+	joins = add_after_joins(array);
 	it = JsonbIteratorInit(&array->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
@@ -153,7 +159,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 		task->element = ++element;
 		MemoryContextSwitchTo(parsing);
 		add_parse_element(&adding, task, JsonbValueToJsonb(&value));
-		if (task->named)
+		if (task->named || joins)
 			nnamed++;
 		else
 		{
@@ -179,15 +185,21 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 					 errmsg("task_id \"%s\" is given twice",
 							text_to_cstring(named[i].spec.task_id))));
 	}
+	if (joins)
+		add_after_plan(&adding, named, nnamed);
 	for (int i = 0; i < nnamed; i++)
 	{
 		element = named[i].element;
 		MemoryContextSwitchTo(writing);
 		add_write(&adding, &named[i]);
+		if (!joins)
+			add_edges_write(&adding, &named[i], 1);
 		MemoryContextSwitchTo(old);
 		ids[element - 1] = datumCopy(named[i].task_id, false, -1);
 		MemoryContextReset(writing);
 	}
+	if (joins)
+		add_edges_write(&adding, named, nnamed);
 	store_close(adding.store, NoLock);
 	error_context_stack = context.previous;
 	if (adding.claimed)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * api_change.c
- *		Pausing, resuming, removing and re-timing tasks.
+ *		Pausing, resuming, removing, retrying and running tasks.
  *
  * None of these waits for a callback that is running: a run locks its task's
  * alarm only at its end.  Changes of what a run would write, its time and its
@@ -15,17 +15,13 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type_d.h"
-#include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
-#include "utils/typcache.h"
 #include "utils/varlena.h"
 
 #include "api/api.h"
@@ -82,18 +78,26 @@ change_resume(Store *store, AlarmRow *alarm, TimestampTz now)
 		return false;
 	ROW_SET_NULL(alarm, alarm_paused_at);
 	store_update_alarm(store, alarm);
-	if (ROW_ISNULL(alarm, alarm_failed_at))
+	if (alarm_is_queued(alarm))
 		notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at),
 				  ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
 	return true;
 }
 
-/* Remove a task; a TaskChange that takes no argument. */
+/*
+ * Remove a task; arg points to a list of those for ending_settle_removed, or is 0: then
+ * what runs after it is told at once.
+ */
 bool
-change_remove(Store *store, AlarmRow *alarm, int64 unused)
+change_remove(Store *store, AlarmRow *alarm, int64 arg)
 {
-	ending_remove(store, alarm);
+	List	   *only = NIL;
+	List	  **removed = arg != 0 ? (List **) (intptr_t) arg : &only;
+
+	ending_remove(store, alarm, removed);
 	change_note_gone(alarm, alarm_is_queued(alarm));
+	if (arg == 0)
+		ending_settle_removed(store, only);
 	return true;
 }
 
@@ -117,7 +121,8 @@ change_time(AlarmRow *alarm, TimestampTz run_at)
 	ROW_SET_NULL(alarm, alarm_resume_at);
 }
 
-static bool
+/* The same, written and noted. */
+bool
 change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
 {
 	TimestampTz was_due_at = change_due_at(alarm);
@@ -126,14 +131,6 @@ change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
 	store_update_alarm(store, alarm);
 	change_note(alarm, was_due_at);
 	return true;
-}
-
-static bool
-change_run_at(Store *store, AlarmRow *alarm, TimestampTz run_at)
-{
-	ROW_SET(TimestampTz, alarm, alarm_scheduled_at, run_at);
-	ROW_SET(TimestampTz, alarm, alarm_anchor, run_at);
-	return change_schedule(store, alarm, run_at);
 }
 
 /* Send a failed task round again, now, with its attempts counted anew. */
@@ -210,7 +207,8 @@ change_in_group(Store *store, Oid owner, int64 id, const text *group, TaskChange
 		change(store, &alarm, arg);
 }
 
-static bool
+/* Change a task that is known by its name; return whether it was there and changed. */
+bool
 change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, int64 arg)
 {
 	TaskRow		task;
@@ -228,8 +226,9 @@ change_by_name(Store *store, Oid owner, Datum task_id, TaskChange change, int64 
 	return false;
 }
 
-static int
-text_datum_cmp(const void *a, const void *b)
+/* Compare names in the order in which tasks are locked. */
+int
+change_name_cmp(const void *a, const void *b)
 {
 	text	   *x = DatumGetTextPP(*(const Datum *) a);
 	text	   *y = DatumGetTextPP(*(const Datum *) b);
@@ -254,16 +253,35 @@ change_sorted_ids(ArrayType *array, Datum **ids)
 		if (!nulls[i])
 			(*ids)[kept++] = PointerGetDatum(DatumGetTextPP(elements[i]));
 	}
-	qsort(*ids, kept, sizeof(Datum), text_datum_cmp);
+	qsort(*ids, kept, sizeof(Datum), change_name_cmp);
 
 	n = kept;
 	kept = 0;
 	for (int i = 0; i < n; i++)
 	{
-		if (kept == 0 || text_datum_cmp(&(*ids)[kept - 1], &(*ids)[i]) != 0)
+		if (kept == 0 || change_name_cmp(&(*ids)[kept - 1], &(*ids)[i]) != 0)
 			(*ids)[kept++] = (*ids)[i];
 	}
 	return kept;
+}
+
+/* Find the tasks of those names that there are, as an array of *n. */
+static int64 *
+change_find_named(Store *store, Oid owner, ArrayType *task_ids, int *n)
+{
+	Datum	   *names;
+	int			nnames = change_sorted_ids(task_ids, &names);
+	int64	   *ids = palloc((nnames + 1) * sizeof(int64));
+
+	*n = 0;
+	for (int i = 0; i < nnames; i++)
+	{
+		TaskRow		task;
+
+		if (store_find_task(store, owner, names[i], &task))
+			ids[(*n)++] = ROW_GET(Int64, &task, task_id);
+	}
+	return ids;
 }
 
 /*
@@ -302,6 +320,29 @@ change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id,
 	return changed;
 }
 
+/*
+ * Remove the tasks that change_tasks would change.  What is to run after some of them, and is
+ * not among them, is locked with them, in one order, and hears of it when all are gone.
+ */
+int
+change_remove_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id)
+{
+	List	   *removed = NIL;
+	int			n;
+
+	if (edges_exist(store) && (task_ids != NULL || group_id != NULL))
+	{
+		int64	   *ids = task_ids == NULL ?
+			store_find_group(store, owner, PointerGetDatum(group_id), &n) :
+			change_find_named(store, owner, task_ids, &n);
+
+		lock_with_followers(store, ids, n);
+	}
+	n = change_tasks(store, owner, task_ids, group_id, change_remove, (int64) (intptr_t) &removed);
+	ending_settle_removed(store, removed);
+	return n;
+}
+
 /* Answer the bulk calls: task_ids text[], group_id text, owner name. */
 static Datum
 change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change)
@@ -309,6 +350,8 @@ change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change
 	TimestampTz now = GetCurrentTimestamp();
 	Oid			owner;
 	Store	   *store;
+	ArrayType  *task_ids;
+	text	   *group_id;
 	int			changed;
 
 	check_writable(function);
@@ -317,9 +360,10 @@ change_selected(FunctionCallInfo fcinfo, const char *function, TaskChange change
 	owner = check_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
 
 	store = store_open(RowExclusiveLock);
-	changed = change_tasks(store, owner,
-						   PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0),
-						   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), change, now);
+	task_ids = PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0);
+	group_id = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	changed = change == change_remove ? change_remove_tasks(store, owner, task_ids, group_id) :
+		change_tasks(store, owner, task_ids, group_id, change, now);
 	store_close(store, NoLock);
 	PG_RETURN_INT32(changed);
 }
@@ -383,7 +427,21 @@ PG_FUNCTION_INFO_V1(ts_remove_task);
 Datum
 ts_remove_task(PG_FUNCTION_ARGS)
 {
-	return change_one(fcinfo, "taskshed.remove_task()", change_remove);
+	Oid			owner;
+	Store	   *store;
+	ArrayType  *task_ids;
+	bool		removed;
+
+	check_writable("taskshed.remove_task()");
+	owner = check_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+
+	store = store_open(RowExclusiveLock);
+	task_ids = construct_array((Datum[]) {PG_GETARG_DATUM(0)}, 1, TEXTOID, -1, false, TYPALIGN_INT);
+	removed = change_remove_tasks(store, owner, task_ids, NULL) > 0;
+	store_close(store, NoLock);
+	PG_RETURN_BOOL(removed);
 }
 
 PG_FUNCTION_INFO_V1(ts_retry_tasks);
@@ -440,127 +498,7 @@ ts_remove_all_tasks(PG_FUNCTION_ARGS)
 	owner = check_owner(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)));
 
 	store = store_open(RowExclusiveLock);
-	removed = change_tasks(store, owner, NULL, NULL, change_remove, 0);
+	removed = change_remove_tasks(store, owner, NULL, NULL);
 	store_close(store, NoLock);
 	PG_RETURN_INT32(removed);
-}
-
-PG_FUNCTION_INFO_V1(ts_update_execution_time);
-Datum
-ts_update_execution_time(PG_FUNCTION_ARGS)
-{
-	Oid			owner;
-	Store	   *store;
-	bool		changed;
-
-	check_writable("taskshed.update_execution_time()");
-	owner = check_owner(PG_ARGISNULL(2) ? NULL : NameStr(*PG_GETARG_NAME(2)));
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("run_at must not be null"),
-				 errhint("Give the time, as in run_at => now() + interval '1 hour'.")));
-	check_run_at(PG_GETARG_TIMESTAMPTZ(1));
-	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(false);
-
-	store = store_open(RowExclusiveLock);
-	changed = change_by_name(store, owner, PointerGetDatum(PG_GETARG_TEXT_PP(0)),
-							 change_run_at, PG_GETARG_TIMESTAMPTZ(1));
-	store_close(store, NoLock);
-	PG_RETURN_BOOL(changed);
-}
-
-typedef struct NewTime
-{
-	Datum		task_id;
-	TimestampTz run_at;
-} NewTime;
-
-static int
-new_time_cmp(const void *a, const void *b)
-{
-	return text_datum_cmp(&((const NewTime *) a)->task_id, &((const NewTime *) b)->task_id);
-}
-
-/* Get the pairs of an array of task_execution_time, in the order of task_ids. */
-static int
-change_sorted_times(ArrayType *array, NewTime **times)
-{
-	Oid			type = ARR_ELEMTYPE(array);
-	int16		typlen;
-	bool		typbyval;
-	char		typalign;
-	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
-	Datum	   *elements;
-	bool	   *element_nulls;
-	int			n;
-	int			kept = 0;
-
-	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
-	deconstruct_array(array, type, typlen, typbyval, typalign, &elements, &element_nulls, &n);
-	*times = palloc((n + 1) * sizeof(NewTime));
-	for (int i = 0; i < n; i++)
-	{
-		HeapTupleHeader record;
-		HeapTupleData tuple;
-		Datum		values[2];
-		bool		nulls[2];
-
-		if (element_nulls[i])
-			continue;
-		record = DatumGetHeapTupleHeader(elements[i]);
-		tuple.t_len = HeapTupleHeaderGetDatumLength(record);
-		ItemPointerSetInvalid(&tuple.t_self);
-		tuple.t_tableOid = InvalidOid;
-		tuple.t_data = record;
-		heap_deform_tuple(&tuple, desc, values, nulls);
-		if (nulls[0])
-			continue;
-		if (nulls[1])
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("run_at of task \"%s\" must not be null",
-							TextDatumGetCString(values[0]))));
-		(*times)[kept].task_id = PointerGetDatum(DatumGetTextPP(values[0]));
-		(*times)[kept].run_at = DatumGetTimestampTz(values[1]);
-		check_run_at((*times)[kept].run_at);
-		kept++;
-	}
-	ReleaseTupleDesc(desc);
-
-	qsort(*times, kept, sizeof(NewTime), new_time_cmp);
-	for (int i = 1; i < kept; i++)
-	{
-		if (new_time_cmp(&(*times)[i - 1], &(*times)[i]) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("task_id \"%s\" is given twice",
-							TextDatumGetCString((*times)[i].task_id))));
-	}
-	return kept;
-}
-
-PG_FUNCTION_INFO_V1(ts_update_execution_times);
-Datum
-ts_update_execution_times(PG_FUNCTION_ARGS)
-{
-	Oid			owner;
-	NewTime    *times;
-	int			n;
-	Store	   *store;
-	int			changed = 0;
-
-	check_writable("taskshed.update_execution_times()");
-	owner = check_owner(PG_ARGISNULL(1) ? NULL : NameStr(*PG_GETARG_NAME(1)));
-	/* array_agg makes NULL of no rows */
-	if (PG_ARGISNULL(0))
-		PG_RETURN_INT32(0);
-	n = change_sorted_times(PG_GETARG_ARRAYTYPE_P(0), &times);
-
-	store = store_open(RowExclusiveLock);
-	for (int i = 0; i < n; i++)
-		changed += change_by_name(store, owner, times[i].task_id, change_run_at, times[i].run_at);
-	store_close(store, NoLock);
-	PG_RETURN_INT32(changed);
 }

@@ -89,11 +89,20 @@ owner_update_task(Store *store, TaskRow *task)
 	PG_END_TRY();
 }
 
-/* Give one task to another role: a TaskChange. */
+/* Tasks on their way to another role. */
+typedef struct OwnerChange
+{
+	Oid			new_owner;
+	List	   *joined;			/* ids of those that run after others, or are
+								 * run after */
+} OwnerChange;
+
+/* Give one task to another role: a TaskChange, whose arg points to an OwnerChange. */
 static bool
 owner_change(Store *store, AlarmRow *alarm, int64 arg)
 {
-	Oid			new_owner = (Oid) arg;
+	OwnerChange *owner_change = (OwnerChange *) (intptr_t) arg;
+	Oid			new_owner = owner_change->new_owner;
 	int64		id = ROW_GET(Int64, alarm, alarm_id);
 	Name		owner_name = palloc(sizeof(NameData));
 	TaskRow		task;
@@ -112,7 +121,68 @@ owner_change(Store *store, AlarmRow *alarm, int64 arg)
 	/* (if it is paused or has failed, the scheduler finds nothing to do) */
 	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, new_owner);
 	max_tasks_add(store, new_owner);
+	if (ROW_IS_TRUE(alarm, alarm_follows) || ROW_IS_TRUE(alarm, alarm_followed))
+	{
+		int64	   *joined = palloc(sizeof(int64));
+
+		*joined = id;
+		owner_change->joined = lappend(owner_change->joined, joined);
+	}
 	return true;
+}
+
+/* Refuse to have two tasks of different owners run after each other: 55000. */
+static void
+owner_check_joined(Store *store, int64 child, int64 parent)
+{
+	TaskRow		first;
+	TaskRow		second;
+
+	if (!store_get_task(store, child, &first) || !store_get_task(store, parent, &second) ||
+		ROW_GET(ObjectId, &first, task_owner) == ROW_GET(ObjectId, &second, task_owner))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("task \"%s\" runs after task \"%s\", and both must have the same owner",
+					TextDatumGetCString(ROW_DATUM(&first, task_task_id)),
+					TextDatumGetCString(ROW_DATUM(&second, task_task_id))),
+			 errhint("Give all that run after each other in one call.")));
+}
+
+/* Check that those that are joined to tasks which have a new owner have it, too. */
+static void
+owner_check_change(Store *store, const OwnerChange *change)
+{
+	ListCell   *cell;
+
+	foreach(cell, change->joined)
+	{
+		int64		id = *(int64 *) lfirst(cell);
+		int			n;
+		int64	   *children = edges_children(store, id, &n);
+		EdgeScan	scan;
+		EdgeRow		edge;
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < n; i++)
+			owner_check_joined(store, children[i], id);
+		edges_begin(store, &scan, id, PG_INT64_MAX, true);
+		while (edges_next(&scan, &edge))
+			owner_check_joined(store, id, ROW_GET(Int64, &edge, edge_parent));
+		edges_end(&scan);
+	}
+}
+
+/* Give the tasks that are selected, or all of an owner, to another role. */
+static int
+owner_change_tasks(Store *store, Oid owner, ArrayType *task_ids, text *group_id, Oid new_owner)
+{
+	OwnerChange change = {.new_owner = new_owner};
+	int			changed = change_tasks(store, owner, task_ids, group_id, owner_change,
+									   (int64) (intptr_t) &change);
+
+	owner_check_change(store, &change);
+	return changed;
 }
 
 PG_FUNCTION_INFO_V1(ts_set_owner);
@@ -143,10 +213,9 @@ ts_set_owner(PG_FUNCTION_ARGS)
 	check_login(new_owner);
 
 	store = store_open(RowExclusiveLock);
-	changed = change_tasks(store, owner,
-						   PG_ARGISNULL(1) ? NULL : PG_GETARG_ARRAYTYPE_P(1),
-						   PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2),
-						   owner_change, new_owner);
+	changed = owner_change_tasks(store, owner,
+								 PG_ARGISNULL(1) ? NULL : PG_GETARG_ARRAYTYPE_P(1),
+								 PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), new_owner);
 	store_close(store, NoLock);
 	check_warn_if_waiting();
 	PG_RETURN_INT32(changed);
@@ -173,13 +242,13 @@ owner_reassign_owned(Store *store, Oid owner, Oid new_owner)
 		return;
 	check_may_act(new_owner);
 	check_login(new_owner);
-	(void) change_tasks(store, owner, NULL, NULL, owner_change, new_owner);
+	(void) owner_change_tasks(store, owner, NULL, NULL, new_owner);
 }
 
 /* Do our part of DROP OWNED: the role's tasks and aliases go. */
 void
 owner_drop_owned(Store *store, Oid owner)
 {
-	(void) change_tasks(store, owner, NULL, NULL, change_remove, 0);
+	(void) change_remove_tasks(store, owner, NULL, NULL);
 	alias_drop_owned(owner);
 }

@@ -116,7 +116,7 @@ preview_task(Preview *preview, Oid owner, text *task_id, TimestampTz now)
 		ROW_SET(TimestampTz, &alarm, alarm_run_at, ROW_GET(TimestampTz, &alarm, alarm_resume_at));
 		ROW_SET_NULL(&alarm, alarm_resume_at);
 	}
-	if (!ROW_ISNULL(&alarm, alarm_failed_at))
+	if (!ROW_ISNULL(&alarm, alarm_failed_at) || !ROW_ISNULL(&alarm, alarm_waiting_since))
 		return;
 
 	run_start_read(&start, &task, &alarm, now);
@@ -132,7 +132,7 @@ preview_task(Preview *preview, Oid owner, text *task_id, TimestampTz now)
 			again = preview_add(preview, next);
 			runs++;
 		}
-		if (!again || !start.recurring || start.no_grid != NULL ||
+		if (!again || !start.recurring || start.lasting || start.no_grid != NULL ||
 			!catch_up_next(&start, missed, runs, &next))
 			return;
 

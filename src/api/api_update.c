@@ -39,6 +39,8 @@ typedef struct Update
 	MemoryContext scratch;		/* for one task */
 } Update;
 
+#define UPDATE_JOINS "taskshed.add_task() replaces a task by one that runs after other tasks, or after none."
+
 /* Refuse the keys that say which task is meant, and what makes it another one: 22023. */
 static void
 update_check_keys(const Update *update)
@@ -54,7 +56,11 @@ update_check_keys(const Update *update)
 		{ADD_CALLBACK, "callback", "taskshed.add_task() replaces a task by one with another callback."},
 		{ADD_TASK_ID, "task_id", "The parameters task_ids and group_id say which tasks are meant."},
 		{ADD_OWNER, "owner", "The parameter owner says whose tasks are meant; taskshed.set_owner() gives them to another role."},
-		{ADD_REPLACE_EXISTING, "replace_existing", "It is a parameter of taskshed.add_task() only."}
+		{ADD_REPLACE_EXISTING, "replace_existing", "It is a parameter of taskshed.add_task() only."},
+		{ADD_AFTER, "after", UPDATE_JOINS},
+		{ADD_AFTER_GROUP, "after_group", UPDATE_JOINS},
+		{ADD_AFTER_STATUS, "after_status", UPDATE_JOINS},
+		{ADD_BEFORE, "before", UPDATE_JOINS}
 	};
 
 	for (int i = 0; i < lengthof(refused); i++)
@@ -115,6 +121,7 @@ update_check_values(const Update *update, Oid owner, pg_tz *zone)
 	values[ADD_CALLBACK] = PointerGetDatum(cstring_to_text(""));
 	nulls[ADD_CALLBACK] = false;
 	nulls[ADD_RUN_TYPE] = true;
+	spec.joined = true;
 	spec_build(&spec, values, nulls, owner, zone, update->now);
 }
 
@@ -144,7 +151,7 @@ update_zone(const Update *update, const TaskRow *task)
  * be said.
  */
 static void
-update_build(Update *update, const TaskRow *task, TaskSpec *spec)
+update_build(Update *update, const TaskRow *task, bool follows, TaskSpec *spec)
 {
 	pg_tz	   *zone = update_zone(update, task);
 	Datum	   *values = palloc(ADD_NPARAMS * sizeof(Datum));
@@ -163,13 +170,30 @@ update_build(Update *update, const TaskRow *task, TaskSpec *spec)
 		nulls[ADD_SCHEDULE] = true;
 	if (!update->nulls[ADD_SCHEDULE] && !update->given[ADD_EVERY])
 		nulls[ADD_EVERY] = true;
+	if (task_is_lasting(task) && !update->given[ADD_RUN_TYPE])
+	{
+		/* (the word it is stored with) */
+		values[ADD_RUN_TYPE] = ROW_DATUM(task, task_run_type);
+		nulls[ADD_RUN_TYPE] = false;
+	}
 	if (task_is_recurring(task) && nulls[ADD_RUN_TYPE] &&
 		!times_recur(!nulls[ADD_EVERY], !nulls[ADD_SCHEDULE]))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a recurring task needs an interval or a schedule"),
 				 errhint("Give the other one, or run_type \"once\" if it is to run only once more.")));
+	spec->joined = true;
 	spec_build(spec, values, nulls, ROW_GET(ObjectId, task, task_owner), zone, update->now);
+	if (spec->lasting && !task_is_lasting(task))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a recurring task needs an interval or a schedule"),
+				 errhint("Give it with every or schedule, as in every => '10 minutes'.")));
+	if (follows && spec->recurring && !spec->lasting)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a task that runs after others cannot have an interval or a schedule"),
+				 errhint(UPDATE_JOINS)));
 	if (update->given[ADD_KWARGS] && spec->validate)
 		(void) spec_check_call(spec, ROW_GET(Bool, task, task_is_alias) ?
 							   alias_require(spec->owner, spec->callback) : spec->callback);
@@ -267,6 +291,8 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 	{
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);
 		change_time(alarm, next);
+		if (task_is_lasting(old) && !spec->lasting && !ROW_IS_TRUE(alarm, alarm_follows))
+			ROW_SET_NULL(alarm, alarm_waiting_since);
 	}
 	else if ((update->given[ADD_START_WITHIN] || update->given[ADD_CATCH_UP]) &&
 			 next <= update->now && !alarm_has_begun(alarm))
@@ -304,7 +330,7 @@ update_task(Store *store, AlarmRow *alarm, int64 arg)
 		error_context.arg = TextDatumGetCString(ROW_DATUM(&task, task_task_id));
 		error_context.previous = error_context_stack;
 		error_context_stack = &error_context;
-		update_build(update, &task, &spec);
+		update_build(update, &task, ROW_IS_TRUE(alarm, alarm_follows), &spec);
 		changed = update_write(store, update, &spec, &task, alarm);
 		error_context_stack = error_context.previous;
 	}

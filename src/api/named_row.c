@@ -23,9 +23,18 @@
 void
 named_row_begin(NamedRow *row, FunctionCallInfo fcinfo)
 {
-	if (get_call_result_type(fcinfo, NULL, &row->desc) != TYPEFUNC_COMPOSITE)
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	row->desc = BlessTupleDesc(row->desc);
+	named_row_of(row, BlessTupleDesc(desc));
+}
+
+/* Begin one of many such rows. */
+void
+named_row_of(NamedRow *row, TupleDesc desc)
+{
+	row->desc = desc;
 	row->values = palloc0(row->desc->natts * sizeof(Datum));
 	row->nulls = palloc(row->desc->natts * sizeof(bool));
 	memset(row->nulls, true, row->desc->natts * sizeof(bool));

@@ -112,13 +112,22 @@ static void
 add_check(Adding *adding, NewTask *task, Oid owner, pg_tz *zone)
 {
 	text	   *task_id = task->spec.task_id;
+	bool		recurring;
+	bool		lasting;
 
 	if (task->object != NULL && zone != task->read_in && spec_has_times(task->nulls))
 	{
 		spec_read(&adding->reader, task->object, zone, task->values, task->nulls);
 		task->read_in = zone;
 	}
+	recurring = task->spec.recurring;
+	lasting = task->spec.lasting;
 	spec_build(&task->spec, task->values, task->nulls, owner, zone, adding->now);
+	if (task->resolved)
+	{
+		task->spec.recurring = recurring;
+		task->spec.lasting = lasting;
+	}
 	if (!task->named)
 		task->spec.task_id = task_id;
 	if (task->nulls[ADD_REPLACE_EXISTING])
@@ -236,10 +245,16 @@ add_insert_alarm(Store *store, const NewTask *task, int64 id, TimestampTz now)
 	alarm_begin(&row, id, spec->owner, run_at, now);
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
-	if (add_may_be_late(spec))
+	if (task->nparents > 0 || spec->lasting)
+		ROW_SET(TimestampTz, &row, alarm_waiting_since, now);
+	else if (add_may_be_late(spec))
 		late_from_commit(&row);
+	if (task->nparents > 0)
+		ROW_SET(Bool, &row, alarm_follows, true);
+	if (task->followed)
+		ROW_SET(Bool, &row, alarm_followed, true);
 	store_insert_alarm(store, &row);
-	if (!spec->paused)
+	if (alarm_is_queued(&row))
 		notes_add(run_at, id, spec->owner);
 }
 
@@ -306,7 +321,7 @@ add_begin_anew(const TaskSpec *spec, AlarmRow *alarm, TimestampTz now)
  * running.
  */
 static void
-add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, bool again)
+add_replace(Adding *adding, NewTask *task, TaskRow *old, AlarmRow *alarm, bool again)
 {
 	Store	   *store = adding->store;
 	TimestampTz now = adding->now;
@@ -338,6 +353,9 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
 		(void) change_remove(store, alarm, 0);
 		return;
 	}
+	task->written = WRITTEN_AGAIN;
+	task->rejoin = (task->nparents > 0 || ROW_IS_TRUE(alarm, alarm_follows) ||
+					spec->lasting || task_is_lasting(old));
 	if (same && same_task && !again && spec->recurring && paused == was_paused)
 		return;
 
@@ -402,7 +420,7 @@ add_replace(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm, 
  * are made to run again by raising the revision.
  */
 static void
-add_keep(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm)
+add_keep(Adding *adding, NewTask *task, TaskRow *old, AlarmRow *alarm)
 {
 	int64		id = ROW_GET(Int64, old, task_id);
 
@@ -413,17 +431,19 @@ add_keep(Adding *adding, const NewTask *task, TaskRow *old, AlarmRow *alarm)
 		add_replace(adding, task, old, alarm, running);
 		return;
 	}
+	task->written = WRITTEN_KEPT;
 	add_claim(adding);
 	alarm_raise_revision(alarm);
 	if (!alarm_has_begun(alarm))
 		late_from_commit(alarm);
 	store_update_alarm(adding->store, alarm);
-	notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, task->spec.owner);
+	if (alarm_is_queued(alarm))
+		notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), id, task->spec.owner);
 }
 
 /*
- * Return whether a task is neither failed nor paused nor due, so that add_keep
- * has nothing to do.
+ * Return whether a task is not failed, and paused, waiting for others or not due, so that
+ * add_keep has nothing to do.
  */
 static bool
 add_leaves_alone(Store *store, int64 id)
@@ -432,7 +452,7 @@ add_leaves_alone(Store *store, int64 id)
 
 	return store_get_alarm(store, id, &alarm) &&
 		ROW_ISNULL(&alarm, alarm_failed_at) &&
-		(!ROW_ISNULL(&alarm, alarm_paused_at) ||
+		(!ROW_ISNULL(&alarm, alarm_paused_at) || !ROW_ISNULL(&alarm, alarm_waiting_since) ||
 		 ROW_GET(TimestampTz, &alarm, alarm_run_at) > GetCurrentTimestamp()) &&
 		!slot_is_running(id);
 }
@@ -479,6 +499,8 @@ add_insert(Adding *adding, NewTask *task)
 		return false;
 	add_insert_alarm(store, task, task->id, adding->now);
 	max_tasks_add(store, task->spec.owner);
+	task->written = WRITTEN_NEW;
+	task->row_id = task->id;
 	return true;
 }
 
@@ -489,6 +511,8 @@ add_write(Adding *adding, NewTask *task)
 	Store	   *store = adding->store;
 	const TaskSpec *spec = &task->spec;
 
+	task->written = WRITTEN_NOT;
+	task->rejoin = false;
 	for (;;)
 	{
 		TaskRow		row;
@@ -503,11 +527,12 @@ add_write(Adding *adding, NewTask *task)
 			task->seen = true;
 			continue;
 		}
-		id = ROW_GET(Int64, &row, task_id);
+		task->row_id = id = ROW_GET(Int64, &row, task_id);
 		if (!spec->replace_existing && add_leaves_alone(store, id))
 		{
 			if (store_await_removal(store, id))
 				continue;
+			task->written = WRITTEN_KEPT;
 			add_claim(adding);
 			return;
 		}
@@ -539,6 +564,8 @@ add_write(Adding *adding, NewTask *task)
 		add_fill_task(&row, task);
 		store_update_task(store, &row);
 		add_insert_alarm(store, task, id, adding->now);
+		task->written = WRITTEN_AGAIN;
+		task->rejoin = true;
 		return;
 	}
 }

@@ -46,6 +46,17 @@ spec_check_not_supported(const SpecParam *param, Datum value)
 	check_not_supported(param->name);
 }
 
+/* Check the names of other tasks: who leaves a variable unset does not mean none. */
+static void
+spec_check_names(const SpecParam *param, Datum value)
+{
+	if (array_contains_nulls(DatumGetArrayTypeP(value)))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not contain nulls", param->name),
+				 errhint("It is an array of task_ids.")));
+}
+
 /* Check the name of a channel: it must be one for NOTIFY. */
 static void
 spec_check_channel(const SpecParam *param, Datum value)
@@ -293,20 +304,27 @@ spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 	Calendar   *calendar = &spec->calendar;
 
 	spec->recurring = times_recur(!nulls[ADD_EVERY], !nulls[ADD_SCHEDULE]);
+	if (spec->recurring && (!nulls[ADD_AFTER] || !nulls[ADD_AFTER_GROUP]))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a task that runs after others cannot have an interval or a schedule"),
+				 errhint("It runs whenever they have ended. Leave out every and schedule, or after and after_group.")));
+	if (!nulls[ADD_AFTER_STATUS] && nulls[ADD_AFTER] && nulls[ADD_AFTER_GROUP] && !spec->joined)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("after_status can only be given with after or after_group"),
+				 errhint("It says which ends of those tasks are waited for.")));
 	if (!nulls[ADD_RUN_TYPE])
 	{
 		bool		recurring = word_value(run_type_words, values[ADD_RUN_TYPE], false);
 
-		if (recurring && !spec->recurring)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a recurring task needs an interval or a schedule"),
-					 errhint("Give it with every or schedule, as in every => '10 minutes'.")));
 		if (!recurring && spec->recurring)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a task with run_type \"once\" cannot have an interval or a schedule"),
 					 errhint("Leave out every and schedule, or run_type.")));
+		spec->lasting = recurring && !spec->recurring;
+		spec->recurring = recurring;
 	}
 
 	if (!nulls[ADD_EVERY] && !nulls[ADD_SCHEDULE])
@@ -396,7 +414,10 @@ void
 spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg_tz *zone,
 		   TimestampTz now)
 {
+	bool		joined = spec->joined;
+
 	memset(spec, 0, sizeof(*spec));
+	spec->joined = joined;
 	spec->values = values;
 	spec->nulls = nulls;
 	spec->owner = owner;

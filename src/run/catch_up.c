@@ -54,7 +54,7 @@ catch_up_covered(const RunStart *start, bool missed)
 bool
 catch_up_next_missed(const RunStart *start, TimestampTz *time)
 {
-	return start->recurring && start->no_grid == NULL &&
+	return start->recurring && !start->lasting && start->no_grid == NULL &&
 		calendar_next(&start->calendar, *time, time) &&
 		*time <= Min(catch_up_covered(start, true), start->until);
 }

@@ -68,7 +68,7 @@ cut_off_interrupted(Store *store, const RunEnd *run, AlarmRow *alarm, TsReport *
 	last.run_id = history_record(&last);
 	failure = failure_found(last.start, RUN_INTERRUPTED, &error);
 	failure_log(last.start, &failure, alarm);
-	outcome_note(alarm, &last);
+	last_run_note(alarm, &last);
 	outcome_give_up(store, alarm, &last, report);
 	return false;
 }
@@ -87,7 +87,7 @@ cut_off_begin(Store *store, RunStart *start, TsReport *report)
 	RunEnd		run = {.start = &earlier,.status = RUN_INTERRUPTED,.error = &interruption};
 	bool		cut_off;
 
-	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
+	if (outcome_lock_alone(store, start, &alarm, report) != FOUND_SAME)
 		return false;
 	if (!alarm_is_queued(&alarm) ||
 		ROW_GET(TimestampTz, &alarm, alarm_run_at) > start->started_at)
@@ -136,8 +136,8 @@ cut_off_record(Store *store, int64 id, const LostRun *lost, bool *again, int *in
 	TM_Result	result = store_lock_alarm(store, id, &alarm, LockWaitSkip);
 
 	*interruptions = 0;
-	*again = (result == TM_WouldBlock);
-	if (result != TM_Ok || !store_get_task(store, id, &task))
+	*again = (result == TM_WouldBlock || (result == TM_Ok && !followers_try_lock(store, &alarm, 1)));
+	if (*again || result != TM_Ok || !store_get_task(store, id, &task))
 		return true;
 
 	/* known, if the server went down before that was noted */

@@ -34,10 +34,27 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "run/run.h"
+
+/*
+ * Return whether an end of a run is one to those who run after its task.  A one-off task
+ * that runs again, since somebody has changed it or asked for it once more, has not ended.
+ */
+static bool
+ending_counts(Ending ending, const RunEnd *run)
+{
+	return ending != ENDING_AGAIN &&
+		(ending != ENDING_NEXT || run->start->recurring || run->start->extra);
+}
+
+static void ending_settle_followers(Store *store, const ParentEnd *end);
+static void ending_end_followers(Store *store, List *endings);
 
 /*
  * Do what follows from an end, whose rows are written.  run is the run that has come
@@ -57,6 +74,24 @@ ending_settle(Store *store, const AlarmRow *alarm, Ending ending, const RunEnd *
 	if (run->status != RUN_SUCCEEDED || ending == ENDING_FAILED ||
 		!ROW_ISNULL(run->start->task, task_notify))
 		notice_settle(alarm, ending, run);
+	if (alarm != NULL && ROW_IS_TRUE(alarm, alarm_followed) && ending_counts(ending, run))
+	{
+		ParentEnd	end = {.id = run->start->id,.gone = (ending == ENDING_DONE),
+			.status = run->status,.run_at = run->start->scheduled_at,.result = run->result
+		};
+
+		/*
+		 * (a task whose next time cannot be told has failed, whatever the
+		 * run)
+		 */
+		if (ending == ENDING_FAILED && run->status == RUN_SUCCEEDED)
+			end.status = RUN_FAILED;
+		if (end.status != RUN_SUCCEEDED && !ROW_ISNULL(alarm, alarm_last_sqlstate))
+			end.sqlstate = TextDatumGetCString(ROW_DATUM(alarm, alarm_last_sqlstate));
+		if (end.status != RUN_SUCCEEDED && !ROW_ISNULL(alarm, alarm_last_error))
+			end.message = TextDatumGetCString(ROW_DATUM(alarm, alarm_last_error));
+		ending_settle_followers(store, &end);
+	}
 }
 
 /* Write the alarm of a task that goes on after a run: ENDING_AGAIN or ENDING_NEXT. */
@@ -89,61 +124,241 @@ ending_try_remove(Store *store, const RunEnd *run)
 	if (!store_try_delete_alarm_at(store, start->id, &start->tids))
 		return false;
 	store_delete_task_at(store, start->id, &start->tids);
+	if (start->follows)
+		edges_delete_all(store, start->id);
 	ending_settle(store, NULL, ENDING_DONE, run);
 	return true;
+}
+
+/* Delete the rows of a task, whose alarm is locked, and what it was to run after. */
+static void
+ending_delete_rows(Store *store, AlarmRow *alarm, const RowTids *tids)
+{
+	int64		id = ROW_GET(Int64, alarm, alarm_id);
+
+	store_delete_alarm(store, alarm);
+	store_delete_task_at(store, id, tids);
+	if (ROW_IS_TRUE(alarm, alarm_follows))
+		edges_delete_all(store, id);
 }
 
 /* Remove a task that has had its last run. */
 void
 ending_remove_done(Store *store, AlarmRow *alarm, const RunEnd *run)
 {
-	store_delete_alarm(store, alarm);
-	store_delete_task_at(store, run->start->id, &run->start->tids);
+	ending_delete_rows(store, alarm, &run->start->tids);
 	ending_settle(store, alarm, ENDING_DONE, run);
 }
 
-/* Remove a task at the wish of somebody, not of a run. */
+/*
+ * Remove a task at the wish of somebody, not of a run.  If others run after it, its id is
+ * added to a list, so that all that are to go are gone before the others hear of it.
+ */
 static void
-ending_remove_rows(Store *store, AlarmRow *alarm, Ending ending)
+ending_remove_rows(Store *store, AlarmRow *alarm, Ending ending, List **removed)
 {
-	int64		id = ROW_GET(Int64, alarm, alarm_id);
-	TaskRow		task;
+	static const RowTids unknown = {.known = false};
 
-	store_delete_alarm(store, alarm);
-	if (store_get_task(store, id, &task))
-		store_delete_task(store, &task);
+	ending_delete_rows(store, alarm, &unknown);
 	ending_settle(store, alarm, ending, NULL);
+	if (ROW_IS_TRUE(alarm, alarm_followed))
+	{
+		int64	   *id = palloc(sizeof(int64));
+
+		*id = ROW_GET(Int64, alarm, alarm_id);
+		*removed = lappend(*removed, id);
+	}
 }
 
-/* Remove a task that somebody wants to be gone, or whose times a change has ended. */
+/*
+ * Remove a task that somebody wants to be gone, or whose times a change has ended.  The
+ * caller calls ending_settle_removed with the list when all are gone that are to go.
+ */
 void
-ending_remove(Store *store, AlarmRow *alarm)
+ending_remove(Store *store, AlarmRow *alarm, List **removed)
 {
-	ending_remove_rows(store, alarm, ENDING_REMOVED);
+	ending_remove_rows(store, alarm, ENDING_REMOVED, removed);
+}
+
+/*
+ * Tell those that are left, and were to run after tasks that were removed.  All hear of that
+ * before any of them ends by it, so that it does not depend on the order which do.
+ */
+void
+ending_settle_removed(Store *store, List *removed)
+{
+	List	   *endings = NIL;
+	ListCell   *cell;
+
+	foreach(cell, removed)
+	{
+		ParentEnd	end = {.id = *(int64 *) lfirst(cell),.removed = true};
+
+		followers_settle(store, &end, &endings);
+	}
+	ending_end_followers(store, endings);
 }
 
 /* The same for a task whose alarm somebody has deleted by hand. */
 void
 ending_remove_remains(Store *store, TaskRow *task)
 {
+	ParentEnd	end = {.id = ROW_GET(Int64, task, task_id),.removed = true};
+
 	store_delete_task(store, task);
+	edges_delete_all(store, end.id);
 	ending_settle(store, NULL, ENDING_REMOVED, NULL);
+	ending_settle_followers(store, &end);
 }
 
 /*
  * Remove a task that has failed for good before a time.  Return whether that is
- * done; not if somebody is changing it just now.
+ * done; not if somebody is changing it just now, or what runs after it.
  */
 bool
 ending_expire(Store *store, int64 id, TimestampTz before)
 {
 	AlarmRow	alarm;
+	List	   *removed = NIL;
 
 	if (store_lock_alarm(store, id, &alarm, LockWaitSkip) != TM_Ok ||
 		ROW_ISNULL(&alarm, alarm_failed_at) ||
 		ROW_GET(TimestampTz, &alarm, alarm_failed_at) >= before ||
-		alarm_is_queued(&alarm))
+		alarm_is_queued(&alarm) || !followers_try_lock(store, &alarm, 2))
 		return false;
-	ending_remove_rows(store, &alarm, ENDING_EXPIRED);
+	ending_remove_rows(store, &alarm, ENDING_EXPIRED, &removed);
+	ending_settle_removed(store, removed);
 	return true;
+}
+
+/*
+ * Skip a task, since what it waits for cannot come any more: a one-off task goes, a lasting
+ * one waits for the next round.  Those that run after it are told.
+ */
+static void
+ending_skip(Store *store, AlarmRow *alarm, TaskRow *task, List **endings)
+{
+	RunStart	start;
+	RunEnd		run = {.start = &start,.status = RUN_SKIPPED};
+	ParentEnd	end = {.id = ROW_GET(Int64, alarm, alarm_id),.status = RUN_SKIPPED};
+	NextRound	round = ROUND_OVER;
+	char	   *lost;
+
+	Assert(!ROW_ISNULL(alarm, alarm_waiting_since));
+	run_start_read(&start, task, alarm, GetCurrentTimestamp());
+	start.worker_pid = 0;
+	if (start.extra)
+		start.scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
+	start.by_hand = false;
+	run.run_id = history_record(&run);
+	last_run_set(alarm, RUN_SKIPPED, NULL, NULL);
+	if (start.lasting)
+		round = followers_next_round(store, alarm, &lost);
+	end.gone = (round == ROUND_OVER || round == ROUND_LOST);
+	end.run_at = start.scheduled_at;
+	if (end.gone)
+		ending_delete_rows(store, alarm, &start.tids);
+	else
+		store_update_alarm(store, alarm);
+	notice_settle(alarm, end.gone ? ENDING_DONE : ENDING_NEXT, &run);
+	if (start.followed)
+		followers_settle(store, &end, endings);
+	if (!end.gone && round == ROUND_BEGUN)
+	{
+		FollowerEnd *again = palloc0(sizeof(FollowerEnd));
+
+		again->id = end.id;
+		*endings = lappend(*endings, again);
+	}
+}
+
+/* Have a task fail, since one that it was to run after was removed. */
+static void
+ending_lose(Store *store, AlarmRow *alarm, TaskRow *task, const char *lost)
+{
+	RunStart	start;
+	ErrorData	error = {.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE};
+	RunEnd		run = {.start = &start,.status = RUN_FAILED,.error = &error};
+	Failure		failure;
+
+	error.message = psprintf("task \"%s\", which it was to run after, was removed", lost);
+	error.hint = "taskshed.retry_task() runs it nevertheless.";
+	run_start_read(&start, task, alarm, GetCurrentTimestamp());
+	start.worker_pid = 0;
+	run.run_id = history_record(&run);
+	failure = failure_found(&start, RUN_FAILED, &error);
+	failure_log(&start, &failure, alarm);
+	last_run_note(alarm, &run);
+	ROW_SET_NULL(alarm, alarm_waiting_since);
+	ROW_SET_NULL(alarm, alarm_settled_from);
+	ending_fail(store, alarm, &run);
+}
+
+/*
+ * The same for a task whose run has ended, and which waits; one that it was to run after was
+ * removed while it ran.
+ */
+void
+ending_lost(Store *store, int64 id, const char *lost)
+{
+	AlarmRow	alarm;
+	TaskRow		task;
+
+	CommandCounterIncrement();
+	if (alarm_lock(store, id, NULL, &alarm, false) == TM_Ok && store_get_task(store, id, &task))
+		ending_lose(store, &alarm, &task, lost);
+}
+
+/* End those on a list that end since what they run after has; the list may grow meanwhile. */
+static void
+ending_end_followers(Store *store, List *endings)
+{
+	for (int i = 0; i < list_length(endings); i++)
+	{
+		FollowerEnd *ending = list_nth(endings, i);
+		AlarmRow	alarm;
+		TaskRow		task;
+
+		CHECK_FOR_INTERRUPTS();
+		if (alarm_lock(store, ending->id, NULL, &alarm, false) != TM_Ok ||
+			!store_get_task(store, ending->id, &task))
+			continue;
+		if (ending->lost != NULL)
+			ending_lose(store, &alarm, &task, ending->lost);
+		else if (ROW_ISNULL(&alarm, alarm_waiting_since))
+			continue;			/* something else has become of it */
+		else if (ending->skipped)
+			ending_skip(store, &alarm, &task, &endings);
+		else if (followers_consider(store, &alarm, &task, true))
+		{
+			/* its alarm may have been written: lock it again */
+			ending->skipped = true;
+			i--;
+		}
+		CommandCounterIncrement();
+	}
+}
+
+/* Tell those that run after a task of its end, and end those that end by that. */
+static void
+ending_settle_followers(Store *store, const ParentEnd *end)
+{
+	List	   *endings = NIL;
+
+	followers_settle(store, end, &endings);
+	ending_end_followers(store, endings);
+}
+
+/*
+ * Consider a task that may wait for others, and whose edges were just written: it may be due,
+ * or to be skipped.
+ */
+void
+ending_consider(Store *store, int64 id)
+{
+	FollowerEnd *ending = palloc0(sizeof(FollowerEnd));
+
+	ending->id = id;
+	CommandCounterIncrement();
+	ending_end_followers(store, list_make1(ending));
 }

@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "run/run.h"
@@ -55,15 +56,20 @@ failure_one_line(const char *text)
 	return line;
 }
 
-/* Write one line about a failed run, without its arguments. */
+/*
+ * Write one line about a failed run, without its arguments.  It is for the server log only:
+ * who removes a task in a session is not told of each one that fails by that.
+ */
 void
 failure_log_line(const RunStart *start, const Failure *failure, const char *detail)
 {
 	char	   *owner = GetUserNameFromId(start->owner, true);
 	char	   *database = get_database_name(MyDatabaseId);
+	int			client = client_min_messages;
 
 	if (ts_log_failures == 0)
 		return;
+	client_min_messages = ERROR;
 	ereport(ts_log_failures,
 			(errcode(failure->error->sqlerrcode),
 			 errmsg("task \"%s\" of role \"%s\" in database \"%s\" failed in %s: %s: %s",
@@ -75,6 +81,7 @@ failure_log_line(const RunStart *start, const Failure *failure, const char *deta
 					failure_one_line(failure->message)),
 			 detail != NULL ? errdetail_internal("%s", detail) : 0,
 			 errhidestmt(true), errhidecontext(true)));
+	client_min_messages = client;
 }
 
 /* Return the number of a failure among those that follow each other closely, from 1. */

@@ -205,7 +205,7 @@ history_fill(const RunEnd *run, Datum *values, bool *nulls)
 	memset(nulls, false, Natts_run * sizeof(bool));
 	values[Anum_run_scheduled_at - 1] = TimestampTzGetDatum(start->scheduled_at);
 	values[Anum_run_started_at - 1] = TimestampTzGetDatum(start->started_at);
-	nulls[Anum_run_started_at - 1] = (run->status == RUN_MISSED);
+	nulls[Anum_run_started_at - 1] = (run->status == RUN_MISSED || run->status == RUN_SKIPPED);
 	values[Anum_run_finished_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[Anum_run_owner - 1] = ObjectIdGetDatum(start->owner);
 	values[Anum_run_attempt - 1] = Int32GetDatum(start->attempt);

@@ -105,6 +105,7 @@ on_failure_status(Ending ending, const RunEnd *run, const AlarmRow *alarm)
 		case RUN_SUCCEEDED:
 			return run->recovered ? "recovered" : NULL;
 		case RUN_CANCELLED:
+		case RUN_SKIPPED:
 			return NULL;
 		case RUN_MISSED:
 			if (ROW_ISNULL(start->task, task_start_within))

@@ -20,52 +20,23 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "run/run.h"
 
-/* How often (ms) a run that waits looks for a deadlock. */
-#define DEADLOCK_CHECK		10
-
 /* So many missed times at most are recorded at once. */
 #define MAX_MISSED			100
 
-static TimeoutId deadlock_check;
-
 /*
- * Get ready, once a worker.  The server looks for a deadlock once in each wait, and the
- * one who makes it complete finds it.  A run looks again and again instead,
- * so that it finds a deadlock first whoever has begun to wait last.
- */
-void
-outcome_init(void)
-{
-	deadlock_check = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
-}
-
-/*
- * Lock the alarm, and say what has become of the task.  Unless it is the same,
- * the report is filled in.
+ * Lock the alarm of a task whose run does not end yet, and say what has become of the task.
+ * Unless it is the same, the report is filled in.
  */
 Found
-outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
+outcome_lock_alone(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
-	TM_Result	result = store_relock_alarm(store, start->id, &start->tids, alarm, LockWaitSkip);
-
-	if (result == TM_WouldBlock && start->impatient)
-		elog(ERROR, "somebody is changing a task of a shared transaction");
-	if (result == TM_WouldBlock)
-	{
-		enable_timeout_every(deadlock_check,
-							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DEADLOCK_CHECK),
-							 DEADLOCK_CHECK);
-		result = store_relock_alarm(store, start->id, &start->tids, alarm, LockWaitBlock);
-		disable_timeout(deadlock_check, false);
-	}
+	TM_Result	result = alarm_lock(store, start->id, &start->tids, alarm, start->impatient);
 
 	report->id = start->id;
 	if (result == TM_Deleted)
@@ -85,42 +56,25 @@ outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *rep
 	return FOUND_SAME;
 }
 
-/* Fill in what the alarm says of the last run; sqlstate and message may be NULL. */
-static void
-outcome_set_status(AlarmRow *alarm, RunStatus status, const char *sqlstate, const char *message)
+/*
+ * The same at a run's end.  The tasks that run after this one are locked with it, in the
+ * order of their names.  If there are none any more, that is kept in mind.
+ */
+static Found
+outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report)
 {
-	ROW_SET(Pointer, alarm, alarm_last_status, cstring_to_text(word_text(run_status_words, status)));
-	if (sqlstate != NULL)
-		ROW_SET(Pointer, alarm, alarm_last_sqlstate, cstring_to_text(sqlstate));
-	else
-		ROW_SET_NULL(alarm, alarm_last_sqlstate);
-	if (message != NULL)
-		ROW_SET(Pointer, alarm, alarm_last_error, failure_text(message));
-	else
-		ROW_SET_NULL(alarm, alarm_last_error);
-}
+	FollowerNames *followers;
+	Found		found;
 
-/* Note in the alarm how a run has ended. */
-void
-outcome_note(AlarmRow *alarm, RunEnd *run)
-{
-	const RunStart *start = run->start;
-	const ErrorData *error = run->error;
-
-	ROW_SET(Int32, alarm, alarm_interruptions, 0);
-	if (!start->extra)
-		ROW_SET_NULL(alarm, alarm_restarts);
-	ROW_SET_NULL(alarm, alarm_begun_at);
-	ROW_SET(TimestampTz, alarm, alarm_last_run_at, start->started_at);
-	if (error == NULL)
-	{
-		run->recovered = (start->recurring && ROW_GET(Int32, alarm, alarm_failures_in_row) > 0);
-		ROW_SET(Int32, alarm, alarm_failures_in_row, 0);
-		ROW_SET_NULL(alarm, alarm_close_failures);
-	}
-	outcome_set_status(alarm, run->status,
-					   error != NULL ? unpack_sql_state(error->sqlerrcode) : NULL,
-					   error != NULL ? error->message : NULL);
+	if (!start->followed)
+		return outcome_lock_alone(store, start, alarm, report);
+	followers = followers_find(store, start->id);
+	followers_lock(store, followers, start->task_id);
+	found = outcome_lock_alone(store, start, alarm, report);
+	followers_lock(store, followers, NULL);
+	if (found != FOUND_GONE && followers->n == 0 && followers_find(store, start->id)->n == 0)
+		ROW_SET_NULL(alarm, alarm_followed);
+	return found;
 }
 
 /*
@@ -194,6 +148,19 @@ outcome_give_up(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 	outcome_fail(store, alarm, run, report);
 }
 
+/* Have the task go on as its alarm says. */
+static void
+outcome_go_on(Store *store, AlarmRow *alarm, Ending ending, const RunEnd *run, TsReport *report)
+{
+	ending_go_on(store, alarm, ending, run);
+	report->fate = TS_FATE_GONE;
+	if (alarm_is_queued(alarm))
+	{
+		report->fate = TS_FATE_NEXT;
+		report->next_run_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
+	}
+}
+
 /*
  * Have the task wait for another time, or attempt; after that if it has been
  * asked for a run beside its schedule meanwhile.
@@ -206,13 +173,7 @@ outcome_wait(Store *store, AlarmRow *alarm, TimestampTz run_at, Ending ending, c
 		ROW_SET(TimestampTz, alarm, alarm_run_at, run_at);
 	else
 		ROW_SET(TimestampTz, alarm, alarm_resume_at, run_at);
-	ending_go_on(store, alarm, ending, run);
-	report->fate = TS_FATE_GONE;
-	if (alarm_is_queued(alarm))
-	{
-		report->fate = TS_FATE_NEXT;
-		report->next_run_at = ROW_GET(TimestampTz, alarm, alarm_run_at);
-	}
+	outcome_go_on(store, alarm, ending, run, report);
 }
 
 /*
@@ -238,6 +199,41 @@ outcome_extra(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report
 }
 
 /*
+ * Have a lasting task wait for the next round of what it runs after, which may be there
+ * already.  If that cannot come, it ends.
+ */
+static void
+outcome_next_round(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report)
+{
+	const RunStart *start = run->start;
+	char	   *lost = NULL;
+	NextRound	round = followers_next_round(store, alarm, &lost);
+	bool		over = catch_up_is_over(GetCurrentTimestamp(), start->until,
+										ROW_GET(Int64, alarm, alarm_run_count), start->max_runs);
+
+	/* one that ends waits no more, so that it can be sent round again */
+	over = over || round == ROUND_OVER;
+	if (over || round == ROUND_LOST)
+		ROW_SET_NULL(alarm, alarm_waiting_since);
+	if (round == ROUND_LOST)
+	{
+		ending_go_on(store, alarm, ENDING_NEXT, run);
+		ending_lost(store, start->id, lost);
+		report->fate = TS_FATE_LOOK;
+	}
+	else if (!over)
+	{
+		outcome_go_on(store, alarm, ENDING_NEXT, run, report);
+		if (round == ROUND_BEGUN)
+			ending_consider(store, start->id);
+	}
+	else if (run->status == RUN_MISSED || run->status == RUN_SUCCEEDED)
+		outcome_remove(store, alarm, run, report);
+	else
+		outcome_fail(store, alarm, run, report);
+}
+
+/*
  * Have a recurring task go on to its next time.  If it has had its last run, it
  * ends as a one-off task does.
  */
@@ -253,9 +249,11 @@ outcome_advance(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *repo
 	ROW_SET_NULL(alarm, alarm_shortage_since);
 	if (start->no_grid != NULL)
 	{
-		outcome_set_status(alarm, RUN_FAILED, "22023", start->no_grid);
+		last_run_set(alarm, RUN_FAILED, "22023", start->no_grid);
 		outcome_fail(store, alarm, run, report);
 	}
+	else if (start->lasting)
+		outcome_next_round(store, alarm, run, report);
 	else if (!catch_up_next(start, missed, ROW_GET(Int64, alarm, alarm_run_count), &next))
 	{
 		if (missed || run->status == RUN_SUCCEEDED)
@@ -296,7 +294,7 @@ outcome_missed(Store *store, const RunStart *start, TsReport *report)
 	if (outcome_lock(store, start, &alarm, report) != FOUND_SAME)
 		return;
 	run.run_id = outcome_record_missed(start);
-	outcome_set_status(&alarm, RUN_MISSED, NULL, NULL);
+	last_run_set(&alarm, RUN_MISSED, NULL, NULL);
 	if (start->recurring)
 		outcome_advance(store, &alarm, &run, report);
 	else
@@ -337,7 +335,7 @@ outcome_changed(Store *store, AlarmRow *alarm, RunEnd *run, TsReport *report)
 		return;
 
 	/* how it went, and whether it would have been tried again */
-	outcome_note(alarm, run);
+	last_run_note(alarm, run);
 	again = failed && (retry_is_shortage(run->error) || retry_next(start, &unused));
 	if (start->extra || again)
 	{
@@ -395,7 +393,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 
 	/* a plain one-off task that nobody has changed: the short way */
 	run.run_id = history_record(&run);
-	if (!start->recurring && !start->extra && ending_try_remove(store, &run))
+	if (!start->recurring && !start->extra && !start->followed && ending_try_remove(store, &run))
 	{
 		report->id = start->id;
 		report->fate = TS_FATE_GONE;
@@ -415,7 +413,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	}
 
 	/* it is as it was */
-	outcome_note(&alarm, &run);
+	last_run_note(&alarm, &run);
 	if (start->extra)
 	{
 		outcome_extra(store, &alarm, &run, report);
@@ -457,7 +455,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 	if (found == FOUND_SAME && retry_outlast_shortage(start, failure, &alarm, &retry_at))
 	{
 		/* as if it had not been, but that the next one knows of it */
-		outcome_note(&alarm, &run);
+		last_run_note(&alarm, &run);
 		ROW_SET(Int32, &alarm, alarm_restarts, start->restarts + 1);
 		ROW_SET(TimestampTz, &alarm, alarm_late_from, DT_NOEND);
 		outcome_wait(store, &alarm, retry_at, ENDING_AGAIN, &run, report);
@@ -478,7 +476,7 @@ outcome_failed(Store *store, const RunStart *start, const Failure *failure, TsRe
 	}
 
 	/* it is as it was: is the run to be tried again? */
-	outcome_note(&alarm, &run);
+	last_run_note(&alarm, &run);
 	if (start->extra)
 	{
 		outcome_extra(store, &alarm, &run, report);
@@ -529,6 +527,8 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 		ROW_GET(ObjectId, &alarm, alarm_owner) != owner ||
 		ROW_GET(TimestampTz, &alarm, alarm_run_at) > GetCurrentTimestamp())
 		return true;
+	if (!followers_try_lock(store, &alarm, 1))
+		return false;
 
 	run_start_read(&start, &task, &alarm, GetCurrentTimestamp());
 	start.worker_pid = 0;
@@ -539,7 +539,7 @@ outcome_orphaned(Store *store, int64 id, Oid owner, const char *reason)
 	history_record(&run);
 	failure = failure_found(&start, RUN_FAILED, &error);
 	failure_log(&start, &failure, &alarm);
-	outcome_note(&alarm, &run);
+	last_run_note(&alarm, &run);
 	outcome_give_up(store, &alarm, &run, &report);
 	return true;
 }

@@ -106,7 +106,7 @@ retry_next(const RunStart *start, TimestampTz *retry_at)
 	if (start->attempt >= MANY_ATTEMPTS)
 		delay = Max(delay, (double) MANY_ATTEMPTS_DELAY);
 	*retry_at = GetCurrentTimestamp() + (int64) delay;
-	if (!start->recurring || start->no_grid != NULL)
+	if (!start->recurring || start->lasting || start->no_grid != NULL)
 		return true;
 
 	/* one that is behind has until the first time that is still to come */

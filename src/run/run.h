@@ -45,6 +45,9 @@ typedef struct RunStart
 	char	   *group_id;		/* or NULL */
 	char	   *callback;		/* as stored */
 	bool		recurring;
+	bool		lasting;		/* without times of its own */
+	bool		follows;		/* it runs after others */
+	bool		followed;		/* others run after it */
 	Calendar	calendar;		/* its zone is NULL if unknown to this server */
 	const char *no_grid;		/* why its next time cannot be told; or NULL */
 	CatchUp		catch_up;
@@ -124,6 +127,76 @@ extern void failure_log(const RunStart *start, const Failure *failure, AlarmRow 
 extern Failure failure_found(const RunStart *start, RunStatus status, const ErrorData *error);
 
 /* ------------------------------------------------------------------------
+ * last_run.c
+ */
+extern void last_run_set(AlarmRow *alarm, RunStatus status, const char *sqlstate,
+						 const char *message);
+extern void last_run_note(AlarmRow *alarm, RunEnd *run);
+
+/* ------------------------------------------------------------------------
+ * alarm_lock.c
+ */
+extern void alarm_lock_init(void);
+extern TM_Result alarm_lock(Store *store, int64 id, const RowTids *tids, AlarmRow *alarm,
+							bool impatient);
+
+/* ------------------------------------------------------------------------
+ * followers.c
+ */
+/* How a task has ended that others run after, or that it is gone. */
+typedef struct ParentEnd
+{
+	int64		id;
+	bool		removed;		/* by somebody: the rest is not set */
+	bool		gone;			/* it is no more */
+	RunStatus	status;
+	TimestampTz run_at;			/* the time that its run was for */
+	const char *sqlstate;		/* these may be NULL */
+	const char *message;
+	const char *result;
+} ParentEnd;
+
+/* A task that ends since one that it runs after has, or may do so. */
+typedef struct FollowerEnd
+{
+	int64		id;
+	char	   *lost;			/* name of that one, if it was removed */
+	bool		skipped;		/* it is to be skipped; if neither, it is to be
+								 * considered */
+} FollowerEnd;
+
+/* The tasks that run after another, in the order in which they are locked. */
+typedef struct FollowerName
+{
+	int64		id;
+	char	   *task_id;
+} FollowerName;
+
+typedef struct FollowerNames
+{
+	int			n;
+	int			locked;			/* so many of them are */
+	FollowerName *names;
+} FollowerNames;
+
+/* What comes after a run of a lasting task. */
+typedef enum NextRound
+{
+	ROUND_WAITS,
+	ROUND_BEGUN,				/* some have ended for it already */
+	ROUND_OVER,					/* none: a parent has had its last run */
+	ROUND_LOST					/* none: a parent was removed */
+} NextRound;
+
+extern FollowerNames *followers_find(Store *store, int64 parent);
+extern void followers_lock(Store *store, FollowerNames *names, const char *before);
+extern bool followers_try_lock(Store *store, const AlarmRow *alarm, int levels);
+extern bool followers_consider(Store *store, AlarmRow *alarm, const TaskRow *task, bool all);
+extern void followers_mark(EdgeRow *edge, const ParentEnd *end, bool ahead);
+extern void followers_settle(Store *store, const ParentEnd *end, List **endings);
+extern NextRound followers_next_round(Store *store, AlarmRow *alarm, char **lost);
+
+/* ------------------------------------------------------------------------
  * retry.c
  */
 extern bool retry_is_shortage(const ErrorData *error);
@@ -154,8 +227,11 @@ extern void ending_go_on(Store *store, AlarmRow *alarm, Ending ending, const Run
 extern void ending_fail(Store *store, AlarmRow *alarm, const RunEnd *run);
 extern bool ending_try_remove(Store *store, const RunEnd *run);
 extern void ending_remove_done(Store *store, AlarmRow *alarm, const RunEnd *run);
-extern void ending_remove(Store *store, AlarmRow *alarm);
+extern void ending_remove(Store *store, AlarmRow *alarm, List **removed);
+extern void ending_settle_removed(Store *store, List *removed);
 extern void ending_remove_remains(Store *store, TaskRow *task);
+extern void ending_consider(Store *store, int64 id);
+extern void ending_lost(Store *store, int64 id, const char *lost);
 extern bool ending_expire(Store *store, int64 id, TimestampTz before);
 
 /* ------------------------------------------------------------------------
@@ -189,9 +265,8 @@ typedef enum Found
 	FOUND_SAME
 } Found;
 
-extern void outcome_init(void);
-extern Found outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *report);
-extern void outcome_note(AlarmRow *alarm, RunEnd *run);
+extern Found outcome_lock_alone(Store *store, const RunStart *start, AlarmRow *alarm,
+								TsReport *report);
 extern void outcome_give_up(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report);
 extern void outcome_missed(Store *store, const RunStart *start, TsReport *report);
 extern void outcome_succeeded(Store *store, const RunStart *start, const char *result,

@@ -62,6 +62,9 @@ run_start_calendar(RunStart *start, const TaskRow *task, const AlarmRow *alarm)
 	calendar->zone = pg_tzset(TextDatumGetCString(ROW_DATUM(task, task_timezone)));
 	calendar->anchor = ROW_GET(TimestampTz, alarm, alarm_anchor);
 	start->recurring = task_is_recurring(task);
+	start->lasting = task_is_lasting(task);
+	start->follows = ROW_IS_TRUE(alarm, alarm_follows);
+	start->followed = ROW_IS_TRUE(alarm, alarm_followed);
 
 	if (calendar->zone == NULL)
 		return "the task's time zone is not known to this server";
@@ -165,8 +168,9 @@ run_start_read(RunStart *start, const TaskRow *task, const AlarmRow *alarm, Time
 /*
  * Return whether a run may share a transaction, as far as its task says: not one that
  * has begun before and was cut off or has failed, nor one for which it matters when
- * it begins, since it may have to begin again.  Nor one whose end others are told of,
- * who are not to wait for the rest of the transaction, or that has settings of its own.
+ * it begins, since it may have to begin again.  Nor one whose end others are told of or
+ * wait for, who are not to wait for the rest of the transaction, or that has settings of
+ * its own.
  */
 bool
 run_start_may_share(const RunStart *start)
@@ -174,5 +178,5 @@ run_start_may_share(const RunStart *start)
 	return start->attempt == 1 && start->restarts == 0 && !start->by_hand &&
 		start->start_within < 0 && start->late_from != DT_NOEND &&
 		ROW_ISNULL(start->task, task_notify) && ROW_ISNULL(start->task, task_settings) &&
-		!start->failing;
+		!start->failing && !start->followed && !start->lasting;
 }

@@ -39,6 +39,14 @@ const struct config_enum_entry run_status_words[] = {
 	{"cancelled", RUN_CANCELLED, false},
 	{"interrupted", RUN_INTERRUPTED, false},
 	{"missed", RUN_MISSED, false},
+	{"skipped", RUN_SKIPPED, false},
+	{NULL, 0, false}
+};
+
+const struct config_enum_entry after_status_words[] = {
+	{"succeeded", AFTER_SUCCEEDED, false},
+	{"ended", AFTER_ENDED, false},
+	{"failed", AFTER_FAILED, false},
 	{NULL, 0, false}
 };
 

@@ -39,12 +39,22 @@ typedef enum RunStatus
 	RUN_TIMEOUT,
 	RUN_CANCELLED,
 	RUN_INTERRUPTED,
-	RUN_MISSED					/* its time has passed without it */
+	RUN_MISSED,					/* its time has passed without it */
+	RUN_SKIPPED					/* what it waited for cannot come any more */
 } RunStatus;
+
+/* Which ends of the tasks that a task runs after it waits for. */
+typedef enum AfterStatus
+{
+	AFTER_SUCCEEDED,			/* all have succeeded */
+	AFTER_ENDED,				/* all have ended, either way */
+	AFTER_FAILED				/* one has failed */
+} AfterStatus;
 
 extern const struct config_enum_entry history_words[];
 extern const struct config_enum_entry catch_up_words[];
 extern const struct config_enum_entry run_status_words[];
+extern const struct config_enum_entry after_status_words[];
 
 extern const char *word_text(const struct config_enum_entry *words, int value);
 extern int	word_value(const struct config_enum_entry *words, Datum word, int otherwise);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rows.h
- *		The rows of _taskshed.task and _taskshed.alarm in memory.
+ *		The rows of our tables in memory.
  *
  * Copyright (c) 2026, the taskshed developers
  *
@@ -16,7 +16,7 @@
 #include "storage/itemptr.h"
 #include "utils/timestamp.h"
 
-/* Columns of _taskshed.task and _taskshed.alarm; columns are counted from 1. */
+/* Columns of our tables; they are counted from 1. */
 enum
 {
 	Anum_task_none,
@@ -37,10 +37,20 @@ enum
 	Natts_alarm = Anum_alarm_end - 1
 };
 
+enum
+{
+	Anum_edge_none,
+#define EDGE_COLUMN(name, type, nulls) Anum_edge_##name,
+#include "tables/edge_columns.h"
+#undef EDGE_COLUMN
+	Anum_edge_end,
+	Natts_edge = Anum_edge_end - 1
+};
+
 /* Longest task_id, group_id or alias, in characters. */
 #define MAX_ID_LENGTH	255
 
-/* A row of either table: its place and its columns. */
+/* A row of a table: its place and its columns. */
 typedef struct TaskRow
 {
 	ItemPointerData tid;
@@ -54,6 +64,14 @@ typedef struct AlarmRow
 	Datum		values[Natts_alarm];
 	bool		nulls[Natts_alarm];
 } AlarmRow;
+
+/* (The child runs after the parent.) */
+typedef struct EdgeRow
+{
+	ItemPointerData tid;
+	Datum		values[Natts_edge];
+	bool		nulls[Natts_edge];
+} EdgeRow;
 
 /* The value of a column that is not null, as in ROW_GET(Int64, row, alarm_id). */
 #define ROW_DATUM(row, column) \
@@ -80,21 +98,39 @@ times_recur(bool every, bool schedule)
 	return every || schedule;
 }
 
+/*
+ * Return whether a task is a lasting one: it recurs and has no times of its own, but
+ * waits for others.  (What somebody has written by hand is "recurring" or not.)
+ */
+static inline bool
+task_is_lasting(const TaskRow *task)
+{
+	return !times_recur(!ROW_ISNULL(task, task_every), !ROW_ISNULL(task, task_schedule)) &&
+		VARDATA_ANY(DatumGetPointer(ROW_DATUM(task, task_run_type)))[0] == 'r';
+}
+
 static inline bool
 task_is_recurring(const TaskRow *task)
 {
-	return times_recur(!ROW_ISNULL(task, task_every), !ROW_ISNULL(task, task_schedule));
+	return times_recur(!ROW_ISNULL(task, task_every), !ROW_ISNULL(task, task_schedule)) ||
+		task_is_lasting(task);
 }
 
+/* Return whether a column that may be null is true. */
+#define ROW_IS_TRUE(row, column) \
+	(!ROW_ISNULL(row, column) && ROW_GET(Bool, row, column))
+
 /*
- * Return whether a task is waiting to run: also one that is paused or failed, if it
- * was asked for a run beside its schedule.  The queue's index has this condition.
+ * Return whether a task is waiting for its time: also one that is paused, has failed or
+ * waits for other tasks, if it was asked for a run beside its schedule.  The queue's index
+ * has this condition.
  */
 static inline bool
 alarm_is_queued(const AlarmRow *alarm)
 {
 	return !ROW_ISNULL(alarm, alarm_resume_at) ||
-		(ROW_ISNULL(alarm, alarm_paused_at) && ROW_ISNULL(alarm, alarm_failed_at));
+		(ROW_ISNULL(alarm, alarm_paused_at) && ROW_ISNULL(alarm, alarm_failed_at) &&
+		 ROW_ISNULL(alarm, alarm_waiting_since));
 }
 
 /*

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store.c
- *		The tables _taskshed.task and _taskshed.alarm: what they are, and opening
- *		them.
+ *		The tables _taskshed.task, alarm and edge: what they are, and opening them.
  *
  * What a task is (task) and when it runs next (alarm) are two rows, joined by
  * an internal id.  A recurring task moves its run_at at every run.  Were that
@@ -53,7 +52,9 @@ static const char *const store_index_names[STORE_NINDEXES] = {
 	"task_group",
 	"alarm_queue",
 	"alarm_task",
-	"alarm_failed"
+	"alarm_failed",
+	"edge_pkey",
+	"edge_parent"
 };
 
 /* Their keys. */
@@ -63,7 +64,9 @@ static const IndexShape store_index_shapes[STORE_NINDEXES] = {
 	[TASK_GROUP] = {false, 3, {Anum_task_owner, Anum_task_group_id, Anum_task_task_id}},
 	[ALARM_QUEUE] = {false, 3, {Anum_alarm_owner, Anum_alarm_run_at, Anum_alarm_id}},
 	[ALARM_TASK] = {false, 2, {Anum_alarm_id, Anum_alarm_run_at}},
-	[ALARM_FAILED] = {false, 1, {Anum_alarm_failed_at}}
+	[ALARM_FAILED] = {false, 1, {Anum_alarm_failed_at}},
+	[EDGE_PKEY] = {true, 2, {Anum_edge_child, Anum_edge_parent}},
+	[EDGE_PARENT] = {false, 2, {Anum_edge_parent, Anum_edge_child}}
 };
 
 /* The tables' columns. */
@@ -79,6 +82,12 @@ static const ColumnShape alarm_columns[Natts_alarm] = {
 #undef ALARM_COLUMN
 };
 
+static const ColumnShape edge_columns[Natts_edge] = {
+#define EDGE_COLUMN(name, type, nulls) {#name, type, COLUMN_##nulls},
+#include "tables/edge_columns.h"
+#undef EDGE_COLUMN
+};
+
 static const ColumnShape home_columns[Natts_home] = {
 	{"database", OIDOID, COLUMN_not_null}, {"restored", BOOLOID, COLUMN_not_null}
 };
@@ -91,6 +100,7 @@ static struct
 	char		version[64];	/* of the extension, as last found */
 	Oid			task;
 	Oid			alarm;
+	Oid			edge;
 	Oid			sequence;
 	Oid			home;
 	Oid			indexes[STORE_NINDEXES];
@@ -99,6 +109,7 @@ static struct
 /* What writing to the tables takes. */
 static WriterCache task_cache;
 static WriterCache alarm_cache;
+static WriterCache edge_cache;
 
 /*
  * Look at the tables again if a relation, or any, has changed, as the relcache
@@ -109,8 +120,9 @@ store_relation_changed(Oid relid)
 {
 	table_writer_invalidate(&task_cache, relid);
 	table_writer_invalidate(&alarm_cache, relid);
+	table_writer_invalidate(&edge_cache, relid);
 	if (relid == InvalidOid || relid == oids.task || relid == oids.alarm ||
-		relid == oids.sequence || relid == oids.home)
+		relid == oids.edge || relid == oids.sequence || relid == oids.home)
 		oids.valid = false;
 }
 
@@ -209,6 +221,7 @@ store_exists(void)
 		oids.valid = true;
 		oids.task = store_relid("task");
 		oids.alarm = store_relid("alarm");
+		oids.edge = store_relid("edge");
 		oids.sequence = store_relid("task_seq");
 		oids.home = store_relid("home");
 		version = store_extension_version();
@@ -224,16 +237,18 @@ store_exists(void)
 		}
 		pfree(version);
 		altered = (!store_is_member(oids.task) || !store_is_member(oids.alarm) ||
-				   !store_is_member(oids.home) ||
+				   !store_is_member(oids.edge) || !store_is_member(oids.home) ||
 				   !table_shape_fits(oids.task, Natts_task, task_columns) ||
 				   !table_shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
+				   !table_shape_fits(oids.edge, Natts_edge, edge_columns) ||
 				   !table_shape_fits(oids.home, Natts_home, home_columns) ||
 				   get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
 		for (int i = 0; i < STORE_NINDEXES; i++)
 		{
 			oids.indexes[i] = store_relid(store_index_names[i]);
 			altered = altered ||
-				!table_shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task : oids.alarm,
+				!table_shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task :
+										i <= ALARM_FAILED ? oids.alarm : oids.edge,
 										&store_index_shapes[i]);
 		}
 	} while (!oids.valid);		/* look once more, then */
@@ -365,6 +380,7 @@ store_try_open(LOCKMODE lockmode)
 	}
 
 	store = palloc0(sizeof(Store));
+	store->lockmode = lockmode;
 	store->task = task;
 	store->alarm = alarm;
 	store->task_slot = table_slot_create(store->task, NULL);
@@ -384,6 +400,7 @@ store_lock_for_drop(void)
 		return;
 	LockRelationOid(oids.task, AccessExclusiveLock);
 	LockRelationOid(oids.alarm, AccessExclusiveLock);
+	LockRelationOid(oids.edge, AccessExclusiveLock);
 }
 
 /*
@@ -397,6 +414,25 @@ store_open(LOCKMODE lockmode)
 
 	store_require(store != NULL);
 	return store;
+}
+
+/*
+ * Return the table of edges, opened when it is first asked for.  Its lock is taken behind
+ * those of the other two.
+ */
+Relation
+store_edge(Store *store)
+{
+	if (store->edge == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(store));
+
+		store_require(store_exists());
+		store->edge = table_open(oids.edge, store->lockmode);
+		store->edge_slot = table_slot_create(store->edge, NULL);
+		MemoryContextSwitchTo(old);
+	}
+	return store->edge;
 }
 
 /* Close the tables; the locks go too if lockmode is not NoLock. */
@@ -414,6 +450,13 @@ store_close(Store *store, LOCKMODE lockmode)
 		table_writer_close(store->task_writer);
 	if (store->alarm_writer != NULL)
 		table_writer_close(store->alarm_writer);
+	if (store->edge_writer != NULL)
+		table_writer_close(store->edge_writer);
+	if (store->edge != NULL)
+	{
+		ExecDropSingleTupleTableSlot(store->edge_slot);
+		table_close(store->edge, lockmode);
+	}
 	table_close(store->task, lockmode);
 	table_close(store->alarm, lockmode);
 	pfree(store);
@@ -466,6 +509,12 @@ Writer *
 store_alarm_writer(Store *store)
 {
 	return store_writer(store, &store->alarm_writer, &alarm_cache, store->alarm);
+}
+
+Writer *
+store_edge_writer(Store *store)
+{
+	return store_writer(store, &store->edge_writer, &edge_cache, store_edge(store));
 }
 
 /* Return the table that says where the tasks are at home; see copies.c. */

@@ -77,7 +77,7 @@ extern bool table_writer_try_insert(Writer *writer, TupleTableSlot *slot, Oid ke
  */
 #define TASKSHED_VERSION	"1.0"
 
-/* The indexes of _taskshed.task and _taskshed.alarm. */
+/* The indexes of our tables. */
 typedef enum StoreIndex
 {
 	TASK_PKEY,
@@ -86,19 +86,25 @@ typedef enum StoreIndex
 	ALARM_QUEUE,
 	ALARM_TASK,
 	ALARM_FAILED,
+	EDGE_PKEY,
+	EDGE_PARENT,
 	STORE_NINDEXES
 } StoreIndex;
 
-/* The tables, open; indexes and what writing needs are opened on demand. */
+/* The tables, open; edges, indexes and what writing needs are opened on demand. */
 typedef struct Store
 {
+	LOCKMODE	lockmode;
 	Relation	task;
 	Relation	alarm;
+	Relation	edge;			/* NULL before it is asked for */
 	TupleTableSlot *task_slot;
 	TupleTableSlot *alarm_slot;
+	TupleTableSlot *edge_slot;
 	Relation	indexes[STORE_NINDEXES];
 	Writer	   *task_writer;	/* NULL before the first write */
 	Writer	   *alarm_writer;
+	Writer	   *edge_writer;
 	int64		written_id;		/* the task whose row was written last, */
 	ItemPointerData written_tid;	/* and where that is; invalid if none was */
 } Store;
@@ -130,6 +136,8 @@ extern Relation store_index(Store *store, StoreIndex which);
 extern Oid	store_index_relid(StoreIndex which);
 extern Writer *store_task_writer(Store *store);
 extern Writer *store_alarm_writer(Store *store);
+extern Relation store_edge(Store *store);
+extern Writer *store_edge_writer(Store *store);
 extern Oid	store_home_relid(void);
 extern int64 store_new_id(void);
 
@@ -179,6 +187,31 @@ extern void store_update_alarm(Store *store, AlarmRow *row);
 extern void store_delete_alarm(Store *store, AlarmRow *row);
 extern bool store_try_delete_alarm_at(Store *store, int64 id, const RowTids *tids);
 extern void store_delete_task_at(Store *store, int64 id, const RowTids *tids);
+
+/* ------------------------------------------------------------------------
+ * edges.c
+ */
+/* The edges of a child, one after the other. */
+typedef struct EdgeScan
+{
+	Store	   *store;
+	IndexScanDesc scan;
+	MemoryContext rows;			/* holds the last row; or NULL */
+	bool		met;			/* an edge, the last one */
+	int64		parent;			/* of this parent */
+} EdgeScan;
+
+extern bool edges_exist(Store *store);
+extern int64 *edges_children(Store *store, int64 parent, int *n);
+extern bool edges_get(Store *store, int64 child, int64 parent, EdgeRow *row);
+extern void edges_begin(Store *store, EdgeScan *scan, int64 child, int64 from, bool keep);
+extern bool edges_next(EdgeScan *scan, EdgeRow *row);
+extern void edges_end(EdgeScan *scan);
+extern void edges_fill(EdgeRow *row, int64 child, int64 parent, Datum task_id);
+extern void edges_insert(Store *store, EdgeRow *row);
+extern void edges_update(Store *store, EdgeRow *row);
+extern void edges_delete(Store *store, EdgeRow *row);
+extern void edges_delete_all(Store *store, int64 child);
 
 /* ------------------------------------------------------------------------
  * queue.c

@@ -34,7 +34,10 @@ ts_current_task(PG_FUNCTION_ARGS)
 	if (run == NULL)
 		PG_RETURN_NULL();
 	lag = palloc0(sizeof(Interval));
-	lag->time = run->start.started_at - run->start.scheduled_at;
+	/* (one that waits for others is late from when it was due) */
+	lag->time = run->start.started_at -
+		(run->start.lasting && run->start.late_from != DT_NOEND ?
+		 Max(run->start.late_from, run->start.scheduled_at) : run->start.scheduled_at);
 
 	named_row_begin(&row, fcinfo);
 	named_row_set(&row, "task_id", TEXTOID, CStringGetTextDatum(run->start.task_id));

@@ -68,6 +68,21 @@ run_attempt(Run *run, Batch *batch)
 	bool		may_begin = false;
 	bool		sets;
 
+	/*
+	 * all that is left of a procedure's run is its outcome, which has lost a
+	 * race
+	 */
+	if (run->committed)
+	{
+		run->started = true;
+		transaction_begin();
+		PopActiveSnapshot();
+		run_write_outcome(run, false);
+		CommitTransactionCommand();
+		transaction_leave_bookkeeping();
+		return;
+	}
+
 	/* read the task */
 	run->pin = NULL;
 	transaction_begin();
@@ -184,7 +199,7 @@ run_task(const TsHanded *task, TsReport *report, Batch *batch)
 			shared = NULL;
 			again = true;
 		}
-		else if (error != NULL && !committed && tries < CONFLICT_RETRIES &&
+		else if (error != NULL && (!committed || run.committed) && tries < CONFLICT_RETRIES &&
 				 run_failure_lost_race(error, generation))
 		{
 			session_reset(false);

@@ -125,8 +125,9 @@ run_failure_pause(long ms)
 }
 
 /*
- * Record a failure.  The transaction is tried again if it loses a deadlock, and the
- * callback is not called again for that.  If there is no space for it, or the tables
+ * Record a failure.  The transaction is tried again if it loses a deadlock, when those who
+ * were in its way have had time to go first, and the callback is not called again for that.
+ * If there is no space for it, or the tables
  * have become those of another version, the task stays as it was and will be run again, when
  * the scheduler has written down that this run has begun: it is a lost run whose
  * worker leaves.  Not at once: there is nothing that would slow it down, or the
@@ -142,6 +143,8 @@ run_failure_record(Run *run, const ErrorData *error)
 	do
 	{
 		second = NULL;
+		if (tries > 0)
+			run_failure_pause(5L << tries);
 		PG_TRY();
 		{
 			run_failure_write(run, error);

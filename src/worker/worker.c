@@ -414,7 +414,7 @@ ts_worker_main(Datum main_arg)
 	if ((strcmp(GetConfigOption("is_superuser", false, false), "on") == 0) !=
 		ts_my_worker->is_superuser)
 		worker_quit("its role has become a superuser, or is none any more");
-	outcome_init();
+	alarm_lock_init();
 	transaction_init();
 	stop_init();
 	batch_init();

@@ -2,8 +2,8 @@
 
 \echo Use "ALTER EXTENSION taskshed UPDATE TO '1.0'" to load this file. \quit
 
--- (The test puts here what the script of 1.0 has: a function, view or type of a name, or the columns that a table
--- of 0.9 lacks.)
+-- (The test puts here what the script of 1.0 has: a function, view, type or table of a name, or the columns that a
+-- table of 0.9 lacks.)
 
 -- What depends on the columns of the view tasks is made anew.
 DROP FUNCTION taskshed.fetch_task(text, name);
@@ -14,6 +14,9 @@ DROP VIEW _taskshed.task_details;
 -- new columns of task
 -- new columns of alarm
 CREATE INDEX alarm_failed ON _taskshed.alarm (failed_at) WHERE failed_at IS NOT NULL;
+DROP INDEX _taskshed.alarm_queue;
+CREATE INDEX alarm_queue ON _taskshed.alarm (owner, run_at, id)
+	WHERE paused_at IS NULL AND failed_at IS NULL AND waiting_since IS NULL OR resume_at IS NOT NULL;
 
 DO $$
 BEGIN
@@ -28,6 +31,7 @@ CREATE TABLE _taskshed.home (
 ) USING heap;
 
 ALTER TABLE _taskshed.task ADD CONSTRAINT either_times CHECK (every IS NULL OR schedule IS NULL);
+ALTER TABLE _taskshed.task ADD CONSTRAINT after_status_values CHECK (after_status IN ('succeeded', 'ended', 'failed'));
 
 -- The tasks that there are belong here.
 INSERT INTO _taskshed.home
@@ -38,6 +42,13 @@ ALTER TABLE _taskshed.home REPLICA IDENTITY FULL;
 CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON _taskshed.home
 FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only();
 ALTER TABLE _taskshed.home ENABLE ALWAYS TRIGGER superusers_only;
+
+-- as in 1.0: edge
+CREATE INDEX edge_parent ON _taskshed.edge (parent, child);
+CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON _taskshed.edge
+FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only();
+ALTER TABLE _taskshed.edge ENABLE ALWAYS TRIGGER superusers_only;
+SELECT pg_catalog.pg_extension_config_dump('_taskshed.edge', '');
 
 CREATE FUNCTION taskshed._guard() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard';
@@ -95,6 +106,8 @@ DROP FUNCTION taskshed.export_pg_cron();
 -- as in 1.0: add_task
 -- as in 1.0: current_run
 -- as in 1.0: current_task
+-- as in 1.0: parent_result
+-- as in 1.0: parent_results
 -- as in 1.0: next_runs
 -- as in 1.0: describe
 -- as in 1.0: _pg_cron_jobs
@@ -106,6 +119,7 @@ DROP FUNCTION taskshed.export_pg_cron();
 -- as in 1.0: _fit
 -- as in 1.0: _short_time
 -- as in 1.0: overview
+-- as in 1.0: followers
 
 -- Who writes to a view is told what to call instead.
 CREATE FUNCTION taskshed._cannot_write_view() RETURNS trigger
@@ -134,7 +148,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_fetch_task';
 
 -- as in 1.0: _details
 
-GRANT SELECT ON _taskshed.task_details, taskshed.tasks, taskshed.overview TO PUBLIC;
+GRANT SELECT ON _taskshed.task_details, taskshed.tasks, taskshed.overview, taskshed.followers TO PUBLIC;
 
 CREATE OR REPLACE VIEW taskshed.runs WITH (security_barrier) AS
 SELECT r.run_id,
@@ -177,8 +191,8 @@ BEGIN
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
 	END LOOP;
 END $$;
-GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run TO PUBLIC;
+GRANT USAGE ON TYPE taskshed.task_execution_time, taskshed.current_run, taskshed.parent_result TO PUBLIC;
 GRANT USAGE ON SCHEMA taskshed TO pg_database_owner WITH GRANT OPTION;
 GRANT USAGE ON SCHEMA _taskshed TO pg_database_owner;
 GRANT SELECT ON SEQUENCE _taskshed.task_seq TO pg_database_owner;
-GRANT SELECT ON _taskshed.task, _taskshed.alarm, _taskshed.callback TO pg_database_owner;
+GRANT SELECT ON _taskshed.task, _taskshed.alarm, _taskshed.edge, _taskshed.callback TO pg_database_owner;

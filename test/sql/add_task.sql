@@ -94,7 +94,6 @@ SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'recurring', every 
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'recurring too', every => '1 hour', run_type => 'recurring');
 SELECT task_id, run_type, every FROM taskshed.tasks WHERE callback = 'add_task.nothing' ORDER BY task_id;
 CALL fails($$SELECT taskshed.add_task('nothing', '2100-01-01', run_type => 'once', every => '1 hour')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', '2100-01-01', run_type => 'recurring')$$);
 CALL fails($$SELECT taskshed.add_task('nothing', '2100-01-01', run_type => 'Recurring', every => '1 hour')$$);
 CALL fails($$SELECT taskshed.add_task('nothing', '2100-01-01', run_type => '')$$);
 

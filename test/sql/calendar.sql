@@ -220,7 +220,6 @@ SELECT schedule, timezone FROM taskshed.fetch_task('w');
 -- What cannot be
 CALL fails($$SELECT taskshed.add_task('nothing', schedule => '@daily', every => '1 day')$$);
 CALL fails($$SELECT taskshed.add_task('nothing', schedule => '@daily', run_type => 'once')$$);
-CALL fails($$SELECT taskshed.add_task('nothing', run_type => 'recurring')$$);
 CALL fails($$SELECT taskshed.add_task('nothing', schedule => '61 * * * *')$$);
 CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "schedule": "@never"}]')$$);
 SELECT taskshed.remove_all_tasks();

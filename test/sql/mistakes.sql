@@ -66,9 +66,37 @@ SELECT taskshed.add_task('nothing', '2100-01-01', every => '1000 years', timeout
 SELECT * FROM taskshed.next_runs(task_id => 'x', n => 2);
 SELECT taskshed.remove_all_tasks();
 
+-- Tasks that run after others
+SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'first'), taskshed.add_task('nothing', task_id => 'then', after => '{first}'),
+	taskshed.add_task('nothing', '2100-01-01', every => '1 day', task_id => 'daily'), taskshed.add_task('nothing', task_id => 'each', after => '{daily}');
+CALL fails($$SELECT taskshed.add_task('nothing', after => '{frist}')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "nothing", "before": ["frist"]}]')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', after => '{first,NULL}')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', before => '{NULL}')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', after => '{first,first}')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', after => '{first}', after_status => 'success')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', after_status => 'ended')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', after => '{first}', every => '1 hour')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', after_group => 'g', schedule => '@daily')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', after => '{first,daily}', run_type => 'recurring', task_id => 'both')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', task_id => 'first', after => '{first}')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', task_id => 'first', after => '{then}')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', task_id => 'a', after => '{then}', before => '{then}')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing", "task_id": "a", "after": ["b"]}, {"callback": "nothing", "task_id": "b", "after": ["a"]}]')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', before => '{first}')$$);
+CALL fails($$SELECT taskshed.add_task('nothing', before => '{each}')$$);
+CALL fails($$SELECT taskshed.update_tasks('{"after": ["daily"]}', '{then}')$$);
+CALL fails($$SELECT taskshed.update_tasks('{"every": "1 hour"}', '{then}')$$);
+CALL fails($$SELECT taskshed.update_tasks('{"schedule": "@daily"}', '{each}')$$);
+CALL fails($$SELECT taskshed.update_tasks('{"run_type": "recurring"}', '{then}')$$);
+-- (not one: without times it waits, here for nothing yet)
+SELECT taskshed.add_task('nothing', run_type => 'recurring', task_id => 'waits');
+SELECT task_id, state, run_type, run_at, after, waiting_for FROM taskshed.tasks ORDER BY task_id;
+SELECT taskshed.remove_all_tasks();
+
 -- What is to come, and keys that there are not
 CALL fails($$SELECT taskshed.add_task('nothing', queue => 'mail')$$);
-CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "nothing", "after": ["a"]}]')$$);
+CALL fails($$SELECT taskshed.add_tasks('[{"callback": "nothing"}, {"callback": "nothing", "keep": "1 day"}]')$$);
 SELECT taskshed.add_tasks('[{"callback": "nothing", "run_at": "2100-01-01", "task_id": "x", "after": null, "priority": null, "options": {}}]');
 CALL fails($$SELECT taskshed.update_tasks('{"priority": 5}', array['x'])$$);
 SELECT taskshed.update_tasks('{"priority": null, "options": null}', array['x']);

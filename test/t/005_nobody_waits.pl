@@ -144,7 +144,7 @@ is( $node->safe_psql(
 
 # Not even who writes the tables anew, so that no row stays in its place, waits.
 $node->safe_psql('postgres', "VACUUM FULL _taskshed.$_")
-  foreach qw(task alarm);
+  foreach qw(task alarm edge);
 
 # The end of the runs; those that were asked to do so have run again.
 $holder->query('SELECT pg_advisory_unlock(1)');

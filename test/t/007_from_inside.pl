@@ -386,6 +386,36 @@ SELECT taskshed.add_task('by_hand', task_id => 'by hand, twice', every => '1 ms'
 await_no_task($node, 'by hand%');
 is(ledger('by hand'), '3', 'each run has had its effect');
 
+# What a run adds before a task that waits for it, too; one that recurs does not wait for one that runs once.
+$node->safe_psql(
+	'postgres', q{
+CREATE FUNCTION finds(child text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM taskshed.add_task('note', kwargs => '{"what": "found"}', before => array[child]) FROM generate_series(1, 3);
+END $$});
+as_app(
+	q{
+SELECT taskshed.add_task('finds', '2100-01-01', '{"child": "each night"}', every => '1 day', task_id => 'nightly');
+SELECT taskshed.add_task('note', kwargs => '{"what": "each night"}', after => '{nightly}', task_id => 'each night');
+SELECT taskshed.add_tasks('[{"callback": "finds", "task_id": "finds", "kwargs": {"child": "at last"}},
+	{"callback": "note", "task_id": "at last", "after": ["finds"],
+	"kwargs": {"what": "at last"}}]');
+SELECT taskshed.run_task('nightly')});
+await(
+	$node,
+	q{SELECT string_agg(what, ', ' ORDER BY started) = 'found, found, found, at last' FROM ledger WHERE what IN ('found', 'at last')},
+	'the last one runs after those that were found');
+await(
+	$node,
+	q{SELECT last_sqlstate = '22023' FROM taskshed.tasks WHERE task_id = 'nightly' AND state <> 'running'},
+	'one that recurs is refused one that does not');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT after, state FROM taskshed.tasks WHERE task_id = 'each night'}
+	),
+	'{nightly}|waiting',
+	'and is as it was');
+
 # A big transaction.
 $app->query(
 	q{BEGIN; SELECT count(taskshed.add_task('note', kwargs => jsonb_build_object('what', 'many ' || i))) FROM generate_series(1, 3000) i;

@@ -265,7 +265,7 @@ set_and_reload(
 	'taskshed.enabled'     => undef,
 	'taskshed.max_workers' => undef);
 
-foreach my $table ('task', 'alarm')
+foreach my $table ('task', 'alarm', 'edge')
 {
 	isnt(
 		$node->psql(

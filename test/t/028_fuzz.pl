@@ -697,12 +697,18 @@ is( $node->safe_psql(
 		SELECT * FROM _taskshed.task
 		WHERE NOT (length(task_id) BETWEEN 1 AND 255 AND coalesce(length(group_id) BETWEEN 1 AND 255, true)
 			AND jsonb_typeof(kwargs) = 'object' AND run_type IN ('once', 'recurring')
-			AND (every IS NOT NULL) = (run_type = 'recurring') AND catch_up IN ('coalesce', 'all', 'skip')
+			AND (every IS NULL OR run_type = 'recurring') AND catch_up IN ('coalesce', 'all', 'skip')
 			AND id <= (SELECT last_value FROM _taskshed.task_seq) AND created_at <= clock_timestamp()
 			AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = owner AND rolname = owner_name AND (rolcanlogin OR current_setting('server_version_num')::int >= 170000))
 			AND (now() AT TIME ZONE timezone) IS NOT NULL)}),
 	'',
 	'all values of tasks are as they must be');
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT state, t.* FROM taskshed.tasks t WHERE run_type = 'recurring' AND every IS NULL AND schedule IS NULL
+			AND state NOT IN ('waiting', 'paused', 'running', 'failed')}),
+	'',
+	'those that recur without times wait for others');
 is( $node->safe_psql(
 		'postgres', q{
 		SELECT * FROM _taskshed.alarm
@@ -741,7 +747,7 @@ SKIP:
 	is( $node->safe_psql(
 			'postgres', q{
 			SELECT count(bt_index_parent_check(indexrelid, true)) > 0 FROM pg_index
-			WHERE indrelid IN ('_taskshed.task'::regclass, '_taskshed.alarm'::regclass, '_taskshed.callback'::regclass)}
+			WHERE indrelid IN ('_taskshed.task'::regclass, '_taskshed.alarm'::regclass, '_taskshed.edge'::regclass, '_taskshed.callback'::regclass)}
 		),
 		't',
 		'indexes agree with their tables');

@@ -752,7 +752,7 @@ CREATE FUNCTION mallory.shadows() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	name text;
 BEGIN
-	FOREACH name IN ARRAY ARRAY['task', 'alarm', 'callback', 'tasks', 'run_0', 'history', 'task_details', 'pg_class',
+	FOREACH name IN ARRAY ARRAY['task', 'alarm', 'edge', 'callback', 'tasks', 'run_0', 'history', 'task_details', 'pg_class',
 		'pg_proc', 'pg_type', 'pg_authid', 'secret', 'ledger'] LOOP
 		EXECUTE format('CREATE TEMP TABLE IF NOT EXISTS %I (x text)', name);
 	END LOOP;

@@ -106,7 +106,8 @@ is(tasks('subscriber'), 'ours', 'what is removed there is not removed here');
 $node->safe_psql(
 	'subscriber', q{
 	SELECT taskshed.add_callback('mine', 'public.note');
-	SELECT taskshed.add_task('public.note', '2100-01-01', jsonb_build_object('what', (SELECT string_agg(random()::text, '') FROM generate_series(1, 10000))), task_id => 'wide')}
+	SELECT taskshed.add_task('public.note', '2100-01-01', jsonb_build_object('what', (SELECT string_agg(random()::text, '') FROM generate_series(1, 10000))), task_id => 'wide');
+	SELECT taskshed.add_task('public.note', kwargs => '{"what": "after"}', task_id => 'after', after => '{wide}')}
 );
 add('subscriber', 'ran', 'now()');
 await(
@@ -116,6 +117,7 @@ await(
 my $contents = q{
 	SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM _taskshed.task t UNION ALL
 	SELECT md5(string_agg(a::text, ' ' ORDER BY id)) FROM _taskshed.alarm a UNION ALL
+	SELECT string_agg(e::text, ' ' ORDER BY child, parent) FROM _taskshed.edge e UNION ALL
 	SELECT string_agg(c::text, ' ' ORDER BY name) FROM _taskshed.callback c UNION ALL
 	SELECT string_agg(h::text, ' ') FROM _taskshed.home h UNION ALL
 	SELECT string_agg(r::text, ' ' ORDER BY finished_at, run_id) FROM taskshed.runs r};
@@ -131,7 +133,7 @@ is($node->safe_psql('subscriber', $contents),
 $node->safe_psql(
 	'publisher',
 	'TRUNCATE ' . join ', ',
-	map { "_taskshed.$_" } qw(task alarm callback home history),
+	map { "_taskshed.$_" } qw(task alarm edge callback home history),
 	map { "run_$_" } 0 .. 7);
 $node->safe_psql('publisher',
 	'BEGIN; TRUNCATE _taskshed.task; TRUNCATE _taskshed.task; TRUNCATE _taskshed.alarm; COMMIT'

@@ -17,9 +17,13 @@ use Time::HiRes qw(time);
 
 my $node = taskshed_node('own_tables');
 
-# Tasks flow: ten recurring ones, and one-off ones that two sessions add.
+# Tasks flow: ten recurring ones, one that runs after two of them, and one-off ones that two sessions
+# add, each with another one behind it.
 query(
 	q{SELECT taskshed.add_task('note', kwargs => '{"what": "often"}', every => '5 ms', task_id => 'often ' || i) FROM generate_series(1, 10) i}
+);
+query(
+	q{SELECT taskshed.add_task('note', kwargs => '{"what": "after"}', after => '{often 1,often 2}', task_id => 'after')}
 );
 my @sessions = map { session($node) } 1 .. 2;
 
@@ -33,7 +37,9 @@ sub flow
 			qq{DO \$\$
 			BEGIN
 				FOR n IN 1..400 LOOP
-					PERFORM taskshed.add_task('public.note', kwargs => jsonb_build_object('what', format('once $round %s %s', $i, n)), task_id => format('s%s %s', $i, n));
+					PERFORM taskshed.add_task('public.note', kwargs => jsonb_build_object('what', format('once $round %s %s', $i, n)), task_id => format('s%s %s', $i, n)),
+						taskshed.add_task('public.note', kwargs => jsonb_build_object('what', format('then $round %s %s', $i, n)), task_id => format('s%s %s then', $i, n),
+							after => array[format('s%s %s', $i, n)]);
 					COMMIT;
 					PERFORM pg_sleep(0.001);
 				END LOOP;
@@ -45,20 +51,25 @@ sub flow
 my @statements = (
 	'VACUUM FULL _taskshed.task',
 	'VACUUM FULL _taskshed.alarm',
+	'VACUUM FULL _taskshed.edge',
 	'VACUUM FULL _taskshed.run_0',
 	'VACUUM FULL _taskshed.home',
 	'CLUSTER _taskshed.task USING task_pkey',
 	'CLUSTER _taskshed.alarm USING alarm_task',
+	'CLUSTER _taskshed.edge USING edge_parent',
 	'REINDEX TABLE _taskshed.task',
 	'REINDEX TABLE _taskshed.alarm',
+	'REINDEX TABLE _taskshed.edge',
 	'REINDEX INDEX _taskshed.alarm_queue',
 	'REINDEX TABLE CONCURRENTLY _taskshed.task',
 	'REINDEX TABLE CONCURRENTLY _taskshed.alarm',
+	'REINDEX TABLE CONCURRENTLY _taskshed.edge',
 	'REINDEX INDEX CONCURRENTLY _taskshed.alarm_queue',
 	'REINDEX INDEX CONCURRENTLY _taskshed.task_key',
 	'REINDEX SCHEMA CONCURRENTLY _taskshed',
 	'REINDEX SCHEMA _taskshed',
-	'VACUUM (FREEZE, ANALYZE) _taskshed.task, _taskshed.alarm');
+	'VACUUM (FREEZE, ANALYZE) _taskshed.task, _taskshed.alarm, _taskshed.edge'
+);
 my ($longest, $slowest) = (0, '');
 foreach my $round (1 .. 3)
 {
@@ -81,15 +92,20 @@ diag(sprintf 'the slowest, psql included: %s, %.0f ms',
 cmp_ok($longest, '<', 30, 'none has waited for long');
 await_no_task($node, 's%');
 is( query(
-		q{SELECT count(*), count(DISTINCT what) FROM ledger WHERE what LIKE 'once%'}
+		q{SELECT count(*), count(DISTINCT what) FROM ledger WHERE what ~ '^(once|then)'}
 	),
-	'2400|2400',
+	'4800|4800',
 	'each task has run once');
 my $often = query(q{SELECT count(*) FROM ledger WHERE what = 'often'});
 await(
 	$node,
 	"SELECT count(*) > $often + 10 FROM ledger WHERE what = 'often'",
 	'the others go on');
+my $after = query(q{SELECT count(*) FROM ledger WHERE what = 'after'});
+await(
+	$node,
+	"SELECT count(*) > $after + 10 FROM ledger WHERE what = 'after'",
+	'and what runs after them does');
 is( query(
 		q{SELECT count(*) FROM taskshed.runs WHERE status NOT IN ('succeeded', 'missed')}
 	),
@@ -170,8 +186,11 @@ is(query('SELECT string_agg(task_id, $$ $$) FROM taskshed.tasks'),
 	'original', 'and is gone');
 
 # Emptied while tasks wait for their time, and are about to be handed out
-foreach my $tables ('_taskshed.task', '_taskshed.alarm',
-	'_taskshed.task, _taskshed.alarm')
+foreach my $tables (
+	'_taskshed.task',
+	'_taskshed.alarm',
+	'_taskshed.task, _taskshed.alarm',
+	'_taskshed.task, _taskshed.alarm, _taskshed.edge')
 {
 	query('TRUNCATE ledger');
 	query(

@@ -29,7 +29,7 @@ my @installed = map { "$folder/$_" } 'taskshed--0.9.sql',
   'taskshed--99.0--1.0.sql';
 copy("$frozen/taskshed--0.9.sql", $installed[0]) or die $!;
 
-# Functions, views and types are written once, in the script of the version that
+# Functions, views, types and tables are written once, in the script of the version that
 # they are of, and so are columns that it adds.
 my $script = slurp_file("$FindBin::RealBin/../../sql/taskshed--1.0.sql");
 my $old    = slurp_file("$frozen/taskshed--0.9.sql");
@@ -58,7 +58,7 @@ sub definition
 	my ($name) = @_;
 	my ($sql) =
 	  $script =~
-	  /^(CREATE FUNCTION taskshed\.$name\(.*?^(?:LANGUAGE c [^;]*|END \$\$|END);|CREATE (?:VIEW|TYPE) _?taskshed\.$name [^;]*;)/ms
+	  /^(CREATE FUNCTION taskshed\.$name\(.*?^(?:LANGUAGE c [^;]*|END \$\$|END);|CREATE (?:VIEW|TYPE|TABLE) _?taskshed\.$name [^;]*;)/ms
 	  or die "no $name";
 
 	return $sql;

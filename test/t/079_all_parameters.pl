@@ -2,7 +2,7 @@
 # Every parameter of add_task, as the catalog has them: what is given is what the
 # view tasks shows, whichever function it is given to; left out or NULL it is the
 # default; it is bounded, and in a dump.  A parameter that is added needs nothing
-# here, unless no value of its type will do.
+# here, unless no value of its type will do, or other tasks are needed.
 
 use strict;
 use warnings;
@@ -121,7 +121,7 @@ END $$;
 
 # Each by itself
 query(
-	q{SET client_min_messages = error; DO $$ DECLARE param params; BEGIN FOR param IN SELECT * FROM params ORDER BY n LOOP CALL try(param); END LOOP; END $$}
+	q{SET client_min_messages = error; DO $$ DECLARE param params; BEGIN FOR param IN SELECT * FROM params WHERE name !~ '^(after|before)' ORDER BY n LOOP CALL try(param); END LOOP; END $$}
 );
 foreach my $answer (split /\n/,
 	query('SELECT name, added, problem FROM answers ORDER BY n'))
@@ -136,9 +136,71 @@ foreach my $answer (split /\n/,
 is( query(
 		q{SELECT string_agg(name, ' ' ORDER BY n) FROM answers WHERE added = '0A000'}
 	),
-	'queue queue_key priority after after_group after_status before debounce debounce_max throttle spread '
-	  . 'except_on keep',
+	'queue queue_key priority debounce debounce_max throttle spread except_on keep',
 	'those that are not supported yet');
+
+# Those that join tasks: what is given, and what the view says then
+query(
+	q{
+CREATE FUNCTION joined(keys jsonb, by_add_tasks boolean, condition text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	child jsonb := '{"callback": "public.nothing", "run_at": "2100-01-01", "task_id": "child"}' || keys;
+	answer text;
+	holds boolean;
+BEGIN
+	PERFORM taskshed.remove_all_tasks(),
+		taskshed.add_task('public.nothing', '2100-01-01', task_id => 'parent', group_id => 'parents'),
+		taskshed.add_task('public.nothing', task_id => 'waits', after => '{parent}');
+	answer := tried(CASE WHEN by_add_tasks THEN format('SELECT taskshed.add_tasks(%L)', jsonb_build_array(child)) ELSE call(child) END);
+	EXECUTE 'SELECT ' || condition || $q$ FROM taskshed.tasks WHERE task_id = 'child'$q$ INTO holds;
+	RETURN answer || CASE WHEN holds THEN '' ELSE ', but not what was given' END;
+END $$}
+);
+foreach my $case (
+	[
+		'after',
+		'"after": "{parent}"',
+		q{state = 'waiting' AND after = '{parent}' AND after_status IS NULL}
+	],
+	[
+		'after_group',
+		'"after_group": "parents"',
+		q{state = 'waiting' AND after = '{parent}' AND after_status IS NULL}
+	],
+	[
+		'after_status',
+		'"after": "{parent}", "after_status": "ended"',
+		q{state = 'waiting' AND after_status = 'ended'}
+	],
+	[
+		'before',
+		'"before": "{waits}"',
+		q{state = 'scheduled' AND (taskshed.fetch_task('waits')).after = '{parent,child}'}
+	])
+{
+	my ($name, $keys, $condition) = @$case;
+	my $nothing =
+	  q{state = 'scheduled' AND after IS NULL AND after_status IS NULL};
+
+	is( query(
+			qq{SELECT joined('{$keys}', false, \$c\$$condition\$c\$), joined('{$keys}', true, \$c\$$condition\$c\$),
+			joined('{"$name": null}', false, \$c\$$nothing\$c\$), joined('{"$name": null}', true, \$c\$$nothing\$c\$)}
+		),
+		'ok|ok|ok|ok',
+		"$name: what is given is what is shown");
+	is( query(
+			qq{SELECT tried(format('SELECT taskshed.update_tasks(%L, array[%L])', keys, 'child'))
+			FROM unnest(array['{$keys}', '{"$name": null}']) AS keys}
+		),
+		"22023\n22023",
+		"$name: update_tasks refuses it");
+}
+is( query(
+		q{SELECT tried(call(jsonb_build_object('callback', 'nothing', 'after_group', repeat('x', 1000000))))}
+	),
+	'22001',
+	'after_group: it has a bound');
+query('SELECT taskshed.remove_all_tasks()');
 
 # None given, as a driver does it that sends them all
 my ($types, $nulls) = split /\|/,

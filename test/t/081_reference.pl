@@ -401,6 +401,17 @@ my @trials = (
 		[ $bare, $other, q{add_task('nothing', schedule => '0 4 * * *')} ],
 		q{string_agg(run_type, ' ' ORDER BY every, schedule) = 'recurring recurring once'}
 	],
+	[
+		'add_task run_type',
+		'with `after`, `recurring` if all of those do',
+		[
+			$daily,
+			"$later)" =~ s/'a'/'b'/r,
+			q{add_task('nothing', after => '{a}', task_id => 'c')},
+			q{add_task('nothing', after => '{a,b}', task_id => 'd')}
+		],
+		q{string_agg(run_type, ' ' ORDER BY task_id) = 'recurring once recurring once'}
+	],
 	[ 'add_task every', 'not recurring', [$bare], q{run_type = 'once'} ],
 	[
 		'add_task task_id',
@@ -452,6 +463,26 @@ my @trials = (
 	],
 	[ 'add_task owner',       'the current user', [$bare], q{owner = 'app'} ],
 	[ 'add_task description', 'none', [$bare], 'description IS NULL' ],
+	[ 'add_task after',       'none', [$bare], 'after IS NULL' ],
+	[ 'add_task after_group', 'none', [$bare], 'after IS NULL' ],
+	[
+		'add_task before',
+		'none',
+		[
+			"$later)",
+			q{add_task('nothing', after => '{a}', task_id => 'b')},
+			q{add_task('nothing', '2100-01-02', task_id => 'c')}
+		],
+		q{bool_and(after = '{a}') FILTER (WHERE task_id = 'b')}
+	],
+	[
+		'add_task after_status',
+		'`succeeded`',
+		[
+			"$later)", q{add_task('nothing', after => '{a}', task_id => 'b')},
+		],
+		q{bool_and(after_status IS NULL)}
+	],
 	[
 		'add_task on_failure',
 		'setting `taskshed.on_failure`',
@@ -678,7 +709,8 @@ SET ROLE app;
 SELECT taskshed.add_callback('forgotten', 'nothing');
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'once'), taskshed.add_task('nothing', every => '1 day', task_id => 'daily', paused => true),
 	taskshed.add_task('commits', '2100-01-01', task_id => 'commits'), taskshed.add_task('forgotten', '2100-01-01', task_id => 'forgotten'),
-	taskshed.add_task('taskshed.execute', '2100-01-01', '{"command": "COMMIT"}', task_id => 'command');
+	taskshed.add_task('taskshed.execute', '2100-01-01', '{"command": "COMMIT"}', task_id => 'command'),
+	taskshed.add_task('nothing', after => '{commits}', task_id => 'joined');
 SELECT taskshed.remove_callback('forgotten');
 SET ROLE other;
 SELECT taskshed.add_task('nothing', '2100-01-01', task_id => 'once')}
@@ -693,8 +725,53 @@ my @cases   = (
 		q{taskshed.add_task('nothing', every => '1 day', schedule => '0 4 * * *')}
 	],
 	[
+		'add_task',
+		'22023',
+		q{taskshed.add_task('nothing', after => '{once}', every => '1 day')}
+	],
+	[
+		'add_task',
+		'22023',
+		q{taskshed.add_task('nothing', after => '{once}', run_type => 'recurring')}
+	],
+	[
 		'add_task', '22023',
-		q{taskshed.add_task('nothing', run_type => 'recurring')}
+		q{taskshed.add_task('nothing', after_status => 'ended')}
+	],
+	[
+		'add_task', '22023',
+		q{taskshed.add_task('nothing', after => '{once,once}')}
+	],
+	[
+		'add_task',
+		'22023',
+		q{taskshed.add_task('nothing', task_id => 'once', after => '{once}')}
+	],
+	[
+		'add_task', '42704',
+		q{taskshed.add_task('nothing', after => '{none}')}
+	],
+	[
+		'add_task', '42704',
+		q{taskshed.add_task('nothing', before => '{none}')}
+	],
+	[
+		'add_task', '22004',
+		q{taskshed.add_task('nothing', after => '{once,NULL}')}
+	],
+	[
+		'add_task', '22004',
+		q{taskshed.add_task('nothing', before => '{NULL}')}
+	],
+	[
+		'add_task', '55000',
+		q{taskshed.add_task('nothing', before => '{once}')}
+	],
+	[
+		'add_task',
+		'54000',
+		q{taskshed.add_tasks((SELECT jsonb_agg(jsonb_build_object('callback', 'nothing', 'group_id', 'many'))
+			FROM generate_series(1, 100001)) || '{"callback": "nothing", "after_group": "many"}'::jsonb)}
 	],
 	[
 		'add_task',
@@ -788,6 +865,10 @@ my @cases   = (
 		q{taskshed.update_tasks('{"every": null}', '{daily}')}
 	],
 	[
+		'update_tasks', '22023',
+		q{taskshed.update_tasks('{"every": "1 day"}', '{joined}')}
+	],
+	[
 		'update_tasks', '42883',
 		q{taskshed.update_tasks('{"kwargs": {}}', '{forgotten}')}
 	],
@@ -848,6 +929,7 @@ my @cases   = (
 	[ 'set_owner', '22023', q{taskshed.set_owner('other')} ],
 	[ 'set_owner', '42710', q{taskshed.set_owner('other', '{once}')} ],
 	[ 'set_owner', '42501', q{taskshed.set_owner('postgres', '{once}')} ],
+	[ 'set_owner', '55000', q{taskshed.set_owner('other', '{joined}')} ],
 	[
 		'set_owner',                               '53400',
 		q{taskshed.set_owner('other', '{daily}')}, $limit_is_1
@@ -966,7 +1048,8 @@ SELECT taskshed.remove_all_tasks(),
 	taskshed.add_task('sleeps', timeout => '100 ms', task_id => 'timeout'),
 	taskshed.add_task('sleeps', task_id => 'cancelled'),
 	taskshed.add_task('sleeps', task_id => 'interrupted'),
-	taskshed.add_task('nothing', now() - interval '1 hour', start_within => '0', task_id => 'missed')}
+	taskshed.add_task('nothing', now() - interval '1 hour', start_within => '0', task_id => 'missed'),
+	taskshed.add_task('nothing', after => '{succeeded}', after_status => 'failed', task_id => 'skipped')}
 );
 await_state($node, $_, 'running') foreach 'cancelled', 'interrupted';
 query(
