@@ -19,6 +19,7 @@ use Time::HiRes qw(time);
 use Calendar;
 use Drain;
 use Durable;
+use Flows;
 use Idle;
 use Lag;
 use Memory;
@@ -30,11 +31,12 @@ use Snapshot;
 
 # Those with many tasks in the table come last, and share them.
 my @parts =
-  qw(drain durable lag ontime scheduling recurring calendar snapshot idle size memory);
+  qw(drain durable lag ontime scheduling recurring flows calendar snapshot idle size memory);
 my %measure = (
 	calendar   => \&Calendar::measure,
 	drain      => \&Drain::measure,
 	durable    => \&Durable::measure,
+	flows      => \&Flows::measure,
 	idle       => \&Idle::measure,
 	lag        => \&Lag::measure,
 	memory     => \&Memory::measure,
