@@ -29,7 +29,7 @@ CREATE SCHEMA _taskshed;
 COMMENT ON SCHEMA _taskshed IS 'The tables of taskshed. Read them through the views in the schema taskshed.';
 
 CREATE SEQUENCE _taskshed.task_seq AS bigint CACHE 1;
-COMMENT ON SEQUENCE _taskshed.task_seq IS 'Internal keys of tasks.';
+COMMENT ON SEQUENCE _taskshed.task_seq IS 'Internal keys of tasks, and numbers of requests.';
 
 CREATE TABLE _taskshed.task (
 	id bigint NOT NULL,
@@ -168,7 +168,7 @@ COMMENT ON COLUMN _taskshed.alarm.late_from IS 'How late the next run is, is cou
 COMMENT ON COLUMN _taskshed.alarm.restarts IS 'Runs for scheduled_at that have begun and were cut off, whatever by; NULL for none.';
 COMMENT ON COLUMN _taskshed.alarm.shortage_since IS 'Since when the run for scheduled_at fails because the server is short of disk space, memory or connections, and is tried again without being counted.';
 COMMENT ON COLUMN _taskshed.alarm.close_failures IS 'Failures in a row, each within a minute of the one before; NULL after a run that succeeded.';
-COMMENT ON COLUMN _taskshed.alarm.asked_at IS 'When a one-off task was last added as it is already: a run in progress then is followed by another, if it succeeds.';
+COMMENT ON COLUMN _taskshed.alarm.asked_at IS 'When a one-off task was last added as it is already: a run in progress then is followed by another, if it succeeds. Of a task that is run at request: when it was last asked for while it was due or running.';
 COMMENT ON COLUMN _taskshed.alarm.task_tid IS 'Where the row in task is, or was: looked at first, and only a row of this id counts. NULL: unknown.';
 COMMENT ON COLUMN _taskshed.alarm.waiting_since IS 'Since when the task waits for others, or to be asked for; NULL when it does not.';
 COMMENT ON COLUMN _taskshed.alarm.follows IS 'True if the task runs after others, which edge names; NULL if not.';
@@ -219,6 +219,19 @@ COMMENT ON COLUMN _taskshed.edge.next_message IS 'Message of its error.';
 COMMENT ON COLUMN _taskshed.edge.next_result IS 'What it has returned, as text.';
 COMMENT ON INDEX _taskshed.edge_pkey IS 'Finds what a task runs after.';
 COMMENT ON INDEX _taskshed.edge_parent IS 'Finds what runs after a task.';
+
+-- (Not dumped: activate() has all that can be asked for run once.  Nobody waits for another here: so numbers need
+-- not be unique, and vacuum does not lock the table to make it shorter.)
+CREATE TABLE _taskshed.request (
+	number bigint NOT NULL,
+	id bigint NOT NULL
+) USING heap WITH (vacuum_truncate = off);
+CREATE INDEX request_number ON _taskshed.request (number);
+
+COMMENT ON TABLE _taskshed.request IS 'Runs that request_run() has asked for: the scheduler takes the rows when they are committed.';
+COMMENT ON COLUMN _taskshed.request.number IS 'Number of the request, by which the scheduler finds it.';
+COMMENT ON COLUMN _taskshed.request.id IS 'Internal key of the task.';
+COMMENT ON INDEX _taskshed.request_number IS 'Finds a request by its number.';
 
 CREATE TABLE _taskshed.callback (
 	owner oid NOT NULL,
@@ -631,6 +644,12 @@ RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_run_task';
 COMMENT ON FUNCTION taskshed.run_task(text, name) IS
 'Runs a task once in the background, paused or not; its schedule stays as it is. Returns whether it was there.';
+
+CREATE FUNCTION taskshed.request_run(task_id text, owner name DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_request_run';
+COMMENT ON FUNCTION taskshed.request_run(text, name) IS
+'Has a task run once more in the background after the commit, once for many who ask, and waits for nobody: for triggers. A run in progress then is followed by another one. Returns whether it is there.';
 
 CREATE FUNCTION taskshed.cancel_task(task_id text, owner name DEFAULT NULL)
 RETURNS boolean

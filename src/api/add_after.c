@@ -378,7 +378,10 @@ add_after_plan_before(Joining *join, NewTask *task)
 
 		if (new != NULL)
 		{
-			/* (one that is given twice in before is an error: only its own can be the same) */
+			/*
+			 * (one that is given twice in before is an error: only its own
+			 * can be the same)
+			 */
 			if (!new->own_sorted)
 			{
 				qsort(new->parents, new->nparents, sizeof(NewParent), add_after_parent_cmp);

@@ -264,7 +264,8 @@ add_edges_of_replaced(Store *store, const NewTask *task)
 	waited = !ROW_ISNULL(&alarm, alarm_waiting_since);
 	waits = waited;
 	if (n == 0)
-		waits = task->spec.lasting && (waited || !ROW_IS_TRUE(&alarm, alarm_follows));
+		waits = task->spec.lasting &&
+			(waited || (!task->was_lasting && !ROW_IS_TRUE(&alarm, alarm_follows)));
 	else if (changed)
 		waits = true;
 	if (changed || waits != waited)

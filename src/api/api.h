@@ -206,7 +206,8 @@ typedef struct NewTask
 	int			nparents;
 	int			max_parents;
 	NewParent  *parents;
-	int			nsorted;		/* so many of them are in the order of their names */
+	int			nsorted;		/* so many of them are in the order of their
+								 * names */
 	bool		own_sorted;		/* all that it names itself */
 	bool		followed;		/* others of the call run after it */
 	bool		resolving;		/* whether it recurs is being found out */
@@ -214,6 +215,7 @@ typedef struct NewTask
 	Written		written;
 	bool		guarded;		/* it could close a circle with others */
 	bool		rejoin;			/* what it runs after may have changed */
+	bool		was_lasting;	/* before it was replaced */
 	int64		row_id;			/* if it is there */
 } NewTask;
 

@@ -310,6 +310,57 @@ activate_check_origin(Store *store, const HomeOrigin *origin)
 	}
 }
 
+/*
+ * Have all lasting tasks that run after no others run once.  While they were held nobody
+ * could ask for that.
+ */
+static void
+activate_ask(Store *store)
+{
+	LockOrder  *order = lock_order_begin();
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(store->alarm, NULL);
+	TableScanDesc scan = compat_table_beginscan(store->alarm, snapshot);
+	List	   *ids = NIL;
+	ListCell   *lc;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		TaskRow		task;
+		int64	   *id;
+		bool		isnull;
+
+		/* what does not wait is due already, or will be at its time */
+		CHECK_FOR_INTERRUPTS();
+		(void) slot_getattr(slot, Anum_alarm_waiting_since, &isnull);
+		if (isnull)
+			continue;
+		id = palloc(sizeof(int64));
+		*id = DatumGetInt64(slot_getattr(slot, Anum_alarm_id, &isnull));
+		if (!store_get_task(store, *id, &task) || !task_is_lasting(&task))
+			continue;
+		ids = lappend(ids, id);
+		lock_order_add(order, ROW_GET(ObjectId, &task, task_owner),
+					   TextDatumGetCString(ROW_DATUM(&task, task_task_id)), *id);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+
+	lock_order_take(order, store);
+	foreach(lc, ids)
+	{
+		int64		id = *(int64 *) lfirst(lc);
+		AlarmRow	alarm;
+		TaskRow		task;
+
+		if (store_lock_alarm(store, id, &alarm, LockWaitBlock) == TM_Ok &&
+			!ROW_IS_TRUE(&alarm, alarm_follows) && ROW_ISNULL(&alarm, alarm_failed_at) &&
+			store_get_task(store, id, &task) && task_is_lasting(&task))
+			once_more_ask(store, &alarm, &task);
+	}
+}
+
 PG_FUNCTION_INFO_V1(ts_activate);
 Datum
 ts_activate(PG_FUNCTION_ARGS)
@@ -337,6 +388,7 @@ ts_activate(PG_FUNCTION_ARGS)
 			LockRelation(store->task, ShareRowExclusiveLock);
 			activate_adopt(store, false);
 		}
+		activate_ask(store);
 		copies_settle();
 	}
 	else

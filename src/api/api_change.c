@@ -142,18 +142,11 @@ change_retry(Store *store, AlarmRow *alarm, TimestampTz now)
 	return change_schedule(store, alarm, now);
 }
 
-/*
- * Ask for one run beside the schedule, paused or not.  The revision stays, so a
- * run in progress ends as it would have, and this one comes after it.
- */
+/* Ask for one run beside the schedule. */
 static bool
 change_run(Store *store, AlarmRow *alarm, TimestampTz now)
 {
-	if (ROW_ISNULL(alarm, alarm_resume_at))
-		ROW_SET(TimestampTz, alarm, alarm_resume_at, ROW_GET(TimestampTz, alarm, alarm_run_at));
-	ROW_SET(TimestampTz, alarm, alarm_run_at, now);
-	store_update_alarm(store, alarm);
-	notes_add(now, ROW_GET(Int64, alarm, alarm_id), ROW_GET(ObjectId, alarm, alarm_owner));
+	once_more_beside(store, alarm);
 	return true;
 }
 

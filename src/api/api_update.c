@@ -291,12 +291,16 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 	{
 		ROW_SET(TimestampTz, alarm, alarm_scheduled_at, next);
 		change_time(alarm, next);
-		if (task_is_lasting(old) && !spec->lasting && !ROW_IS_TRUE(alarm, alarm_follows))
-			ROW_SET_NULL(alarm, alarm_waiting_since);
 	}
 	else if ((update->given[ADD_START_WITHIN] || update->given[ADD_CATCH_UP]) &&
 			 next <= update->now && !alarm_has_begun(alarm))
 		late_from_commit(alarm);
+	if (task_is_lasting(old) && !spec->lasting && !ROW_IS_TRUE(alarm, alarm_follows))
+	{
+		/* nobody will ask for it; and a run in progress would have it wait */
+		ROW_SET_NULL(alarm, alarm_waiting_since);
+		alarm_raise_revision(alarm);
+	}
 	if (!paused)
 		ROW_SET_NULL(alarm, alarm_paused_at);
 	else if (!was_paused)

@@ -342,7 +342,8 @@ add_replace(Adding *adding, NewTask *task, TaskRow *old, AlarmRow *alarm, bool a
 
 	add_fill_task(&new, task);
 	same_task = spec_same_task(&new, old, desc);
-	same_times = add_same_start(spec, alarm) && spec_same_times(spec, &new, old, desc);
+	same_times = add_same_start(spec, alarm) && spec_same_times(spec, &new, old, desc) &&
+		spec->lasting == task_is_lasting(old);
 	same = same_times && spec_same_work(&new, old, desc) && ROW_ISNULL(alarm, alarm_failed_at);
 
 	next = add_next_time(task, alarm, same_times, spec_same_until(&new, old, desc), now);
@@ -354,8 +355,9 @@ add_replace(Adding *adding, NewTask *task, TaskRow *old, AlarmRow *alarm, bool a
 		return;
 	}
 	task->written = WRITTEN_AGAIN;
+	task->was_lasting = task_is_lasting(old);
 	task->rejoin = (task->nparents > 0 || ROW_IS_TRUE(alarm, alarm_follows) ||
-					spec->lasting || task_is_lasting(old));
+					spec->lasting || task->was_lasting);
 	if (same && same_task && !again && spec->recurring && paused == was_paused)
 		return;
 
@@ -513,6 +515,7 @@ add_write(Adding *adding, NewTask *task)
 
 	task->written = WRITTEN_NOT;
 	task->rejoin = false;
+	task->was_lasting = false;
 	for (;;)
 	{
 		TaskRow		row;

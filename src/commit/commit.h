@@ -42,6 +42,7 @@ extern bool prepared_commits_unnamed(void);
 extern void notes_init(void);
 extern void notes_tell_prepared(const PreparedHint *prepared);
 extern void notes_add(TimestampTz run_at, int64 id, Oid owner);
+extern void notes_add_request(int64 number);
 extern void notes_add_gone(TimestampTz run_at, int64 id, Oid owner);
 extern void notes_want_scheduler(void);
 extern void notes_reread(void);

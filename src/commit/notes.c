@@ -244,17 +244,32 @@ notes_init(void)
 	RegisterXactCallback(notes_xact_callback, NULL);
 }
 
+static void
+notes_add_written(const TsNote *note)
+{
+	mine.pending = mine.written = true;
+	if (mine.n < NOTES_KEPT)
+		mine.notes[mine.n++] = *note;
+	else
+		mine.reread_from = Min(mine.reread_from, note->run_at);
+}
+
 /* Note that an alarm was written, which is to go off at run_at. */
 void
 notes_add(TimestampTz run_at, int64 id, Oid owner)
 {
-	TsNote		note = {run_at, id, owner, false};
+	TsNote		note = {.run_at = run_at,.id = id,.owner = owner};
 
-	mine.pending = mine.written = true;
-	if (mine.n < NOTES_KEPT)
-		mine.notes[mine.n++] = note;
-	else
-		mine.reread_from = Min(mine.reread_from, run_at);
+	notes_add_written(&note);
+}
+
+/* Note that a run of a task was asked for, by the number of the request. */
+void
+notes_add_request(int64 number)
+{
+	TsNote		note = {.run_at = DT_NOBEGIN,.id = number,.request = true};
+
+	notes_add_written(&note);
 }
 
 /*
@@ -265,7 +280,7 @@ notes_add(TimestampTz run_at, int64 id, Oid owner)
 void
 notes_add_gone(TimestampTz run_at, int64 id, Oid owner)
 {
-	TsNote		note = {run_at, id, owner, true};
+	TsNote		note = {.run_at = run_at,.id = id,.owner = owner,.gone = true};
 
 	mine.pending = true;
 	mine.gone_from = Min(mine.gone_from, run_at);

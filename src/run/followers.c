@@ -321,6 +321,18 @@ followers_write_due(Store *store, const Child *child)
 }
 
 /*
+ * Have a lasting task that waits for nothing but to be asked for be due.  The caller writes
+ * the alarm.
+ */
+void
+followers_begin(AlarmRow *alarm, const TaskRow *task)
+{
+	Child		child = followers_child(alarm, task);
+
+	followers_make_due(&child);
+}
+
+/*
  * Consider a child that waits, whose alarm is locked: write it if it is due.  Return
  * whether it is to be skipped.  If all, more may be new than the end of one that it
  * runs after.

@@ -198,6 +198,14 @@ outcome_extra(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *report
 	outcome_wait(store, alarm, ROW_GET(TimestampTz, alarm, alarm_run_at), ENDING_NEXT, run, report);
 }
 
+/* Return whether somebody has asked for one more run since this one began. */
+static bool
+outcome_was_asked(const AlarmRow *alarm, const RunStart *start)
+{
+	return !ROW_ISNULL(alarm, alarm_asked_at) &&
+		ROW_GET(TimestampTz, alarm, alarm_asked_at) != start->asked_at;
+}
+
 /*
  * Have a lasting task wait for the next round of what it runs after, which may be there
  * already.  If that cannot come, it ends.
@@ -223,6 +231,8 @@ outcome_next_round(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *r
 	}
 	else if (!over)
 	{
+		if (!start->follows && outcome_was_asked(alarm, start))
+			followers_begin(alarm, start->task);
 		outcome_go_on(store, alarm, ENDING_NEXT, run, report);
 		if (round == ROUND_BEGUN)
 			ending_consider(store, start->id);
@@ -421,8 +431,7 @@ outcome_succeeded(Store *store, const RunStart *start, const char *result, TsRep
 	}
 	if (!start->recurring)
 	{
-		if (!ROW_ISNULL(&alarm, alarm_asked_at) &&
-			ROW_GET(TimestampTz, &alarm, alarm_asked_at) != start->asked_at)
+		if (outcome_was_asked(&alarm, start))
 			outcome_once_more(store, &alarm, &run, report);
 		else
 			outcome_remove(store, &alarm, &run, report);

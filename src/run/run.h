@@ -63,7 +63,7 @@ typedef struct RunStart
 	bool		failing;		/* the run before has failed */
 	bool		extra;			/* beside the schedule: run_tasks */
 	bool		by_hand;		/* the same, or all that is left of a task */
-	TimestampTz asked_at;		/* when it was last added as it is; or
+	TimestampTz asked_at;		/* when one more run was last asked for; or
 								 * DT_NOBEGIN */
 	bool		impatient;		/* its end must not wait for others: it shares
 								 * a transaction */
@@ -161,8 +161,8 @@ typedef struct FollowerEnd
 {
 	int64		id;
 	char	   *lost;			/* name of that one, if it was removed */
-	bool		skipped;		/* it is to be skipped; if neither, it is to be
-								 * considered */
+	bool		skipped;		/* it is to be skipped; if neither, it is to
+								 * be considered */
 } FollowerEnd;
 
 /* The tasks that run after another, in the order in which they are locked. */
@@ -195,6 +195,13 @@ extern bool followers_consider(Store *store, AlarmRow *alarm, const TaskRow *tas
 extern void followers_mark(EdgeRow *edge, const ParentEnd *end, bool ahead);
 extern void followers_settle(Store *store, const ParentEnd *end, List **endings);
 extern NextRound followers_next_round(Store *store, AlarmRow *alarm, char **lost);
+extern void followers_begin(AlarmRow *alarm, const TaskRow *task);
+
+/* ------------------------------------------------------------------------
+ * once_more.c
+ */
+extern void once_more_beside(Store *store, AlarmRow *alarm);
+extern void once_more_ask(Store *store, AlarmRow *alarm, const TaskRow *task);
 
 /* ------------------------------------------------------------------------
  * retry.c

@@ -117,6 +117,42 @@ maintenance_write_losses(void)
 	return again ? GetCurrentTimestamp() + LOSSES_INTERVAL : DT_NOEND;
 }
 
+/* Have tasks run once more that somebody has asked for.  Return when to do so again. */
+TimestampTz
+maintenance_settle_asked(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool failed = false;
+
+	if (asked_settle_at() > GetCurrentTimestamp())
+		return asked_settle_at();
+	PG_TRY();
+	{
+		Store	   *store;
+
+		maintenance_begin();
+		store = store_try_open(RowExclusiveLock);
+		if (store != NULL)
+		{
+			asked_settle(store);
+			store_close(store, NoLock);
+		}
+		maintenance_commit();
+		if (store != NULL)
+			asked_settled();
+		failed = (store == NULL);
+	}
+	PG_CATCH();
+	{
+		maintenance_do_without(context, "could not have tasks run that were asked for");
+		asked_note_all();
+		failed = true;
+	}
+	PG_END_TRY();
+	return failed ? GetCurrentTimestamp() + LOSSES_INTERVAL :
+		Max(asked_settle_at(), GetCurrentTimestamp());
+}
+
 /* Keep roles out whose tasks must not run.  Return when to look again. */
 TimestampTz
 maintenance_admit(Oid database)

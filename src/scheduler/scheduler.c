@@ -12,7 +12,8 @@
  *
  *		reset the latch
  *		collect the workers' reports, take the notes that commits have left
- *		then take a snapshot and read what these ask for
+ *		then take a snapshot and read what these ask for; have tasks run once
+ *		more that request_run() was called for, which leaves notes again
  *		hand out what is due, or will be in a moment
  *		publish the time of the next round as the alarm, unless notes have
  *		come in meanwhile, in one step with looking for them
@@ -252,6 +253,22 @@ scheduler_look_home(Store *store)
 			 errhint("They run when its owner has called taskshed.activate().")));
 }
 
+/* Pass on those of the notes that say what was asked for, and leave the others. */
+static void
+scheduler_pass_requests(TsNote *notes, int *n)
+{
+	int			left = 0;
+
+	for (int i = 0; i < *n; i++)
+	{
+		if (notes[i].request)
+			asked_note(notes[i].id);
+		else
+			notes[left++] = notes[i];
+	}
+	*n = left;
+}
+
 /*
  * Take all notes; return the time from which the queue must be read again.
  * Leave the process if its settings are out of date.
@@ -279,6 +296,9 @@ scheduler_take_notes(TsNote *notes, int *n)
 	SpinLockRelease(&my_db->mutex);
 	if (outdated)
 		scheduler_quit("settings of the database have changed");
+	scheduler_pass_requests(notes, n);
+	if (reread_from == DT_NOBEGIN)
+		asked_note_all();
 	if (*n > 0)
 		ts_debug(DEBUG2, "scheduler takes %d notes", *n);
 	if (reread_from != DT_NOEND)
@@ -526,6 +546,7 @@ ts_scheduler_main(Datum main_arg)
 		TimestampTz now;
 		TimestampTz losses_again;
 		TimestampTz admit_again;
+		TimestampTz asked_again;
 		int64		stuck_id;
 		int			stuck_pid;
 		bool		backlog = false;
@@ -553,6 +574,7 @@ ts_scheduler_main(Datum main_arg)
 
 		/* do what there is to do beside tasks */
 		held = home_is_held(home);
+		asked_again = held ? DT_NOEND : maintenance_settle_asked();
 		admit_again = held ? DT_NOEND : maintenance_admit(database);
 		more_failed = !held && maintenance_expire_failed();
 		maintenance_maintain_history(my_db);
@@ -560,7 +582,7 @@ ts_scheduler_main(Datum main_arg)
 		/* hand out, then sleep or leave if nothing has come meanwhile */
 		now = GetCurrentTimestamp();
 		wake = ts_enabled && !held ? dispatch_round(database, now, &backlog, &hungry) : DT_NOEND;
-		wake = Min(wake, Min(losses_again, admit_again));
+		wake = Min(Min(wake, asked_again), Min(losses_again, admit_again));
 		well_started = true;
 		if (more_failed || lookahead_wants_reading())
 			continue;

@@ -118,6 +118,15 @@ extern bool lost_runs_write(Store *store);
 extern void lost_runs_written(void);
 
 /* ------------------------------------------------------------------------
+ * asked.c
+ */
+extern void asked_note(int64 number);
+extern void asked_note_all(void);
+extern TimestampTz asked_settle_at(void);
+extern void asked_settle(Store *store);
+extern void asked_settled(void);
+
+/* ------------------------------------------------------------------------
  * admission.c
  */
 extern bool admission_is_needed(TimestampTz *again);
@@ -233,6 +242,7 @@ extern bool idle_exit_begin(TsDatabase *db, const IdleExit *idle);
  * maintenance.c
  */
 extern TimestampTz maintenance_write_losses(void);
+extern TimestampTz maintenance_settle_asked(void);
 extern TimestampTz maintenance_admit(Oid database);
 extern void maintenance_report_stuck(int64 id, int pid);
 extern void maintenance_maintain_history(TsDatabase *db);

@@ -22,13 +22,18 @@
 /* Notes of committed changes that a scheduler has not taken yet. */
 #define TS_NOTES			1024
 
-/* One task was written: it is to run at run_at, or is not any more. */
+/*
+ * One task was written: it is to run at run_at, or is not any more.  Or somebody asks for a
+ * run of one: then it has the number of that request as its id, and DT_NOBEGIN, so that all
+ * is read again if there is no room for it.
+ */
 typedef struct TsNote
 {
 	TimestampTz run_at;
 	int64		id;
 	Oid			owner;
 	bool		gone;
+	bool		request;
 } TsNote;
 
 /* Counts since the server's start, added to by workers as they go. */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store.c
- *		The tables _taskshed.task, alarm and edge: what they are, and opening them.
+ *		The tables _taskshed.task, alarm, edge and request: what they are, and opening
+ *		them.
  *
  * What a task is (task) and when it runs next (alarm) are two rows, joined by
  * an internal id.  A recurring task moves its run_at at every run.  Were that
@@ -54,7 +55,8 @@ static const char *const store_index_names[STORE_NINDEXES] = {
 	"alarm_task",
 	"alarm_failed",
 	"edge_pkey",
-	"edge_parent"
+	"edge_parent",
+	"request_number"
 };
 
 /* Their keys. */
@@ -66,7 +68,8 @@ static const IndexShape store_index_shapes[STORE_NINDEXES] = {
 	[ALARM_TASK] = {false, 2, {Anum_alarm_id, Anum_alarm_run_at}},
 	[ALARM_FAILED] = {false, 1, {Anum_alarm_failed_at}},
 	[EDGE_PKEY] = {true, 2, {Anum_edge_child, Anum_edge_parent}},
-	[EDGE_PARENT] = {false, 2, {Anum_edge_parent, Anum_edge_child}}
+	[EDGE_PARENT] = {false, 2, {Anum_edge_parent, Anum_edge_child}},
+	[REQUEST_NUMBER] = {false, 1, {Anum_request_number}}
 };
 
 /* The tables' columns. */
@@ -88,6 +91,10 @@ static const ColumnShape edge_columns[Natts_edge] = {
 #undef EDGE_COLUMN
 };
 
+static const ColumnShape request_columns[Natts_request] = {
+	{"number", INT8OID, COLUMN_not_null}, {"id", INT8OID, COLUMN_not_null}
+};
+
 static const ColumnShape home_columns[Natts_home] = {
 	{"database", OIDOID, COLUMN_not_null}, {"restored", BOOLOID, COLUMN_not_null}
 };
@@ -101,6 +108,7 @@ static struct
 	Oid			task;
 	Oid			alarm;
 	Oid			edge;
+	Oid			request;
 	Oid			sequence;
 	Oid			home;
 	Oid			indexes[STORE_NINDEXES];
@@ -110,6 +118,7 @@ static struct
 static WriterCache task_cache;
 static WriterCache alarm_cache;
 static WriterCache edge_cache;
+static WriterCache request_cache;
 
 /*
  * Look at the tables again if a relation, or any, has changed, as the relcache
@@ -121,8 +130,10 @@ store_relation_changed(Oid relid)
 	table_writer_invalidate(&task_cache, relid);
 	table_writer_invalidate(&alarm_cache, relid);
 	table_writer_invalidate(&edge_cache, relid);
+	table_writer_invalidate(&request_cache, relid);
 	if (relid == InvalidOid || relid == oids.task || relid == oids.alarm ||
-		relid == oids.edge || relid == oids.sequence || relid == oids.home)
+		relid == oids.edge || relid == oids.request || relid == oids.sequence ||
+		relid == oids.home)
 		oids.valid = false;
 }
 
@@ -222,6 +233,7 @@ store_exists(void)
 		oids.task = store_relid("task");
 		oids.alarm = store_relid("alarm");
 		oids.edge = store_relid("edge");
+		oids.request = store_relid("request");
 		oids.sequence = store_relid("task_seq");
 		oids.home = store_relid("home");
 		version = store_extension_version();
@@ -237,10 +249,12 @@ store_exists(void)
 		}
 		pfree(version);
 		altered = (!store_is_member(oids.task) || !store_is_member(oids.alarm) ||
-				   !store_is_member(oids.edge) || !store_is_member(oids.home) ||
+				   !store_is_member(oids.edge) || !store_is_member(oids.request) ||
+				   !store_is_member(oids.home) ||
 				   !table_shape_fits(oids.task, Natts_task, task_columns) ||
 				   !table_shape_fits(oids.alarm, Natts_alarm, alarm_columns) ||
 				   !table_shape_fits(oids.edge, Natts_edge, edge_columns) ||
+				   !table_shape_fits(oids.request, Natts_request, request_columns) ||
 				   !table_shape_fits(oids.home, Natts_home, home_columns) ||
 				   get_rel_relkind(oids.sequence) != RELKIND_SEQUENCE);
 		for (int i = 0; i < STORE_NINDEXES; i++)
@@ -248,7 +262,8 @@ store_exists(void)
 			oids.indexes[i] = store_relid(store_index_names[i]);
 			altered = altered ||
 				!table_shape_index_fits(oids.indexes[i], i <= TASK_GROUP ? oids.task :
-										i <= ALARM_FAILED ? oids.alarm : oids.edge,
+										i <= ALARM_FAILED ? oids.alarm :
+										i <= EDGE_PARENT ? oids.edge : oids.request,
 										&store_index_shapes[i]);
 		}
 	} while (!oids.valid);		/* look once more, then */
@@ -401,6 +416,7 @@ store_lock_for_drop(void)
 	LockRelationOid(oids.task, AccessExclusiveLock);
 	LockRelationOid(oids.alarm, AccessExclusiveLock);
 	LockRelationOid(oids.edge, AccessExclusiveLock);
+	LockRelationOid(oids.request, AccessExclusiveLock);
 }
 
 /*
@@ -435,6 +451,22 @@ store_edge(Store *store)
 	return store->edge;
 }
 
+/* The same for the table of requests, which whoever asks for it writes. */
+Relation
+store_request(Store *store)
+{
+	if (store->request == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(store));
+
+		store_require(store_exists());
+		store->request = table_open(oids.request, RowExclusiveLock);
+		store->request_slot = table_slot_create(store->request, NULL);
+		MemoryContextSwitchTo(old);
+	}
+	return store->request;
+}
+
 /* Close the tables; the locks go too if lockmode is not NoLock. */
 void
 store_close(Store *store, LOCKMODE lockmode)
@@ -452,10 +484,17 @@ store_close(Store *store, LOCKMODE lockmode)
 		table_writer_close(store->alarm_writer);
 	if (store->edge_writer != NULL)
 		table_writer_close(store->edge_writer);
+	if (store->request_writer != NULL)
+		table_writer_close(store->request_writer);
 	if (store->edge != NULL)
 	{
 		ExecDropSingleTupleTableSlot(store->edge_slot);
 		table_close(store->edge, lockmode);
+	}
+	if (store->request != NULL)
+	{
+		ExecDropSingleTupleTableSlot(store->request_slot);
+		table_close(store->request, lockmode == NoLock ? NoLock : RowExclusiveLock);
 	}
 	table_close(store->task, lockmode);
 	table_close(store->alarm, lockmode);
@@ -515,6 +554,12 @@ Writer *
 store_edge_writer(Store *store)
 {
 	return store_writer(store, &store->edge_writer, &edge_cache, store_edge(store));
+}
+
+Writer *
+store_request_writer(Store *store)
+{
+	return store_writer(store, &store->request_writer, &request_cache, store_request(store));
 }
 
 /* Return the table that says where the tasks are at home; see copies.c. */

@@ -88,23 +88,27 @@ typedef enum StoreIndex
 	ALARM_FAILED,
 	EDGE_PKEY,
 	EDGE_PARENT,
+	REQUEST_NUMBER,
 	STORE_NINDEXES
 } StoreIndex;
 
-/* The tables, open; edges, indexes and what writing needs are opened on demand. */
+/* The tables, open; all but two, indexes and what writing needs are opened on demand. */
 typedef struct Store
 {
 	LOCKMODE	lockmode;
 	Relation	task;
 	Relation	alarm;
 	Relation	edge;			/* NULL before it is asked for */
+	Relation	request;		/* likewise */
 	TupleTableSlot *task_slot;
 	TupleTableSlot *alarm_slot;
 	TupleTableSlot *edge_slot;
+	TupleTableSlot *request_slot;
 	Relation	indexes[STORE_NINDEXES];
 	Writer	   *task_writer;	/* NULL before the first write */
 	Writer	   *alarm_writer;
 	Writer	   *edge_writer;
+	Writer	   *request_writer;
 	int64		written_id;		/* the task whose row was written last, */
 	ItemPointerData written_tid;	/* and where that is; invalid if none was */
 } Store;
@@ -138,6 +142,8 @@ extern Writer *store_task_writer(Store *store);
 extern Writer *store_alarm_writer(Store *store);
 extern Relation store_edge(Store *store);
 extern Writer *store_edge_writer(Store *store);
+extern Relation store_request(Store *store);
+extern Writer *store_request_writer(Store *store);
 extern Oid	store_home_relid(void);
 extern int64 store_new_id(void);
 
@@ -212,6 +218,30 @@ extern void edges_insert(Store *store, EdgeRow *row);
 extern void edges_update(Store *store, EdgeRow *row);
 extern void edges_delete(Store *store, EdgeRow *row);
 extern void edges_delete_all(Store *store, int64 child);
+
+/* ------------------------------------------------------------------------
+ * requests.c
+ */
+/* The columns of _taskshed.request. */
+enum
+{
+	Anum_request_number = 1,
+	Anum_request_id,
+	Natts_request = Anum_request_id
+};
+
+/* A row of it: somebody asks for a run of a task. */
+typedef struct Request
+{
+	int64		number;
+	int64		id;				/* of the task */
+	ItemPointerData tid;
+} Request;
+
+extern int64 requests_insert(Store *store, int64 id);
+extern bool requests_get(Store *store, int64 number, Request *request);
+extern int	requests_read(Store *store, int64 from, Request *requests, int max);
+extern void requests_delete(Store *store, Request *request);
 
 /* ------------------------------------------------------------------------
  * queue.c

@@ -50,6 +50,13 @@ FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only();
 ALTER TABLE _taskshed.edge ENABLE ALWAYS TRIGGER superusers_only;
 SELECT pg_catalog.pg_extension_config_dump('_taskshed.edge', '');
 
+-- as in 1.0: request
+CREATE INDEX request_number ON _taskshed.request (number);
+ALTER TABLE _taskshed.request REPLICA IDENTITY FULL;
+CREATE TRIGGER superusers_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON _taskshed.request
+FOR EACH STATEMENT EXECUTE FUNCTION taskshed._superusers_only();
+ALTER TABLE _taskshed.request ENABLE ALWAYS TRIGGER superusers_only;
+
 CREATE FUNCTION taskshed._guard() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ts_guard';
 REVOKE ALL ON FUNCTION taskshed._guard() FROM PUBLIC;
@@ -108,6 +115,7 @@ DROP FUNCTION taskshed.export_pg_cron();
 -- as in 1.0: current_task
 -- as in 1.0: parent_result
 -- as in 1.0: parent_results
+-- as in 1.0: request_run
 -- as in 1.0: next_runs
 -- as in 1.0: describe
 -- as in 1.0: _pg_cron_jobs

@@ -24,7 +24,7 @@ END $$;
 CREATE TEMP TABLE columns AS
 SELECT t.name AS tab, t.call, a.attnum, quote_ident(a.attname) AS col, a.atttypid
 FROM (VALUES ('_taskshed.task'::regclass, 'SELECT taskshed.next_wakeup()'), ('_taskshed.alarm', 'SELECT taskshed.next_wakeup()'),
-		('_taskshed.edge', 'SELECT taskshed.next_wakeup()'), ('_taskshed.home', 'SELECT taskshed.next_wakeup()'), ('_taskshed.callback', $$SELECT taskshed.remove_callback('none')$$)) t (name, call)
+		('_taskshed.edge', 'SELECT taskshed.next_wakeup()'), ('_taskshed.request', 'SELECT taskshed.next_wakeup()'), ('_taskshed.home', 'SELECT taskshed.next_wakeup()'), ('_taskshed.callback', $$SELECT taskshed.remove_callback('none')$$)) t (name, call)
 	JOIN pg_attribute a ON a.attrelid = t.name AND a.attnum > 0;
 SELECT tab, count(*) > 1 AS "has columns", bool_or(is_refused('SELECT', call)) AS "refused as they are" FROM columns GROUP BY tab ORDER BY tab::text;
 

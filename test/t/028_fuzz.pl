@@ -747,7 +747,7 @@ SKIP:
 	is( $node->safe_psql(
 			'postgres', q{
 			SELECT count(bt_index_parent_check(indexrelid, true)) > 0 FROM pg_index
-			WHERE indrelid IN ('_taskshed.task'::regclass, '_taskshed.alarm'::regclass, '_taskshed.edge'::regclass, '_taskshed.callback'::regclass)}
+			WHERE indrelid IN ('_taskshed.task'::regclass, '_taskshed.alarm'::regclass, '_taskshed.edge'::regclass, '_taskshed.request'::regclass, '_taskshed.callback'::regclass)}
 		),
 		't',
 		'indexes agree with their tables');
