@@ -1075,7 +1075,10 @@ SELECT t.id,
 	t.after_status,
 	CASE WHEN a.follows AND a.waiting_since IS NOT NULL AND a.failed_at IS NULL
 		THEN ARRAY(SELECT e.task_id FROM _taskshed.edge e WHERE e.child = t.id
-			AND (e.done_at IS NULL OR e.status <> 'succeeded' AND coalesce(t.after_status, 'succeeded') = 'succeeded')
+			AND (e.done_at IS NULL OR e.status <> 'succeeded' AND coalesce(t.after_status, 'succeeded') = 'succeeded'
+				OR t.run_type = 'recurring' AND EXISTS (SELECT FROM _taskshed.alarm p WHERE p.id = e.parent
+					AND p.failed_at IS NULL AND (p.resume_at IS NOT NULL OR p.waiting_since IS NULL
+						AND p.scheduled_at <= pg_catalog.clock_timestamp() AND p.scheduled_at > e.run_at)))
 		ORDER BY e.parent LIMIT 20) END AS waiting_for
 FROM _taskshed.task t
 	JOIN _taskshed.alarm a ON a.id = t.id
@@ -1092,7 +1095,7 @@ COMMENT ON COLUMN _taskshed.task_details.kwargs IS 'Named arguments of the callb
 COMMENT ON COLUMN _taskshed.task_details.run_at IS 'Time of the next run; of the run that failed, for a failed task; NULL while the task waits for others.';
 COMMENT ON COLUMN _taskshed.task_details.state IS 'running, failed, paused, held, waiting, due or scheduled: the first that fits. Held: it came with a copy of a database, see activate(). Waiting: for the tasks in waiting_for, or to be asked for by request_run().';
 COMMENT ON COLUMN _taskshed.task_details.after IS 'Tasks that it runs after, the first 20 of them; NULL if there are none.';
-COMMENT ON COLUMN _taskshed.task_details.waiting_for IS 'Those of them that it waits for now, the first 20; NULL while it does not wait.';
+COMMENT ON COLUMN _taskshed.task_details.waiting_for IS 'Those of them that it waits for now, the first 20; for a task that recurs, also those that have ended and are due again, or running. NULL while it does not wait.';
 COMMENT ON COLUMN _taskshed.task_details.running_since IS 'Start of the run in progress.';
 COMMENT ON COLUMN _taskshed.task_details.worker_pid IS 'Process of the run in progress.';
 COMMENT ON COLUMN _taskshed.task_details.settings IS 'Settings of the session in which the task runs; NULL for those who may not see them.';

@@ -108,14 +108,12 @@ add_after_find_new(const Joining *join, Oid owner, const text *task_id)
 	return NULL;
 }
 
-/* Say which task an error is about. */
-static void
-add_after_context(void *arg)
+/* Note which task of the call an error will be about. */
+void
+add_after_at(const Adding *adding, const NewTask *task)
 {
-	const NewTask *task = arg;
-
-	if (task->element > 0)
-		errcontext("element %d of tasks", task->element);
+	if (adding->element != NULL)
+		*adding->element = task->element;
 }
 
 /* Have a task run after another one: 22023 if it is itself, 54000 if these are too many. */
@@ -128,7 +126,8 @@ add_after_add(NewTask *child)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("task \"%s\" would run after too many others", text_to_cstring(child->spec.task_id)),
-				 errdetail("A task can run after at most %d others.", MAX_PARENTS)));
+				 errdetail("A task can run after at most %d others.", MAX_PARENTS),
+				 errhint("Have some of them be followed by a task of their own, and run after that.")));
 	if (child->nparents == child->max_parents)
 	{
 		child->max_parents = Max(4, 2 * child->max_parents);
@@ -149,7 +148,8 @@ add_after_add_new(NewTask *child, NewTask *task)
 	if (task == child)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("task \"%s\" cannot run after itself", text_to_cstring(child->spec.task_id))));
+				 errmsg("task \"%s\" cannot run after itself", text_to_cstring(child->spec.task_id)),
+				 errhint("Leave it out of after and before.")));
 	parent = add_after_add(child);
 	parent->task = task;
 	parent->task_id = task->spec.task_id;
@@ -267,7 +267,8 @@ add_after_names(const NewTask *task, int param, int *n)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("task \"%s\" is given twice in %s", TextDatumGetCString(names[i]),
-							spec_params[param].name)));
+							spec_params[param].name),
+					 errhint("Name each task once.")));
 	}
 	return names;
 }
@@ -404,34 +405,19 @@ add_after_plan_before(Joining *join, NewTask *task)
 	}
 }
 
-/*
- * Find out whether a task recurs, which follows from those that it runs after, of which some
- * may have to be found out first.  22023 if it says otherwise, or if it would wait for itself.
- */
+/* Find out whether a task recurs, when that is known of all that it runs after: 22023. */
 static void
-add_after_resolve(NewTask *task)
+add_after_infer(NewTask *task)
 {
 	TaskSpec   *spec = &task->spec;
 	bool		all = true;
 
-	if (task->resolved)
-		return;
-	check_stack_depth();
-	if (task->resolving)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("task \"%s\" would wait for itself", text_to_cstring(spec->task_id)),
-				 errhint("It runs after a task that runs after it, perhaps with others in between.")));
-	task->resolving = true;
 	for (int i = 0; i < task->nparents; i++)
 	{
 		NewParent  *parent = &task->parents[i];
 
 		if (parent->task != NULL)
-		{
-			add_after_resolve(parent->task);
 			parent->recurring = parent->task->spec.recurring;
-		}
 		all = all && parent->recurring;
 	}
 	task->resolving = false;
@@ -441,7 +427,8 @@ add_after_resolve(NewTask *task)
 	if (times_recur(spec->every != NULL, spec->schedule != NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a task that runs after others cannot have an interval or a schedule")));
+				 errmsg("a task that runs after others cannot have an interval or a schedule"),
+				 errhint("It runs whenever they have ended. Leave out every and schedule, or after and after_group.")));
 	if (spec->recurring && !all)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -450,6 +437,48 @@ add_after_resolve(NewTask *task)
 				 errhint("Leave out run_type: it then waits for them once.")));
 	if (task->nulls[ADD_RUN_TYPE])
 		spec->recurring = spec->lasting = all;
+}
+
+/*
+ * Find out whether a task recurs, which follows from those that it runs after, of which some
+ * may have to be found out first; the way to these may be a long one, so it is kept in the
+ * tasks and not on the stack.  22023 if a task says otherwise, or would wait for itself.
+ */
+static void
+add_after_resolve(const Adding *adding, NewTask *task)
+{
+	while (task != NULL)
+	{
+		NewTask    *first = NULL;
+
+		CHECK_FOR_INTERRUPTS();
+		add_after_at(adding, task);
+		task->resolving = true;
+		for (; !task->resolved && first == NULL && task->asked < task->nparents; task->asked++)
+		{
+			NewTask    *parent = task->parents[task->asked].task;
+
+			if (parent != NULL && !parent->resolved)
+				first = parent;
+		}
+		if (first != NULL)
+			add_after_at(adding, first);
+		if (first != NULL && first->resolving)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("task \"%s\" would wait for itself", text_to_cstring(first->spec.task_id)),
+					 errhint("It runs after a task that runs after it, perhaps with others in between.")));
+		if (first != NULL)
+		{
+			first->asking = task;
+			task = first;
+			continue;
+		}
+		if (!task->resolved)
+			add_after_infer(task);
+		task->resolving = false;
+		task = task->asking;
+	}
 }
 
 /* Lock what the call will need, in one order. */
@@ -523,20 +552,15 @@ add_after_guard(Joining *join)
 void
 add_after_plan(Adding *adding, NewTask *tasks, int n)
 {
-	ErrorContextCallback context = {.callback = add_after_context,.previous = error_context_stack};
-	ErrorContextCallback *outer = error_context_stack;
 	Joining    *join = palloc0(sizeof(Joining));
 
 	join->adding = adding;
 	join->tasks = tasks;
 	join->n = n;
 	adding->joining = join;
-	if (n > 0 && tasks[0].element > 0)
-		context.previous = outer->previous; /* that one names an element, too */
-	error_context_stack = &context;
 	for (int i = 0; i < n; i++)
 	{
-		context.arg = &tasks[i];
+		add_after_at(adding, &tasks[i]);
 		if (!tasks[i].nulls[ADD_AFTER])
 			add_after_plan_named(join, &tasks[i]);
 		if (!tasks[i].nulls[ADD_AFTER_GROUP])
@@ -544,16 +568,20 @@ add_after_plan(Adding *adding, NewTask *tasks, int n)
 	}
 	for (int i = 0; i < n; i++)
 	{
-		context.arg = &tasks[i];
+		add_after_at(adding, &tasks[i]);
 		if (!tasks[i].nulls[ADD_BEFORE])
 			add_after_plan_before(join, &tasks[i]);
 	}
 	for (int i = 0; i < n; i++)
 	{
-		context.arg = &tasks[i];
-		add_after_resolve(&tasks[i]);
+		add_after_at(adding, &tasks[i]);
+		tasks[i].in_vain = (tasks[i].nparents == 0 && !tasks[i].nulls[ADD_AFTER_GROUP] &&
+							!tasks[i].nulls[ADD_AFTER_STATUS] &&
+							word_value(after_status_words, tasks[i].values[ADD_AFTER_STATUS],
+									   AFTER_SUCCEEDED) == AFTER_FAILED);
+		if (!tasks[i].resolved)
+			add_after_resolve(adding, &tasks[i]);
 	}
-	error_context_stack = outer;
 	add_after_guard(join);
 	add_after_lock(join);
 }

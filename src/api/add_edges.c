@@ -263,10 +263,12 @@ add_edges_of_replaced(Store *store, const NewTask *task)
 	changed = add_edges_replace(store, task, &n);
 	waited = !ROW_ISNULL(&alarm, alarm_waiting_since);
 	waits = waited;
-	if (n == 0)
+	if (task->in_vain)
+		waits = true;
+	else if (n == 0)
 		waits = task->spec.lasting &&
 			(waited || (!task->was_lasting && !ROW_IS_TRUE(&alarm, alarm_follows)));
-	else if (changed)
+	else if (changed || task->other_status)
 		waits = true;
 	if (changed || waits != waited)
 	{
@@ -285,8 +287,9 @@ add_edges_of_replaced(Store *store, const NewTask *task)
 		}
 		store_update_alarm(store, &alarm);
 		change_note(&alarm, was_due_at);
+		ending_moved(store, &alarm);
 	}
-	if (waits && n > 0)
+	if (waits && (n > 0 || task->in_vain))
 		ending_consider(store, task->row_id);
 }
 
@@ -308,7 +311,8 @@ add_edges_before(Store *store, const Before *before)
 		if (store_lock_alarm(store, before->id, &alarm, LockWaitBlock) != TM_Ok ||
 			ROW_GET(ObjectId, &alarm, alarm_owner) != task->spec.owner)
 			add_edges_gone(cstring_to_text(before->task_id));
-		if (ROW_ISNULL(&alarm, alarm_waiting_since) || !ROW_ISNULL(&alarm, alarm_failed_at))
+		if (ROW_ISNULL(&alarm, alarm_waiting_since) || !ROW_ISNULL(&alarm, alarm_failed_at) ||
+			!ROW_IS_TRUE(&alarm, alarm_follows))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("task \"%s\" does not wait for others", before->task_id),
@@ -339,40 +343,97 @@ typedef struct Met
 	bool		over;
 } Met;
 
-/* Refuse a task that runs after itself, perhaps with others in between: 22023. */
+/* A task on the way that is looked at: what it runs after, and how much of that is done. */
+typedef struct Step
+{
+	int64		id;
+	int64	   *parents;
+	int			n;
+	int			next;
+} Step;
+
+/* Read what a task still runs after. */
+static void
+add_edges_read_parents(Store *store, Step *step)
+{
+	int			size = 8;
+	EdgeScan	scan;
+	EdgeRow		row;
+
+	step->parents = palloc(size * sizeof(int64));
+	step->n = step->next = 0;
+	edges_begin(store, &scan, step->id, PG_INT64_MAX, false);
+	while (edges_next(&scan, &row))
+	{
+		if (ROW_IS_TRUE(&row, edge_gone))
+			continue;
+		if (step->n == size)
+		{
+			size *= 2;
+			step->parents = repalloc_huge(step->parents, size * sizeof(int64));
+		}
+		step->parents[step->n++] = ROW_GET(Int64, &row, edge_parent);
+	}
+	edges_end(&scan);
+}
+
+pg_noreturn static void
+add_edges_refuse_circle(Store *store, int64 id)
+{
+	TaskRow		task;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("task \"%s\" would wait for itself", store_get_task(store, id, &task) ?
+					TextDatumGetCString(ROW_DATUM(&task, task_task_id)) : ""),
+			 errhint("It runs after a task that runs after it, perhaps with others in between.")));
+}
+
+/*
+ * Refuse a task that runs after itself, perhaps with others in between: 22023.  The way to
+ * those may be a long one, so it is kept here and not on the stack.
+ */
 static void
 add_edges_check_circle(Store *store, int64 id, HTAB *met)
 {
-	Met		   *entry;
-	bool		found;
-	int			n;
-	OldEdge    *parents;
+	int			max = 64;
+	int			depth = 0;
+	Step	   *way = palloc(max * sizeof(Step));
+	int64		next = id;
 
-	check_stack_depth();
-	CHECK_FOR_INTERRUPTS();
-	entry = hash_search(met, &id, HASH_ENTER, &found);
-	if (found && entry->over)
-		return;
-	if (found)
+	for (;;)
 	{
-		TaskRow		task;
+		bool		found;
+		Met		   *entry = hash_search(met, &next, HASH_ENTER, &found);
 
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("task \"%s\" would wait for itself", store_get_task(store, id, &task) ?
-						TextDatumGetCString(ROW_DATUM(&task, task_task_id)) : ""),
-				 errhint("It runs after a task that runs after it, perhaps with others in between.")));
+		CHECK_FOR_INTERRUPTS();
+		if (found && !entry->over)
+			add_edges_refuse_circle(store, next);
+		if (!found)
+		{
+			entry->over = false;
+			if (depth == max)
+			{
+				max *= 2;
+				way = repalloc_huge(way, max * sizeof(Step));
+			}
+			way[depth].id = next;
+			add_edges_read_parents(store, &way[depth++]);
+		}
+
+		/* go on with the next parent of the last one that has any left */
+		while (depth > 0 && way[depth - 1].next == way[depth - 1].n)
+		{
+			depth--;
+			entry = hash_search(met, &way[depth].id, HASH_FIND, NULL);
+			entry->over = true;
+			pfree(way[depth].parents);
+		}
+		if (depth == 0)
+			break;
+		next = way[depth - 1].parents[way[depth - 1].next++];
 	}
-	entry->over = false;
-	parents = add_edges_read(store, id, &n);
-	for (int i = 0; i < n; i++)
-	{
-		if (!parents[i].over)
-			add_edges_check_circle(store, parents[i].parent, met);
-	}
-	pfree(parents);
-	entry = hash_search(met, &id, HASH_FIND, NULL);
-	entry->over = true;
+	pfree(way);
 }
 
 /* Look for circles that the call could have closed. */
@@ -387,8 +448,10 @@ add_edges_check_circles(const Joining *join)
 	ctl.hcxt = CurrentMemoryContext;
 	for (int i = 0; i < join->n; i++)
 	{
-		if (!join->tasks[i].guarded)
+		if (join->tasks[i].written == WRITTEN_NOT ||
+			(!join->tasks[i].guarded && join->tasks[i].written != WRITTEN_AGAIN))
 			continue;
+		add_after_at(join->adding, &join->tasks[i]);
 		if (met == NULL)
 			met = hash_create("taskshed tasks met", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 		add_edges_check_circle(store, join->tasks[i].row_id, met);
@@ -397,7 +460,7 @@ add_edges_check_circles(const Joining *join)
 	{
 		const Before *before = lfirst(cell);
 
-		if (before->task->guarded && met != NULL)
+		if (met != NULL)
 			add_edges_check_circle(store, before->id, met);
 	}
 }
@@ -415,6 +478,7 @@ add_edges_write(Adding *adding, NewTask *tasks, int n)
 	{
 		NewTask    *task = &tasks[i];
 
+		add_after_at(adding, task);
 		if (task->written == WRITTEN_NEW && task->nparents > 0)
 		{
 			if (scratch == NULL)
@@ -425,6 +489,8 @@ add_edges_write(Adding *adding, NewTask *tasks, int n)
 			}
 			add_edges_of_new(store, task, scratch);
 		}
+		else if (task->written == WRITTEN_NEW && task->in_vain)
+			ending_consider(store, task->row_id);
 		else if (task->written == WRITTEN_AGAIN && task->rejoin)
 			add_edges_of_replaced(store, task);
 	}
@@ -434,7 +500,12 @@ add_edges_write(Adding *adding, NewTask *tasks, int n)
 		return;
 	CommandCounterIncrement();
 	foreach(cell, join->befores)
-		add_edges_before(store, lfirst(cell));
+	{
+		const Before *before = lfirst(cell);
+
+		add_after_at(adding, before->task);
+		add_edges_before(store, before);
+	}
 	CommandCounterIncrement();
 	add_edges_check_circles(join);
 }

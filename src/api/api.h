@@ -88,8 +88,6 @@ typedef struct TaskSpec
 	bool		has_run_at;
 	TimestampTz run_at;
 	Jsonb	   *kwargs;
-	bool		joined;			/* it may have been given parents before: set
-								 * by the caller */
 	bool		recurring;
 	bool		lasting;		/* without times of its own */
 	Interval   *every;			/* these are NULL if not given */
@@ -138,6 +136,7 @@ extern bool spec_same_work(const TaskRow *a, const TaskRow *b, TupleDesc desc);
 extern bool spec_same_task(const TaskRow *a, const TaskRow *b, TupleDesc desc);
 extern bool spec_same_times(const TaskSpec *spec, const TaskRow *new, const TaskRow *old,
 							TupleDesc desc);
+extern bool spec_same_status(const TaskRow *new, const TaskRow *old, TupleDesc desc);
 extern bool spec_same_until(const TaskRow *new, const TaskRow *old, TupleDesc desc);
 
 /* ------------------------------------------------------------------------
@@ -209,13 +208,17 @@ typedef struct NewTask
 	int			nsorted;		/* so many of them are in the order of their
 								 * names */
 	bool		own_sorted;		/* all that it names itself */
+	bool		in_vain;		/* it waits for a failure of none */
 	bool		followed;		/* others of the call run after it */
 	bool		resolving;		/* whether it recurs is being found out */
 	bool		resolved;		/* and was */
+	int			asked;			/* so many parents were looked at for that */
+	struct NewTask *asking;		/* the one for which that is done, or NULL */
 	Written		written;
 	bool		guarded;		/* it could close a circle with others */
 	bool		rejoin;			/* what it runs after may have changed */
 	bool		was_lasting;	/* before it was replaced */
+	bool		other_status;	/* it waits for other ends than before */
 	int64		row_id;			/* if it is there */
 } NewTask;
 
@@ -257,6 +260,7 @@ typedef struct Adding
 	MemoryContext scratch;		/* for what is not kept */
 	LastAlias	last;
 	Joining    *joining;		/* or NULL */
+	int		   *element;		/* which one an error is about; or NULL */
 	bool		claimed;		/* something was added or replaced */
 } Adding;
 
@@ -278,6 +282,7 @@ extern void lock_with_followers(Store *store, const int64 *ids, int n);
  */
 extern bool add_after_is_joined(const NewTask *task);
 extern bool add_after_joins(Jsonb *tasks);
+extern void add_after_at(const Adding *adding, const NewTask *task);
 extern void add_after_plan(Adding *adding, NewTask *tasks, int n);
 
 /* ------------------------------------------------------------------------

@@ -143,6 +143,7 @@ ts_add_tasks(PG_FUNCTION_ARGS)
 	context.arg = &element;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
+	adding.element = &element;
 	adding.store = store_open(RowExclusiveLock);
 
 	/* those without a name as they come, unless tasks are to run after others */

@@ -130,6 +130,7 @@ change_schedule(Store *store, AlarmRow *alarm, TimestampTz run_at)
 	change_time(alarm, run_at);
 	store_update_alarm(store, alarm);
 	change_note(alarm, was_due_at);
+	ending_moved(store, alarm);
 	return true;
 }
 

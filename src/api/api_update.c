@@ -121,7 +121,6 @@ update_check_values(const Update *update, Oid owner, pg_tz *zone)
 	values[ADD_CALLBACK] = PointerGetDatum(cstring_to_text(""));
 	nulls[ADD_CALLBACK] = false;
 	nulls[ADD_RUN_TYPE] = true;
-	spec.joined = true;
 	spec_build(&spec, values, nulls, owner, zone, update->now);
 }
 
@@ -182,7 +181,6 @@ update_build(Update *update, const TaskRow *task, bool follows, TaskSpec *spec)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a recurring task needs an interval or a schedule"),
 				 errhint("Give the other one, or run_type \"once\" if it is to run only once more.")));
-	spec->joined = true;
 	spec_build(spec, values, nulls, ROW_GET(ObjectId, task, task_owner), zone, update->now);
 	if (spec->lasting && !task_is_lasting(task))
 		ereport(ERROR,
@@ -307,6 +305,8 @@ update_write(Store *store, const Update *update, const TaskSpec *spec, TaskRow *
 		ROW_SET(TimestampTz, alarm, alarm_paused_at, update->now);
 	store_update_alarm(store, alarm);
 	change_note(alarm, was_due_at);
+	if (new_times)
+		ending_moved(store, alarm);
 	return true;
 }
 

@@ -14,6 +14,7 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "api/api.h"
@@ -60,17 +61,6 @@ lock_order_add(LockOrder *order, Oid owner, char *task_id, int64 id)
 	item->id = id;
 }
 
-/* Add a task that is known by its id, if it is there. */
-static void
-lock_order_add_id(LockOrder *order, Store *store, int64 id)
-{
-	TaskRow		task;
-
-	if (store_get_task(store, id, &task))
-		lock_order_add(order, ROW_GET(ObjectId, &task, task_owner),
-					   TextDatumGetCString(ROW_DATUM(&task, task_task_id)), id);
-}
-
 static int
 lock_item_cmp(const void *a, const void *b)
 {
@@ -108,20 +98,28 @@ lock_order_take(LockOrder *order, Store *store)
 	MemoryContextDelete(context);
 }
 
-/* Add all that are to run after a task, and with two levels all that are after these. */
+/* Add the tasks of some ids to those that are there already, each once. */
 static void
-lock_order_add_followers(LockOrder *order, Store *store, int64 id, int levels)
+lock_order_collect(HTAB *ids, const int64 *some, int n)
 {
-	int			n;
-	int64	   *children = edges_children(store, id, &n);
-
 	for (int i = 0; i < n; i++)
-	{
-		lock_order_add_id(order, store, children[i]);
-		if (levels > 1)
-			lock_order_add_followers(order, store, children[i], levels - 1);
-	}
-	pfree(children);
+		hash_search(ids, &some[i], HASH_ENTER, NULL);
+}
+
+/* Return what is in a set of ids, as an array of *n. */
+static int64 *
+lock_order_list(HTAB *ids, int *n)
+{
+	int64	   *list = MemoryContextAllocHuge(CurrentMemoryContext,
+											  (hash_get_num_entries(ids) + 1) * sizeof(int64));
+	HASH_SEQ_STATUS seq;
+	int64	   *id;
+
+	*n = 0;
+	hash_seq_init(&seq, ids);
+	while ((id = hash_seq_search(&seq)) != NULL)
+		list[(*n)++] = *id;
+	return list;
 }
 
 /*
@@ -132,10 +130,50 @@ void
 lock_with_followers(Store *store, const int64 *ids, int n)
 {
 	LockOrder  *order = lock_order_begin();
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(int64),.hcxt = CurrentMemoryContext};
+	HTAB	   *all = hash_create("taskshed tasks to lock", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "taskshed locks",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = CurrentMemoryContext;
+	const int64 *level = ids;
+	int			nlevel = n;
 
-	for (int i = 0; i < n; i++)
-		lock_order_add_followers(order, store, ids[i], 2);
-	for (int i = 0; order->n > 0 && i < n; i++)
-		lock_order_add_id(order, store, ids[i]);
+	/* those that follow, and those that follow them */
+	for (int i = 0; i < 2; i++)
+	{
+		for (int j = 0; j < nlevel; j++)
+		{
+			int			nchildren;
+			int64	   *children = edges_children(store, level[j], &nchildren);
+
+			CHECK_FOR_INTERRUPTS();
+			lock_order_collect(all, children, nchildren);
+			pfree(children);
+		}
+		level = lock_order_list(all, &nlevel);
+	}
+	if (nlevel == 0)
+		return;
+
+	/* with the others, in their order */
+	lock_order_collect(all, ids, n);
+	level = lock_order_list(all, &nlevel);
+	for (int i = 0; i < nlevel; i++)
+	{
+		TaskRow		task;
+
+		MemoryContextSwitchTo(context);
+		if (store_get_task(store, level[i], &task))
+		{
+			char	   *task_id = TextDatumGetCString(ROW_DATUM(&task, task_task_id));
+
+			MemoryContextSwitchTo(outer);
+			lock_order_add(order, ROW_GET(ObjectId, &task, task_owner), pstrdup(task_id), level[i]);
+		}
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
+	hash_destroy(all);
 	lock_order_take(order, store);
 }

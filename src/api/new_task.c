@@ -120,6 +120,11 @@ add_check(Adding *adding, NewTask *task, Oid owner, pg_tz *zone)
 		spec_read(&adding->reader, task->object, zone, task->values, task->nulls);
 		task->read_in = zone;
 	}
+	if (!task->nulls[ADD_AFTER_STATUS] && task->nulls[ADD_AFTER] && task->nulls[ADD_AFTER_GROUP])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("after_status can only be given with after or after_group"),
+				 errhint("It says which ends of those tasks are waited for.")));
 	recurring = task->spec.recurring;
 	lasting = task->spec.lasting;
 	spec_build(&task->spec, task->values, task->nulls, owner, zone, adding->now);
@@ -245,7 +250,7 @@ add_insert_alarm(Store *store, const NewTask *task, int64 id, TimestampTz now)
 	alarm_begin(&row, id, spec->owner, run_at, now);
 	if (spec->paused)
 		ROW_SET(TimestampTz, &row, alarm_paused_at, now);
-	if (task->nparents > 0 || spec->lasting)
+	if (task->nparents > 0 || task->in_vain || spec->lasting)
 		ROW_SET(TimestampTz, &row, alarm_waiting_since, now);
 	else if (add_may_be_late(spec))
 		late_from_commit(&row);
@@ -356,7 +361,8 @@ add_replace(Adding *adding, NewTask *task, TaskRow *old, AlarmRow *alarm, bool a
 	}
 	task->written = WRITTEN_AGAIN;
 	task->was_lasting = task_is_lasting(old);
-	task->rejoin = (task->nparents > 0 || ROW_IS_TRUE(alarm, alarm_follows) ||
+	task->other_status = !spec_same_status(&new, old, desc);
+	task->rejoin = (task->nparents > 0 || task->in_vain || ROW_IS_TRUE(alarm, alarm_follows) ||
 					spec->lasting || task->was_lasting);
 	if (same && same_task && !again && spec->recurring && paused == was_paused)
 		return;
@@ -412,6 +418,8 @@ add_replace(Adding *adding, NewTask *task, TaskRow *old, AlarmRow *alarm, bool a
 		ROW_SET(TimestampTz, alarm, alarm_paused_at, now);
 	store_update_alarm(store, alarm);
 	change_note(alarm, was_due_at);
+	if (!same_times && !task->rejoin)
+		ending_moved(store, alarm);
 }
 
 /*
@@ -515,7 +523,7 @@ add_write(Adding *adding, NewTask *task)
 
 	task->written = WRITTEN_NOT;
 	task->rejoin = false;
-	task->was_lasting = false;
+	task->was_lasting = task->other_status = false;
 	for (;;)
 	{
 		TaskRow		row;

@@ -304,16 +304,13 @@ spec_times(TaskSpec *spec, const Datum *values, const bool *nulls)
 	Calendar   *calendar = &spec->calendar;
 
 	spec->recurring = times_recur(!nulls[ADD_EVERY], !nulls[ADD_SCHEDULE]);
-	if (spec->recurring && (!nulls[ADD_AFTER] || !nulls[ADD_AFTER_GROUP]))
+	if (spec->recurring &&
+		((!nulls[ADD_AFTER] && ARR_NDIM(DatumGetArrayTypeP(values[ADD_AFTER])) > 0) ||
+		 !nulls[ADD_AFTER_GROUP]))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a task that runs after others cannot have an interval or a schedule"),
 				 errhint("It runs whenever they have ended. Leave out every and schedule, or after and after_group.")));
-	if (!nulls[ADD_AFTER_STATUS] && nulls[ADD_AFTER] && nulls[ADD_AFTER_GROUP] && !spec->joined)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("after_status can only be given with after or after_group"),
-				 errhint("It says which ends of those tasks are waited for.")));
 	if (!nulls[ADD_RUN_TYPE])
 	{
 		bool		recurring = word_value(run_type_words, values[ADD_RUN_TYPE], false);
@@ -414,10 +411,7 @@ void
 spec_build(TaskSpec *spec, const Datum *values, const bool *nulls, Oid owner, pg_tz *zone,
 		   TimestampTz now)
 {
-	bool		joined = spec->joined;
-
 	memset(spec, 0, sizeof(*spec));
-	spec->joined = joined;
 	spec->values = values;
 	spec->nulls = nulls;
 	spec->owner = owner;

@@ -118,6 +118,13 @@ spec_same_times(const TaskSpec *spec, const TaskRow *new, const TaskRow *old, Tu
 		(spec_same_column(new, old, Anum_task_timezone, desc) || !spec_needs_zone(spec));
 }
 
+/* Return whether a task waits for the same ends of others as before. */
+bool
+spec_same_status(const TaskRow *new, const TaskRow *old, TupleDesc desc)
+{
+	return spec_same_column(new, old, Anum_task_after_status, desc);
+}
+
 /* Return whether the last time of a task is the same as before. */
 bool
 spec_same_until(const TaskRow *new, const TaskRow *old, TupleDesc desc)

@@ -76,7 +76,7 @@ ending_settle(Store *store, const AlarmRow *alarm, Ending ending, const RunEnd *
 		notice_settle(alarm, ending, run);
 	if (alarm != NULL && ROW_IS_TRUE(alarm, alarm_followed) && ending_counts(ending, run))
 	{
-		ParentEnd	end = {.id = run->start->id,.gone = (ending == ENDING_DONE),
+		ParentEnd	end = {.id = run->start->id,.owner = ROW_GET(ObjectId, alarm, alarm_owner),.gone = (ending == ENDING_DONE),
 			.status = run->status,.run_at = run->start->scheduled_at,.result = run->result
 		};
 
@@ -240,7 +240,8 @@ ending_skip(Store *store, AlarmRow *alarm, TaskRow *task, List **endings)
 {
 	RunStart	start;
 	RunEnd		run = {.start = &start,.status = RUN_SKIPPED};
-	ParentEnd	end = {.id = ROW_GET(Int64, alarm, alarm_id),.status = RUN_SKIPPED};
+	ParentEnd	end = {.id = ROW_GET(Int64, alarm, alarm_id),.owner = ROW_GET(ObjectId, alarm, alarm_owner),
+	.status = RUN_SKIPPED};
 	NextRound	round = ROUND_OVER;
 	char	   *lost;
 
@@ -250,6 +251,14 @@ ending_skip(Store *store, AlarmRow *alarm, TaskRow *task, List **endings)
 	if (start.extra)
 		start.scheduled_at = ROW_GET(TimestampTz, alarm, alarm_scheduled_at);
 	start.by_hand = false;
+	if (start.lasting)
+	{
+		/* it would have been for that time */
+		TimestampTz latest = waiting_latest(store, start.id, DT_NOBEGIN);
+
+		if (latest != DT_NOBEGIN)
+			start.scheduled_at = latest;
+	}
 	run.run_id = history_record(&run);
 	last_run_set(alarm, RUN_SKIPPED, NULL, NULL);
 	if (start.lasting)
@@ -268,6 +277,7 @@ ending_skip(Store *store, AlarmRow *alarm, TaskRow *task, List **endings)
 		FollowerEnd *again = palloc0(sizeof(FollowerEnd));
 
 		again->id = end.id;
+		again->all = true;
 		*endings = lappend(*endings, again);
 	}
 }
@@ -278,7 +288,7 @@ ending_lose(Store *store, AlarmRow *alarm, TaskRow *task, const char *lost)
 {
 	RunStart	start;
 	ErrorData	error = {.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE};
-	RunEnd		run = {.start = &start,.status = RUN_FAILED,.error = &error};
+	RunEnd		run = {.start = &start,.status = RUN_FAILED,.error = &error,.unstarted = true};
 	Failure		failure;
 
 	error.message = psprintf("task \"%s\", which it was to run after, was removed", lost);
@@ -309,6 +319,20 @@ ending_lost(Store *store, int64 id, const char *lost)
 		ending_lose(store, &alarm, &task, lost);
 }
 
+/* Consider a task that waits, and leave nothing of that in memory; whether it is skipped. */
+static bool
+ending_considers(Store *store, AlarmRow *alarm, const TaskRow *task, bool all)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "taskshed follower",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	bool		skipped = waiting_consider(store, alarm, task, all);
+
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return skipped;
+}
+
 /* End those on a list that end since what they run after has; the list may grow meanwhile. */
 static void
 ending_end_followers(Store *store, List *endings)
@@ -329,7 +353,7 @@ ending_end_followers(Store *store, List *endings)
 			continue;			/* something else has become of it */
 		else if (ending->skipped)
 			ending_skip(store, &alarm, &task, &endings);
-		else if (followers_consider(store, &alarm, &task, true))
+		else if (ending_considers(store, &alarm, &task, ending->all))
 		{
 			/* its alarm may have been written: lock it again */
 			ending->skipped = true;
@@ -359,6 +383,34 @@ ending_consider(Store *store, int64 id)
 	FollowerEnd *ending = palloc0(sizeof(FollowerEnd));
 
 	ending->id = id;
+	ending->all = true;
 	CommandCounterIncrement();
 	ending_end_followers(store, list_make1(ending));
+}
+
+/*
+ * Consider the lasting tasks that run after one which has another time by now, or waits for
+ * other tasks, and whose alarm is written: they may have waited for what does not come.
+ */
+void
+ending_moved(Store *store, const AlarmRow *alarm)
+{
+	int64	   *children;
+	int			n;
+
+	if (!ROW_IS_TRUE(alarm, alarm_followed))
+		return;
+	CommandCounterIncrement();
+	children = edges_children(store, ROW_GET(Int64, alarm, alarm_id), &n);
+	for (int i = 0; i < n; i++)
+	{
+		AlarmRow	child;
+		TaskRow		task;
+
+		CHECK_FOR_INTERRUPTS();
+		if (store_get_alarm(store, children[i], &child) && !ROW_ISNULL(&child, alarm_waiting_since) &&
+			store_get_task(store, children[i], &task) && task_is_lasting(&task))
+			ending_consider(store, children[i]);
+	}
+	pfree(children);
 }

@@ -205,11 +205,13 @@ history_fill(const RunEnd *run, Datum *values, bool *nulls)
 	memset(nulls, false, Natts_run * sizeof(bool));
 	values[Anum_run_scheduled_at - 1] = TimestampTzGetDatum(start->scheduled_at);
 	values[Anum_run_started_at - 1] = TimestampTzGetDatum(start->started_at);
-	nulls[Anum_run_started_at - 1] = (run->status == RUN_MISSED || run->status == RUN_SKIPPED);
+	nulls[Anum_run_started_at - 1] = (run->status == RUN_MISSED || run->status == RUN_SKIPPED ||
+									  run->unstarted);
 	values[Anum_run_finished_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[Anum_run_owner - 1] = ObjectIdGetDatum(start->owner);
 	values[Anum_run_attempt - 1] = Int32GetDatum(start->attempt);
 	values[Anum_run_worker_pid - 1] = Int32GetDatum(start->worker_pid);
+	nulls[Anum_run_worker_pid - 1] = (start->worker_pid == 0);
 	values[Anum_run_status - 1] = CStringGetTextDatum(word_text(run_status_words, run->status));
 	values[Anum_run_task_id - 1] = CStringGetTextDatum(start->task_id);
 	nulls[Anum_run_group_id - 1] = (start->group_id == NULL);

@@ -54,7 +54,7 @@ once_more_ask(Store *store, AlarmRow *alarm, const TaskRow *task)
 		once_more_beside(store, alarm);
 	else if (!ROW_ISNULL(alarm, alarm_waiting_since))
 	{
-		followers_begin(alarm, task);
+		waiting_begin(alarm, task);
 		store_update_alarm(store, alarm);
 		if (alarm_is_queued(alarm))
 			notes_add(ROW_GET(TimestampTz, alarm, alarm_run_at), ROW_GET(Int64, alarm, alarm_id),

@@ -72,7 +72,7 @@ outcome_lock(Store *store, const RunStart *start, AlarmRow *alarm, TsReport *rep
 	followers_lock(store, followers, start->task_id);
 	found = outcome_lock_alone(store, start, alarm, report);
 	followers_lock(store, followers, NULL);
-	if (found != FOUND_GONE && followers->n == 0 && followers_find(store, start->id)->n == 0)
+	if (found != FOUND_GONE && followers->nedges == 0 && followers_find(store, start->id)->nedges == 0)
 		ROW_SET_NULL(alarm, alarm_followed);
 	return found;
 }
@@ -232,7 +232,7 @@ outcome_next_round(Store *store, AlarmRow *alarm, const RunEnd *run, TsReport *r
 	else if (!over)
 	{
 		if (!start->follows && outcome_was_asked(alarm, start))
-			followers_begin(alarm, start->task);
+			waiting_begin(alarm, start->task);
 		outcome_go_on(store, alarm, ENDING_NEXT, run, report);
 		if (round == ROUND_BEGUN)
 			ending_consider(store, start->id);

@@ -91,6 +91,7 @@ typedef struct RunEnd
 	const char *result;			/* of one that has succeeded; or NULL */
 	const ErrorData *error;		/* of one that has not; or NULL */
 	int64		run_id;			/* its number in the history; 0 if it has none */
+	bool		unstarted;		/* it has failed before it began */
 	bool		recovered;		/* it has succeeded, and the one before had
 								 * not */
 	bool		paused;			/* its task is paused, since it fails all the
@@ -141,12 +142,34 @@ extern TM_Result alarm_lock(Store *store, int64 id, const RowTids *tids, AlarmRo
 							bool impatient);
 
 /* ------------------------------------------------------------------------
+ * waiting.c
+ */
+/* A child that is considered. */
+typedef struct WaitingTask
+{
+	AlarmRow   *alarm;			/* locked */
+	int64		id;
+	bool		lasting;
+	AfterStatus after;
+	TimestampTz latest;			/* the latest time of its parents' runs */
+} WaitingTask;
+
+extern RunStatus waiting_edge_status(const EdgeRow *edge);
+extern bool waiting_is_failure(RunStatus status);
+extern TimestampTz waiting_latest(Store *store, int64 id, TimestampTz latest);
+extern WaitingTask waiting_task(AlarmRow *alarm, const TaskRow *task);
+extern void waiting_write_due(Store *store, const WaitingTask *child);
+extern void waiting_begin(AlarmRow *alarm, const TaskRow *task);
+extern bool waiting_consider(Store *store, AlarmRow *alarm, const TaskRow *task, bool all);
+
+/* ------------------------------------------------------------------------
  * followers.c
  */
 /* How a task has ended that others run after, or that it is gone. */
 typedef struct ParentEnd
 {
 	int64		id;
+	Oid			owner;			/* whose it is, or was */
 	bool		removed;		/* by somebody: the rest is not set */
 	bool		gone;			/* it is no more */
 	RunStatus	status;
@@ -162,7 +185,8 @@ typedef struct FollowerEnd
 	int64		id;
 	char	   *lost;			/* name of that one, if it was removed */
 	bool		skipped;		/* it is to be skipped; if neither, it is to
-								 * be considered */
+								 * be considered: */
+	bool		all;			/* more may be new than one end */
 } FollowerEnd;
 
 /* The tasks that run after another, in the order in which they are locked. */
@@ -174,6 +198,7 @@ typedef struct FollowerName
 
 typedef struct FollowerNames
 {
+	int			nedges;			/* also to tasks that are gone */
 	int			n;
 	int			locked;			/* so many of them are */
 	FollowerName *names;
@@ -191,11 +216,9 @@ typedef enum NextRound
 extern FollowerNames *followers_find(Store *store, int64 parent);
 extern void followers_lock(Store *store, FollowerNames *names, const char *before);
 extern bool followers_try_lock(Store *store, const AlarmRow *alarm, int levels);
-extern bool followers_consider(Store *store, AlarmRow *alarm, const TaskRow *task, bool all);
 extern void followers_mark(EdgeRow *edge, const ParentEnd *end, bool ahead);
 extern void followers_settle(Store *store, const ParentEnd *end, List **endings);
 extern NextRound followers_next_round(Store *store, AlarmRow *alarm, char **lost);
-extern void followers_begin(AlarmRow *alarm, const TaskRow *task);
 
 /* ------------------------------------------------------------------------
  * once_more.c
@@ -238,6 +261,7 @@ extern void ending_remove(Store *store, AlarmRow *alarm, List **removed);
 extern void ending_settle_removed(Store *store, List *removed);
 extern void ending_remove_remains(Store *store, TaskRow *task);
 extern void ending_consider(Store *store, int64 id);
+extern void ending_moved(Store *store, const AlarmRow *alarm);
 extern void ending_lost(Store *store, int64 id, const char *lost);
 extern bool ending_expire(Store *store, int64 id, TimestampTz before);
 

@@ -24,8 +24,9 @@
 /* How long (ms) to wait after a failure for whose record there was no space. */
 #define SHORTAGE_PAUSE		1000
 
-/* So often a record is tried again that has lost a deadlock. */
-#define RECORD_TRIES		5
+/* So often a record is tried again that has lost a deadlock, after so long (ms) at most. */
+#define RECORD_TRIES		100
+#define RECORD_PAUSE		1000
 
 /* Return how a run has ended that was stopped by an error. */
 RunStatus
@@ -127,10 +128,9 @@ run_failure_pause(long ms)
 /*
  * Record a failure.  The transaction is tried again if it loses a deadlock, when those who
  * were in its way have had time to go first, and the callback is not called again for that.
- * If there is no space for it, or the tables
- * have become those of another version, the task stays as it was and will be run again, when
- * the scheduler has written down that this run has begun: it is a lost run whose
- * worker leaves.  Not at once: there is nothing that would slow it down, or the
+ * If there is no space for it, or the tables have become those of another version, the task
+ * stays as it was and will be run again, when the scheduler has written down that this run
+ * has begun: it is a lost run whose worker leaves.  Not at once: there is nothing that would slow it down, or the
  * tasks behind it.
  */
 void
@@ -144,7 +144,7 @@ run_failure_record(Run *run, const ErrorData *error)
 	{
 		second = NULL;
 		if (tries > 0)
-			run_failure_pause(5L << tries);
+			run_failure_pause(Min(5L << Min(tries, 10), RECORD_PAUSE));
 		PG_TRY();
 		{
 			run_failure_write(run, error);

@@ -194,7 +194,7 @@ my @rows = (
 		"every = '$int_min months $int_min days -2562047788 hours'",
 		'1 failed failed'
 	],
-	[ 'every none', 'every', 'task', "every = NULL", '1 gone' ],
+	[ 'every none', 'every', 'task', "every = NULL", '1 waiting succeeded' ],
 	[
 		'once every',
 		'once',

@@ -2,8 +2,6 @@
 # request_run(): whoever asks for a run of a task waits for nobody, and after the commit the task runs,
 # once for many, and once more if it was running already.  Nothing that was asked for is lost, whatever
 # happens to the server.
-#
-# Quick: nobody waits, nothing is lost
 
 use strict;
 use warnings;
