@@ -9,6 +9,12 @@ What an expression matches is asked of croniter, which knows nothing of zones he
 times.  Zones come from Python's zoneinfo, as a table of the periods in which the offset is the same,
 and what taskshed promises about them is stated once more below (see "instants").
 
+    python3 test/oracle.py graphs SEED ROUND N
+    python3 test/oracle.py nights SEED N STEPS
+
+write random graphs of tasks that run after others, and what is to come of them, as JSON: for
+test/t/091_random_graphs.pl.
+
 ORACLE_SEED and ORACLE_TRIPLES say which, and how many.
 
 Where croniter means something else by an expression, or has a fault, it is asked something that it
@@ -36,15 +42,20 @@ import bisect
 import calendar
 import collections
 import datetime
+import json
 import math
 import multiprocessing
 import os
+import pickle
 import random
 import re
 import sys
 import zoneinfo
 
-from croniter import croniter, CroniterBadDateError
+try:
+    from croniter import croniter, CroniterBadDateError
+except ImportError:
+    pass                        # only schedules need it
 
 SEED = os.environ.get('ORACLE_SEED', '1')
 TRIPLES = int(os.environ.get('ORACLE_TRIPLES', '20000'))
@@ -483,11 +494,781 @@ def every_line(job):
                       '{%s}' % ','.join('"%s"' % stamp(t) for t in times)]), kinds
 
 
+# ---------------------------------------------------------------------------------------------------
+# Tasks that run after others
+#
+# What is promised about them, once more, as a model that knows no transactions: at a time one thing happens, and what
+# happens next is drawn.  What depends on the order cannot be told beforehand, so each step of a graph is modelled
+# several times, and one that has not the same end each time is left out.
+
+ORDERS = 4
+FAILURES = ('failed', 'timeout')
+
+
+def literal(text):
+    return "'%s'" % text.replace("'", "''")
+
+
+def names(tasks):
+    return 'ARRAY[%s]::text[]' % ', '.join(literal(t) for t in tasks)
+
+
+class Undecided(Exception):
+    pass
+
+
+class Edge:
+    """What a task knows of one that it runs after."""
+
+    def __init__(self):
+        self.ends = []          # how it has ended, each time; the last counts
+        self.gone = False
+
+    @property
+    def status(self):
+        return self.ends[-1] if self.ends else None
+
+
+class Task:
+    def __init__(self, name, rank, **more):
+        self.name, self.rank = name, rank
+        self.group = None
+        self.after_status = 'succeeded'
+        self.edges = {}
+        self.state = 'due'      # or waiting, failed
+        self.paused = False
+        self.max_attempts = 1
+        self.fails, self.how = 0, 'raise'
+        self.adds = None        # (name, before): what its run adds
+        self.lost = False       # it has failed since one that it was to run after was removed
+        self.told = 'exactly'   # how much is known of what parent_results() says: or any, failure
+        self.last = None
+        self.__dict__.update(more)
+
+
+class Graph:
+    """The tasks of a graph, and what has come of them."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.tasks = {}
+        self.children = collections.defaultdict(dict)
+        self.by_hand = []
+        self.effects = []       # (task, how much is known, {parent: statuses})
+        self.runs = collections.Counter()
+        self.statuses = collections.defaultdict(set)
+
+    def copy(self, seed):
+        rng, self.rng = self.rng, None
+        other = pickle.loads(pickle.dumps(self))
+        self.rng, other.rng = rng, random.Random(seed)
+        return other
+
+    def shuffled(self, some):
+        some = list(some)
+        self.rng.shuffle(some)
+        return some
+
+    # what happens by itself
+
+    def settle(self):
+        """Have all run that can."""
+        while True:
+            ready = [(t, False) for t in self.tasks.values() if t.state == 'due' and not t.paused]
+            ready += [(self.tasks[name], True) for name in self.by_hand if name in self.tasks]
+            if not ready:
+                self.by_hand = []
+                return
+            task, by_hand = self.rng.choice(ready)
+            if by_hand:
+                self.by_hand.remove(task.name)
+            elif task.name in self.by_hand:
+                continue        # that comes first
+            self.run(task, by_hand)
+
+    def run(self, task, by_hand):
+        attempts = 1 if by_hand else task.max_attempts
+        status = 'succeeded' if task.fails < attempts else 'timeout' if task.how == 'timeout' else 'failed'
+        if task.adds and status == 'succeeded':
+            before = self.tasks.get(task.adds[1])
+            if before is None or before.state != 'waiting':
+                status = 'failed'
+        failures = min(task.fails, attempts) if status == 'succeeded' else attempts
+        if failures:
+            self.runs[task.name, 'timeout' if task.how == 'timeout' else 'failed'] += failures
+        task.last, task.lost = status, False
+        if status == 'succeeded':
+            self.runs[task.name, status] += 1
+            self.effects.append((task.name, 'any' if by_hand else task.told, task.after_status, list(task.edges)))
+            if task.adds:
+                self.add(Task(task.adds[0], task.rank), before=task.adds[1:])
+        if not by_hand:
+            if status == 'succeeded':
+                del self.tasks[task.name]
+            else:
+                task.state = 'failed'
+        self.end(task.name, status, status == 'succeeded' and not by_hand)
+
+    def end(self, name, status, gone):
+        """Tell those that run after a task."""
+        self.statuses[name].add(status)
+        for child in self.shuffled(self.children[name]):
+            child = self.tasks.get(child)
+            edge = child and child.edges.get(name)
+            if edge is None or child.state != 'waiting' or edge.status == 'succeeded':
+                continue
+            edge.ends.append(status)
+            edge.gone = gone
+            self.consider(child)
+
+    def consider(self, task):
+        """Is that all that a task has waited for?"""
+        wants = task.after_status
+        edges = task.edges.values()
+        if wants == 'failed' and any(e.status in FAILURES for e in edges):
+            task.state, task.told = 'due', 'failure'
+        elif wants == 'succeeded' and any(e.gone and e.ends and e.status != 'succeeded' for e in edges):
+            self.skip(task)
+        elif all(e.status == 'succeeded' if wants == 'succeeded' else e.ends for e in edges):
+            if wants == 'failed':
+                self.skip(task)
+            else:
+                task.state, task.told = 'due', 'exactly'
+
+    def skip(self, task):
+        del self.tasks[task.name]
+        self.runs[task.name, 'skipped'] += 1
+        self.end(task.name, 'skipped', True)
+
+    # what is done to it
+
+    def hold(self, *some):
+        for name in some:
+            self.tasks[name].paused = True
+
+    def resume(self, *some):
+        for name in some:
+            self.tasks[name].paused = False
+
+    def remove(self, *some):
+        for name in some:
+            del self.tasks[name]
+        lost = []
+        for child in self.tasks.values():
+            for name in some:
+                edge = child.edges.get(name)
+                if edge is None or child.state != 'waiting':
+                    continue
+                edge.gone = True
+                if not edge.ends or child.after_status == 'succeeded' and edge.status != 'succeeded':
+                    lost.append(child)
+        lost = self.shuffled(dict.fromkeys(lost))
+        for child in lost:
+            child.state, child.lost, child.told = 'failed', True, 'any'
+            child.last = 'failed'
+            self.runs[child.name, 'failed'] += 1
+        for child in lost:
+            self.end(child.name, 'failed', False)
+
+    def retry(self, name, fails):
+        task = self.tasks[name]
+        task.state, task.lost, task.fails = 'due', False, fails
+        self.by_hand = [n for n in self.by_hand if n != name]
+
+    def run_by_hand(self, name):
+        self.by_hand.append(name)
+
+    def replace(self, name, after, after_status, fails):
+        """Add a task again.  after: None, or names."""
+        task = self.tasks[name]
+        task.lost, task.fails, task.after_status = False, fails, after_status
+        if task.adds:
+            task.adds = None
+        if after is None:
+            task.edges, task.state, task.told = {}, 'due', 'exactly'
+            return
+        old, task.edges = task.edges, {}
+        for parent in after:
+            self.join(task, parent, old.get(parent))
+        task.state = 'waiting'
+        self.consider(task)
+
+    def join(self, child, parent, old=None):
+        edge = child.edges[parent] = old or Edge()
+        self.children[parent][child.name] = True
+        if old is None and parent in self.tasks and self.tasks[parent].state == 'failed':
+            edge.ends.append(self.tasks[parent].last)
+
+    def add(self, task, after=(), before=()):
+        self.tasks[task.name] = task
+        for parent in after:
+            self.join(task, parent)
+        for name in before:
+            self.join(self.tasks[name], task.name)
+        if after:
+            task.state = 'waiting'
+            self.consider(task)
+
+    # what is to be seen
+
+    def waiting_for(self, task):
+        if task.state != 'waiting':
+            return ''
+        found = sorted(p for p, e in task.edges.items()
+                       if not e.ends or task.after_status == 'succeeded' and e.status != 'succeeded')
+        return ','.join(found) if len(task.edges) < 20 else 'many'
+
+    def show(self):
+        """As the test asks the server for it: a line for each thing."""
+        lines = []
+        for t in self.tasks.values():
+            state = 'failed' if t.state == 'failed' else 'paused' if t.paused else t.state
+            lines.append('%s is %s%s|%s|%s' % (t.name, state, ' lost' if t.lost else '', self.waiting_for(t),
+                                               t.last or ''))
+            if t.state == 'waiting':
+                ends = [e.status for e in t.edges.values()]
+                failed = sum(s in FAILURES for s in ends)
+                ended = len(ends) - ends.count(None)
+                lines.append('%s has %d, %d ended, %d succeeded, %d failed' %
+                             (t.name, len(ends), ended, ends.count('succeeded'), failed))
+        for (name, status), n in self.runs.items():
+            lines.append('%s: %d %s' % (name, n, status))
+        for name, n in collections.Counter(effect[0] for effect in self.effects).items():
+            lines.append('%s: %d effects' % (name, n))
+        return sorted(lines)
+
+    def told(self):
+        """What parent_results() may have said in each run: a line for each parent, with how it may have ended."""
+        runs = collections.Counter()
+        for name, known, after_status, parents in self.effects:
+            runs[name] += 1
+            for parent in parents:
+                ends = self.statuses[parent]
+                if known == 'exactly' and after_status == 'succeeded':
+                    ends = {'succeeded'}
+                yield [name, runs[name], parent, '{%s}' % ','.join(sorted(ends)), known]
+
+
+class Story:
+    """A graph, and what is done to it step by step: the SQL of each step, and what is to come of it."""
+
+    def __init__(self, rng, prefix):
+        self.rng, self.prefix = rng, prefix
+        self.graph = Graph(rng)
+        self.sql, self.steps = [], []
+        self.kinds = collections.Counter()
+        self.news = 0
+
+    def fate(self, task):
+        r = self.rng.random()
+        task.max_attempts = self.rng.choice([1, 1, 2, 3])
+        if r < 0.70:
+            task.fails = 0
+        elif r < 0.80:
+            task.fails = self.rng.randrange(task.max_attempts)
+        else:
+            task.fails = 99
+        task.how = self.rng.choice(['raise', 'raise', 'commit'])
+        if task.fails == 99 and self.rng.random() < 0.05:
+            task.how = 'timeout'
+
+    def plan(self, task):
+        return "SELECT plan(%s, %d, '%s')" % (literal(task.name), task.fails, task.how)
+
+    def spec(self, task, after=None, after_group=None, before=None):
+        spec = {'callback': 'public.work', 'task_id': task.name, 'kwargs': {'task': task.name},
+                'max_attempts': task.max_attempts, 'retry_delay': '20 ms', 'retry_backoff': 1}
+        if task.adds:
+            spec['kwargs']['adds'], spec['kwargs']['before'] = task.adds
+        if task.how == 'timeout':
+            spec['timeout'] = '100 ms'
+        if task.group:
+            spec['group_id'] = task.group
+        if task.paused:
+            spec['paused'] = True
+        if after is not None:
+            spec['after'] = after
+        if after_group is not None:
+            spec['after_group'] = after_group
+        if before is not None:
+            spec['before'] = before
+        if task.after_status != 'succeeded' or after is not None and self.rng.random() < 0.1:
+            spec['after_status'] = task.after_status
+        return spec
+
+    def add_tasks(self, specs):
+        return 'SELECT count(taskshed.add_tasks(%s))' % literal(json.dumps(specs))
+
+    def add_all(self):
+        """Add a graph, whose beginnings are held."""
+        rng, graph = self.rng, self.graph
+        n = rng.choice([rng.randint(20, 40), rng.randint(20, 80), rng.randint(80, 200)])
+        width = rng.choice([3, 10, n])
+        calls = rng.choice([1, 1, 2, 4])
+        likely = rng.choice([0.05, 0.2, 0.5])
+        groups, open_groups, specs = 0, [], []
+        for i in range(n):
+            task = Task('%s/%s%03d' % (self.prefix, rng.choice('abc'), i), float(i))
+            self.fate(task)
+            task.after_status = rng.choice(['succeeded', 'succeeded', 'succeeded', 'ended', 'ended', 'failed'])
+            earlier = list(graph.tasks)[-width:]
+            after, group = [], None
+            if earlier and rng.random() > likely:
+                after = rng.sample(earlier, min(len(earlier), rng.choice([1, 1, 2, 2, 3, 5, 25])))
+            if open_groups and rng.random() < 0.05:
+                group = open_groups.pop(rng.randrange(len(open_groups)))
+                self.kinds['after_group'] += 1
+            if rng.random() < 0.02:
+                open_groups.append('%s/group%d' % (self.prefix, groups))
+                groups += 1
+            if open_groups and rng.random() < 0.5:
+                task.group = rng.choice(open_groups)
+            members = [t.name for t in graph.tasks.values() if group and t.group == group]
+            if not after and not members:
+                if rng.random() < 0.9 or calls > 1:
+                    task.paused = True
+                if group is None:
+                    task.after_status = 'succeeded'
+            elif rng.random() < 0.03:
+                task.paused = True
+                self.kinds['paused child'] += 1
+            if task.after_status == 'ended' and after and rng.random() < 0.1:
+                # a member that finds more to do
+                adder = graph.tasks[after[0]]
+                if not adder.adds:
+                    adder.adds = (adder.name + '+', task.name)
+                    next(s for s in specs if s['task_id'] == adder.name)['kwargs'].update(
+                        adds=adder.adds[0], before=adder.adds[1])
+                    self.kinds['before from inside'] += 1
+            specs.append(self.spec(task, after or None, group))
+            graph.add(task, dict.fromkeys(after + members))
+        self.sql += [self.plan(t) for t in graph.tasks.values()]
+        parts = sorted(rng.sample(range(1, n), calls - 1))
+        for first, last in zip([0] + parts, parts + [n]):
+            part = specs[first:last]
+            rng.shuffle(part)
+            self.sql.append(self.add_tasks(part))
+        return True
+
+    def release(self):
+        some = [t.name for t in self.graph.tasks.values() if t.paused]
+        self.graph.resume(*some)
+        self.sql.append('SELECT taskshed.resume_tasks(%s)' % names(some))
+        return True
+
+    def pick(self, *states):
+        found = [t for t in self.graph.tasks.values() if t.state in states]
+        return self.rng.choice(found) if found else None
+
+    def remove_some(self):
+        task = self.pick('waiting', 'waiting', 'failed', 'due')
+        if task is None:
+            return False
+        some = [task.name]
+        while self.rng.random() < 0.4:
+            some.append(self.rng.choice(list(self.graph.tasks)))
+        some = list(dict.fromkeys(some))
+        self.graph.remove(*some)
+        if len(some) == 1:
+            self.sql.append('SELECT taskshed.remove_task(%s)' % literal(task.name))
+        else:
+            self.sql.append('SELECT taskshed.remove_tasks(%s)' % names(some))
+        self.kinds['removed'] += len(some)
+        return True
+
+    def retry_some(self):
+        task = self.pick('failed')
+        if task is None:
+            return False
+        fails = task.fails
+        if task.how != 'timeout':
+            fails = self.rng.choice([0, 0, 0, task.max_attempts - 1, 99])
+        self.graph.retry(task.name, fails)
+        self.sql += [self.plan(task), 'SELECT taskshed.retry_task(%s)' % literal(task.name)]
+        self.kinds['retried'] += 1
+        return True
+
+    def run_some(self):
+        task = self.pick('waiting', 'due')
+        if task is None or task.adds or task.name in self.graph.by_hand:
+            return False
+        self.graph.run_by_hand(task.name)
+        self.sql.append('SELECT taskshed.run_task(%s)' % literal(task.name))
+        self.kinds['run by hand'] += 1
+        return True
+
+    def replace_some(self):
+        rng, graph = self.rng, self.graph
+        task = self.pick('waiting', 'waiting', 'waiting', 'failed', 'due')
+        if task is None or task.how == 'timeout' or task.name in graph.by_hand:
+            return False
+        old = [p for p, e in task.edges.items() if p in graph.tasks or e.ends and e.gone]
+        new = [t.name for t in graph.tasks.values() if t.rank < task.rank and t.name not in old]
+        kind = rng.choice(['none', 'same', 'same', 'some', 'other', 'more'])
+        after = []
+        if kind == 'same' and len(old) == len(task.edges):
+            after = old
+        if kind in ('some', 'more'):
+            after = rng.sample(old, rng.randint(0, len(old)))
+        if kind in ('other', 'more'):
+            after = after + rng.sample(new, min(len(new), rng.randint(1, 3)))
+        if not after and kind != 'none':
+            return False
+        status = rng.choice([task.after_status] * 3 + ['succeeded', 'ended', 'failed'])
+        # (what a task keeps of one that it has been told of is only so if it was the whole of it)
+        if task.told != 'exactly' and task.state != 'waiting' and any(p in task.edges for p in after):
+            return False
+        if task.state != 'waiting' and sorted(after) == sorted(task.edges):
+            status = task.after_status      # one that has waited already does not do so again
+        graph.replace(task.name, after or None, status, rng.choice([0, 0, 0, 99]))
+        spec = self.spec(task, after or None)
+        if kind == 'none':
+            spec.pop('after_status', None)
+            task.after_status = 'succeeded'
+        spec.pop('paused', None)
+        if rng.random() < 0.3 and after:
+            spec['after_status'] = status
+        self.sql += [self.plan(task), self.add_tasks([spec])]
+        self.kinds['replaced, %s' % kind] += 1
+        return True
+
+    def add_before(self):
+        rng, graph = self.rng, self.graph
+        waiting = [t for t in graph.tasks.values() if t.state == 'waiting']
+        if not waiting:
+            return False
+        some = rng.sample(waiting, min(len(waiting), rng.choice([1, 1, 2, 5])))
+        rank = min(t.rank for t in some) - rng.random() / 2
+        self.news += 1
+        task = Task('%s/n%d' % (self.prefix, self.news), rank)
+        self.fate(task)
+        earlier = [t.name for t in graph.tasks.values() if t.rank < rank]
+        after = rng.sample(earlier, min(len(earlier), rng.choice([0, 0, 1, 2])))
+        task.after_status = rng.choice(['succeeded', 'ended', 'failed']) if after else 'succeeded'
+        before = [t.name for t in some]
+        graph.add(task, after, before)
+        self.sql += [self.plan(task), self.add_tasks([self.spec(task, after or None, before=before)])]
+        self.kinds['before'] += 1
+        return True
+
+    def pause_some(self):
+        task = self.pick('waiting')
+        if task is None or task.paused:
+            return False
+        self.graph.hold(task.name)
+        self.sql.append('SELECT taskshed.pause_task(%s)' % literal(task.name))
+        self.kinds['paused child'] += 1
+        return True
+
+    def change_some(self, kinds):
+        """One change, unless what comes of it depends on the order of things."""
+        graph, sql, news, seen = self.graph, self.sql, self.news, self.kinds.copy()
+        self.graph, self.sql = graph.copy(self.rng.random()), list(sql)
+        try:
+            if self.rng.choice(kinds)() and self.settled() is not None:
+                return True
+        except Undecided:
+            pass
+        self.graph, self.sql, self.news, self.kinds = graph, sql, news, seen
+        return False
+
+    def settled(self):
+        """The graph when all has run; None if the order matters."""
+        last = None
+        for _ in range(ORDERS):
+            graph = self.graph.copy(self.rng.random())
+            graph.settle()
+            if last is not None and graph.show() != last.show():
+                return None
+            last = graph
+        return last
+
+    def step(self):
+        """The end of a step: all is committed, and all runs that can."""
+        self.graph = self.settled()
+        if self.graph is None:
+            raise Undecided
+        self.steps.append({'sql': self.sql, 'expected': self.graph.show()})
+        self.sql = []
+
+
+def story(seed, prefix):
+    """A graph with all that happens to it."""
+    again = 0
+    while True:
+        again += 1
+        rng = random.Random('%s %d' % (seed, again))
+        it = Story(rng, prefix)
+        held = [it.remove_some, it.replace_some, it.replace_some, it.add_before, it.pause_some, it.run_some]
+        late = [it.remove_some, it.retry_some, it.retry_some, it.retry_some, it.replace_some, it.add_before,
+                it.run_some, it.release]
+        try:
+            it.add_all()
+            it.step()
+            for _ in range(rng.randint(0, 6)):
+                it.change_some(held)
+            it.step()
+            it.release()
+            it.step()
+            for _ in range(3):
+                for _ in range(rng.randint(1, 8)):
+                    it.change_some(late)
+                it.step()
+        except Undecided:
+            continue
+        it.kinds['tasks'] += len({name for name, _ in it.graph.runs})
+        it.kinds['effects'] += len(it.graph.effects)
+        for (_, status), n in it.graph.runs.items():
+            it.kinds['run ' + status] += n
+        it.kinds['left waiting'] += sum(t.state == 'waiting' for t in it.graph.tasks.values())
+        it.kinds['lost'] += sum(t.lost for t in it.graph.tasks.values())
+        it.kinds['drawn again'] += again - 1
+        return it
+
+
+def graphs(seed, number, n):
+    """A round of graphs, as JSON."""
+    stories = [story('%s graph %d %d' % (seed, number, i), 'r%d.%d' % (number, i)) for i in range(n)]
+    kinds = sum((s.kinds for s in stories), collections.Counter())
+    steps = [{'sql': [s.steps[i]['sql'] for s in stories],
+              'expected': sorted(sum((s.steps[i]['expected'] for s in stories), []))}
+             for i in range(len(stories[0].steps))]
+    told = [line for s in stories for line in s.graph.told()]
+    return {'steps': steps, 'told': told, 'kinds': kinds}
+
+
+# ---------------------------------------------------------------------------------------------------
+# Nights: tasks that run after others again and again
+#
+# Times are numbers of nights; a run by hand is at BY_HAND and later.
+
+BY_HAND = 10000
+
+
+class Lasting:
+    """A task of a night: one with times of its own, or one that runs after others."""
+
+    def __init__(self, name, lock, parents, after_status):
+        self.name, self.lock = name, lock
+        self.parents, self.after_status = parents, after_status
+        self.now, self.next = {}, {}    # {parent: (time, status)}: of this round, and of the one after it
+        self.due = None                 # the time that it is due, or running, for
+        self.running = self.held = self.fails = False
+        self.last = 0
+
+
+class Nights:
+    def __init__(self, rng, prefix, number):
+        self.rng = rng
+        self.tasks = {}                 # parents come before those that run after them
+        self.runs = []                  # (task, status, time, what it was told)
+        self.by_hand = 0
+        self.order = 1
+        self.kinds = collections.Counter()
+        self.steps = []
+        n = rng.randint(2, 4)
+        for i in range(n + rng.choice([1, 1, 2, 3])):
+            name = '%s/%s%d' % (prefix, rng.choice('abc'), i)
+            parents = []
+            if i >= n:
+                parents = rng.sample(list(self.tasks), rng.randint(1 if i > n else 2, min(i, 4)))
+                if i > n and rng.random() < 0.7:
+                    parents = list(dict.fromkeys(parents + [list(self.tasks)[-1]]))
+            self.tasks[name] = Lasting(name, number * 10 + i, parents,
+                                       rng.choice(['succeeded', 'succeeded', 'ended', 'failed']))
+        specs = []
+        for t in self.tasks.values():
+            spec = {'callback': 'public.night', 'kwargs': {'task': t.name, 'lock': t.lock}, 'task_id': t.name}
+            if t.parents:
+                spec.update(after=t.parents, after_status=t.after_status)
+            else:
+                spec.update(every='100 years', run_at='2200-01-01')
+            specs.append(spec)
+        rng.shuffle(specs)
+        self.specs = {s['task_id']: s for s in specs}
+        self.add_step(['SELECT taskshed.add_tasks(%s)' % literal(json.dumps(specs))])
+
+    def children(self, name):
+        return [t for t in self.tasks.values() if name in t.parents]
+
+    def busy(self, name, since):
+        """Whether a task is due, or running, for a later time."""
+        due = self.tasks[name].due
+        return due is not None and due > since
+
+    def reached(self, name, since):
+        """Whether something that a task waits for has ended for a later time, or is to run for it."""
+        return any(time > since for time, _ in self.tasks[name].now.values()) or \
+            any(self.busy(p, since) or (self.tasks[p].due is None and self.reached(p, since))
+                for p in self.tasks[name].parents)
+
+    def settle(self):
+        while True:
+            ready = [t for t in self.tasks.values() if t.due is not None and not t.running]
+            if not ready:
+                return
+            task = ready[0]
+            task.running = True
+            if not task.held:
+                self.finish(task)
+
+    def finish(self, task):
+        time, task.due, task.running, task.held = task.due, None, False, False
+        status = 'failed' if task.fails else 'succeeded'
+        told = ' '.join('%s=%s@%d' % (p, s, t) for p, (t, s) in sorted(task.now.items()))
+        self.runs.append((task.name, status, str(time), '' if task.fails else told))
+        self.end(task, time, status)
+
+    def end(self, task, time, status):
+        if task.parents:
+            task.now, task.next = task.next, {}
+            if self.order == 1:
+                self.consider(task)
+        waiting = []
+        for child in self.children(task.name):
+            if child.due is not None:
+                child.next[task.name] = (time, status)
+            else:
+                child.now[task.name] = (time, status)
+                waiting.append(child)
+        for child in waiting[::self.order]:
+            if child.due is None:
+                self.consider(child)
+        if self.order == -1 and task.parents and task.due is None:
+            self.consider(task)
+
+    def consider(self, task):
+        ends = list(task.now.values())
+        if not ends:
+            return
+        failed = any(s == 'failed' for _, s in ends)
+        if task.after_status == 'failed' and failed:
+            task.due = max(t for t, _ in ends)
+            return
+        latest = max(t for t, _ in ends)
+        if len(ends) < len(task.parents) or any(
+                self.busy(p, t) or (t < latest and self.tasks[p].due is None and self.reached(p, t))
+                for p, (t, _) in task.now.items()):
+            return
+        if task.after_status == 'succeeded' and any(s != 'succeeded' for _, s in ends):
+            return
+        time = max(t for t, _ in ends)
+        if task.after_status == 'failed':
+            self.runs.append((task.name, 'skipped', str(time), ''))
+            self.kinds['skipped'] += 1
+            self.end(task, time, 'skipped')
+        else:
+            task.due = time
+
+    def add_step(self, sql, lock=0, unlock=0):
+        self.settle()
+        self.steps.append({'sql': sql, 'lock': lock, 'unlock': unlock, 'expected': self.show(),
+                           'running': [t.name for t in self.tasks.values() if t.running]})
+
+    def show(self):
+        n = collections.Counter()
+        lines = []
+        for name, status, time, told in self.runs:
+            n[name] += 1
+            lines.append('%s %d %s %s %s' % (name, n[name], status, time, told))
+        for t in self.tasks.values():
+            if t.parents:
+                state = 'running' if t.running else 'waiting'
+                missing = sorted(p for p in t.parents if p not in t.now or
+                                 t.after_status == 'succeeded' and t.now[p][1] != 'succeeded' or
+                                 self.busy(p, t.now[p][0]))
+                lines.append('%s is %s %s' % (t.name, state, '' if t.running else ','.join(missing)))
+        return lines
+
+    def decided_step(self):
+        """A step of which the end does not depend on who is told first within one commit."""
+        while True:
+            both = [pickle.loads(pickle.dumps(self)) for _ in range(2)]
+            both[1].order = -1
+            for it in both:
+                it.step()
+            if both[0].steps == both[1].steps:
+                return both[0]
+            self.rng.random()
+
+    def plan(self, task, fails):
+        task.fails = fails
+        return "SELECT plan(%s, %d, 'raise')" % (literal(task.name), 99 if fails else 0)
+
+    def step(self):
+        rng = self.rng
+        running = [t for t in self.tasks.values() if t.running]
+        held = [t for t in self.tasks.values() if t.held]
+        if held and rng.random() < 0.25:
+            task = rng.choice(held)
+            if task.running:
+                self.finish(task)
+            task.held = False
+            self.add_step([], unlock=task.lock)
+            return
+        sql, lock = [], 0
+        for t in self.tasks.values():
+            if t.parents and t not in running:
+                fails = rng.random() < 0.2
+                if fails != t.fails:
+                    sql.append(self.plan(t, fails))
+        if not held and rng.random() < 0.35:
+            # mostly one that has ended in a round that is not complete
+            half = [self.tasks[p] for t in self.tasks.values() for p in t.now if not self.tasks[p].parents]
+            task = rng.choice(half if half and rng.random() < 0.7 else list(self.tasks.values()))
+            task.held, lock = True, task.lock
+            self.kinds['held'] += 1
+        idle = [t for t in self.tasks.values() if not t.running and not t.parents]
+        if not idle:
+            self.add_step(sql, lock)
+            return
+        task = rng.choice(idle)
+        if held or lock:
+            task = next((t for t in idle if t.held), task)
+        if rng.random() < 0.1:
+            child = rng.choice([t for t in self.tasks.values() if t.parents])
+            spec = self.specs[child.name]
+            sql.append('SELECT taskshed.add_tasks(%s)' % literal(json.dumps([spec])))
+            self.kinds['deployed'] += 1
+        sql.append(self.plan(task, rng.random() < 0.25))
+        if rng.random() < 0.15 and all(t.due < BY_HAND for t in running):
+            self.by_hand += 1
+            task.due = BY_HAND + self.by_hand
+            sql.append('SELECT taskshed.run_task(%s)' % literal(task.name))
+            self.kinds['by hand'] += 1
+        else:
+            task.due = task.last = task.last + rng.choice([1, 1, 1, 2])
+            sql.append("SELECT taskshed.update_execution_time(%s, '2020-01-01'::timestamptz + interval '%d days')" %
+                       (literal(task.name), task.due))
+            self.kinds['times'] += 1
+        self.add_step(sql, lock)
+
+
+def nights(seed, n, steps):
+    """Several series of nights, as JSON."""
+    them = []
+    for i in range(n):
+        it = Nights(random.Random('%s nights %d' % (seed, i)), 'n%d' % i, i + 1)
+        for _ in range(steps):
+            it = it.decided_step()
+        for t in it.tasks.values():
+            it.kinds['runs after others'] += sum(r[0] == t.name for r in it.runs) if t.parents else 0
+        them.append(it)
+    return {'nights': [it.steps for it in them],
+            'kinds': sum((it.kinds for it in them), collections.Counter())}
+
+
 def take_zones(made):
     zones.update(made)
 
 
 def main():
+    if sys.argv[1] == 'graphs':
+        json.dump(graphs(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])), sys.stdout)
+        return
+    if sys.argv[1] == 'nights':
+        json.dump(nights(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])), sys.stdout)
+        return
     folder = sys.argv[1]
     horizon = seconds(*[int(x) for x in sys.argv[2].split('-')])
     # The processes begin anew and are given the zones: from Python 3.14 on they are no copies of this
