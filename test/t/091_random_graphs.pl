@@ -22,6 +22,7 @@ use Test::More;
 my $minutes = $ENV{TASKSHED_SOAK}   || 0;
 my $seed    = $ENV{TASKSHED_SEED}   || int(rand(1_000_000));
 my $graphs  = $ENV{TASKSHED_GRAPHS} || 32;
+my $nights  = $ENV{TASKSHED_NIGHTS} || 12;
 my $each    = 8;
 my $oracle  = "$FindBin::RealBin/../oracle.py";
 my ($python) =
@@ -31,12 +32,12 @@ plan skip_all => 'there is no Python' if !defined $python;
 
 # (A task that is hit by chance again and again must not be taken for the culprit.)
 my $node = taskshed_node(
-	'graphs', conf => q{
+	'graphs', conf => qq{
 restart_after_crash = on
 wal_writer_delay = '1s'
 taskshed.max_interruptions = 1000
-taskshed.max_workers = 16
-max_worker_processes = 30
+taskshed.max_workers = @{[$nights + 4]}
+max_worker_processes = @{[$nights + 18]}
 });
 
 # Each run that succeeds leaves a line, with what it was told of those that it has run after, and
@@ -244,7 +245,7 @@ sub try_nights
 	query(q{SELECT taskshed.remove_all_tasks(owner => 'app')});
 	return;
 }
-try_nights($ENV{TASKSHED_NIGHTS} || 12, 40);
+try_nights($nights, 40);
 
 my $faults = TaskshedFaults->new($node, $seed, without => 'cancel worker');
 my $end    = time + 60 * $minutes;
