@@ -69,19 +69,26 @@ failure_log_line(const RunStart *start, const Failure *failure, const char *deta
 
 	if (ts_log_failures == 0)
 		return;
-	client_min_messages = ERROR;
-	ereport(ts_log_failures,
-			(errcode(failure->error->sqlerrcode),
-			 errmsg("task \"%s\" of role \"%s\" in database \"%s\" failed in %s: %s: %s",
-					failure_one_line(start->task_id),
-					failure_one_line(owner != NULL ? owner : NameStr(start->owner_name)),
-					database != NULL ? failure_one_line(database) : "?",
-					failure_one_line(failure->callback),
-					unpack_sql_state(failure->error->sqlerrcode),
-					failure_one_line(failure->message)),
-			 detail != NULL ? errdetail_internal("%s", detail) : 0,
-			 errhidestmt(true), errhidecontext(true)));
-	client_min_messages = client;
+	PG_TRY();
+	{
+		client_min_messages = ERROR;
+		ereport(ts_log_failures,
+				(errcode(failure->error->sqlerrcode),
+				 errmsg("task \"%s\" of role \"%s\" in database \"%s\" failed in %s: %s: %s",
+						failure_one_line(start->task_id),
+						failure_one_line(owner != NULL ? owner : NameStr(start->owner_name)),
+						database != NULL ? failure_one_line(database) : "?",
+						failure_one_line(failure->callback),
+						unpack_sql_state(failure->error->sqlerrcode),
+						failure_one_line(failure->message)),
+				 detail != NULL ? errdetail_internal("%s", detail) : 0,
+				 errhidestmt(true), errhidecontext(true)));
+	}
+	PG_FINALLY();
+	{
+		client_min_messages = client;
+	}
+	PG_END_TRY();
 }
 
 /* Return the number of a failure among those that follow each other closely, from 1. */

@@ -130,8 +130,8 @@ run_failure_pause(long ms)
  * were in its way have had time to go first, and the callback is not called again for that.
  * If there is no space for it, or the tables have become those of another version, the task
  * stays as it was and will be run again, when the scheduler has written down that this run
- * has begun: it is a lost run whose worker leaves.  Not at once: there is nothing that would slow it down, or the
- * tasks behind it.
+ * has begun: it is a lost run whose worker leaves.  Not at once: there is nothing that would
+ * slow it down, or the tasks behind it.
  */
 void
 run_failure_record(Run *run, const ErrorData *error)
